@@ -1,0 +1,84 @@
+# Fast: `make help` lists what can be asked for. Every target sets up what it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install what is missing (apt and pip, into .venv) and build; quick when nothing is
+	@scripts/setup.sh
+
+.PHONY: build
+build: setup ## Compile the eBPF objects, the libbpf extension and fast-cni
+	@$(MAKE) --no-print-directory compile
+
+# The native parts, each remade only when its sources are newer. scripts/setup.sh ends with this.
+OBJECTS := src/fast/datapath/bpf/objects
+BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(OBJECTS)/%.bpf.o,$(wildcard bpf/*.bpf.c))
+BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf \
+	-I/usr/include/$(shell uname -m)-linux-gnu
+
+.PHONY: compile
+compile: $(BPF_OBJECTS) build/fast-cni $(OBJECTS)/.extension
+
+$(OBJECTS)/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/lib/*.h)
+	@mkdir -p $(@D)
+	clang $(BPF_CFLAGS) -c $< -o $@
+
+build/fast-cni: $(wildcard cni-plugin/*.c cni-plugin/*.h)
+	@mkdir -p $(@D)
+	musl-gcc -static -Os -std=c11 -Wall -Wextra -Werror -s -o $@ $(filter %.c,$^)
+
+$(OBJECTS)/.extension: src/fast/datapath/bpf/build_libbpf.py setup.py
+	@mkdir -p $(@D)
+	$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+.PHONY: demo
+demo: setup ## Run the quick start on this machine: two nodes, four pods, real eBPF
+	@$(BIN)/python scripts/demo.py $(ARGS)
+
+.PHONY: test
+test: setup ## Run every test (unit, kernel, e2e)
+	@$(PYTEST) tests/unit tests/kernel tests/e2e $(ARGS)
+
+.PHONY: test-unit
+test-unit: setup ## Run the unit tests only: no root, no kernel
+	@$(PYTEST) tests/unit $(ARGS)
+
+.PHONY: test-kernel
+test-kernel: setup ## Run the tests against the real kernel (root)
+	@$(PYTEST) tests/kernel $(ARGS)
+
+.PHONY: test-e2e
+test-e2e: setup ## Run the tests on whole clusters on this machine (root)
+	@$(PYTEST) tests/e2e $(ARGS)
+
+.PHONY: check
+check: setup ## Lint, types, layers, formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/clang-format --dry-run --Werror $(wildcard bpf/*.c bpf/lib/*.h cni-plugin/*.c)
+	@$(BIN)/yamllint --strict deploy .yamllint.yaml
+
+.PHONY: fmt
+fmt: setup ## Format Python and C
+	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
+	@$(BIN)/clang-format -i $(wildcard bpf/*.c bpf/lib/*.h cni-plugin/*.c)
+
+.PHONY: lock
+lock: ## Write requirements/*.txt anew from pyproject.toml (pinned and hashed)
+	@scripts/lock.sh
+
+.PHONY: clean
+clean: ## Take down playgrounds, remove build products and the virtual environment
+	@if [ -x $(BIN)/fast-ctl ]; then $(BIN)/fast-ctl playground down --all || true; fi
+	rm -rf build dist $(VENV) $(OBJECTS) src/fast/datapath/bpf/_libbpf* src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

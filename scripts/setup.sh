@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Brings a Debian machine to where every make target works: system packages, .venv, native parts.
+# Quick when nothing is missing: packages are asked of dpkg, the venv is stamped with a hash of what it was made from.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PACKAGES=(
+  python3 python3-venv python3-dev gcc libc6-dev clang llvm musl-tools pkg-config git
+  libbpf-dev libelf-dev zlib1g-dev
+  nftables iptables iproute2 iputils-ping procps util-linux ethtool tcpdump iperf3 conntrack
+  containernetworking-plugins containerd runc busybox-static
+)
+say() { printf '\033[2msetup: %s\033[0m\n' "$*"; }
+
+missing=()
+for package in "${PACKAGES[@]}"; do
+  # shellcheck disable=SC2016 # the ${} is dpkg-query's own format
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" != 0 ]; then
+    echo "setup: these packages are missing and installing them needs root: ${missing[*]}" >&2
+    exit 1
+  fi
+  say "installing ${missing[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+python=""
+for candidate in python3 /usr/bin/python3; do
+  if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+[ -n "$python" ] || { echo "setup: Python 3.11 or later is needed, with venv" >&2; exit 1; }
+
+stamp=.venv/.stamp
+want=$(cat pyproject.toml setup.py requirements/dev.txt | sha256sum)
+if [ ! -x .venv/bin/python ] || [ "$(cat $stamp 2>/dev/null)" != "$want" ]; then
+  say "making .venv"
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+  .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+  echo "$want" >$stamp
+fi
+make --no-print-directory compile

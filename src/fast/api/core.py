@@ -1,0 +1,162 @@
+"""Views of Kubernetes' own types: only the fields Fast reads. Never sent back whole; write with a patch."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fast.api.meta import ObjectMeta
+
+TAINT_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+
+
+class PodSpec(msgspec.Struct, rename="camel", omit_defaults=True):
+    """``spec`` of a Pod."""
+
+    node_name: str = ""
+    host_network: bool = False
+
+
+class PodStatus(msgspec.Struct, omit_defaults=True):
+    """``status`` of a Pod."""
+
+    phase: str = ""
+    reason: str = ""
+    pod_ip: str = msgspec.field(name="podIP", default="")
+    host_ip: str = msgspec.field(name="hostIP", default="")
+
+
+class Pod(msgspec.Struct, omit_defaults=True, rename="camel"):
+    """A view of a Pod."""
+
+    metadata: ObjectMeta
+    spec: PodSpec = msgspec.field(default_factory=PodSpec)
+    status: PodStatus = msgspec.field(default_factory=PodStatus)
+
+    @property
+    def terminating(self) -> bool:
+        """Whether deletion was asked for."""
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its containers have ended for good."""
+        return self.status.phase in {"Succeeded", "Failed"}
+
+
+class Taint(msgspec.Struct, omit_defaults=True):
+    """``spec.taints[]`` of a Node."""
+
+    key: str
+    effect: str = ""
+    value: str = ""
+
+
+class NodeSpec(msgspec.Struct, omit_defaults=True):
+    """``spec`` of a Node."""
+
+    taints: list[Taint] = []
+    unschedulable: bool = False
+
+
+class NodeAddress(msgspec.Struct):
+    """``status.addresses[]`` of a Node."""
+
+    type: str
+    address: str
+
+
+class NodeStatus(msgspec.Struct, omit_defaults=True):
+    """``status`` of a Node."""
+
+    addresses: list[NodeAddress] = []
+
+
+class Node(msgspec.Struct, omit_defaults=True):
+    """A view of a Node."""
+
+    metadata: ObjectMeta
+    spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
+    status: NodeStatus = msgspec.field(default_factory=NodeStatus)
+
+    @property
+    def internal_ips(self) -> tuple[str, ...]:
+        """The addresses of type InternalIP, in the Node's order."""
+        return tuple(item.address for item in self.status.addresses if item.type == "InternalIP")
+
+    @property
+    def out_of_service(self) -> bool:
+        """Whether an administrator fenced the node: its pods are known not to run (kubernetes.io: non-graceful shutdown)."""
+        return any(taint.key == TAINT_OUT_OF_SERVICE for taint in self.spec.taints)
+
+
+class Namespace(msgspec.Struct, omit_defaults=True):
+    """A view of a Namespace."""
+
+    metadata: ObjectMeta
+
+
+class StatefulSetSpec(msgspec.Struct, omit_defaults=True):
+    """``spec`` of a StatefulSet."""
+
+    replicas: int = 1
+    ordinals: dict[str, int] = {}
+
+
+class StatefulSet(msgspec.Struct, omit_defaults=True):
+    """A view of a StatefulSet."""
+
+    metadata: ObjectMeta
+    spec: StatefulSetSpec = msgspec.field(default_factory=StatefulSetSpec)
+
+
+class LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True):
+    """``spec`` of a Lease; times are RFC 3339 with microseconds."""
+
+    holder_identity: str = ""
+    lease_duration_seconds: int = 0
+    acquire_time: str = ""
+    renew_time: str = ""
+    lease_transitions: int = 0
+
+
+class Lease(msgspec.Struct, kw_only=True):
+    """A Lease, whole: leader election writes it."""
+
+    api_version: str = msgspec.field(name="apiVersion", default="coordination.k8s.io/v1")
+    kind: str = "Lease"
+    metadata: ObjectMeta
+    spec: LeaseSpec = msgspec.field(default_factory=LeaseSpec)
+
+
+class ObjectReference(msgspec.Struct, rename="camel", omit_defaults=True):
+    """What an Event is about."""
+
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    api_version: str = ""
+    resource_version: str = ""
+
+
+class EventSource(msgspec.Struct, omit_defaults=True):
+    """Who reports an Event."""
+
+    component: str = ""
+    host: str = ""
+
+
+class Event(msgspec.Struct, kw_only=True):
+    """A core/v1 Event, whole: the recorder writes it."""
+
+    api_version: str = msgspec.field(name="apiVersion", default="v1")
+    kind: str = "Event"
+    metadata: ObjectMeta
+    involved_object: ObjectReference = msgspec.field(name="involvedObject")
+    type: str = "Normal"
+    reason: str = ""
+    message: str = ""
+    count: int = 1
+    first_timestamp: str | None = msgspec.field(name="firstTimestamp", default=None)
+    last_timestamp: str | None = msgspec.field(name="lastTimestamp", default=None)
+    source: EventSource = msgspec.field(default_factory=EventSource)

@@ -1,0 +1,51 @@
+"""The IpEndpoint type: one address and who holds it. Creating the object *is* the claim (DESIGN section 3)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fast.api.ips import API_VERSION
+from fast.api.meta import ObjectMeta
+from fast.net import IPAddress, parse_record_name
+
+
+class PodRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The pod that an address was claimed for. The UID is what counts; a name alone is never an identity."""
+
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True):
+    """Who holds the address.
+
+    An empty ``container_id`` means RETAINED: kept for ``sticky_key``, on no sandbox. ``boot_id`` is the node's boot in which
+    the sandbox was made: a record of an earlier boot has no sandbox any more. ``sticky_key`` is ``<StatefulSet UID>/<ordinal>``.
+    """
+
+    pool: str
+    node: str = ""
+    node_ip: str = msgspec.field(name="nodeIP", default="")
+    pod: PodRef = PodRef()
+    container_id: str = msgspec.field(name="containerID", default="")
+    interface: str = ""
+    boot_id: str = msgspec.field(name="bootID", default="")
+    sticky_key: str = msgspec.field(name="stickyKey", default="")
+
+
+class IpEndpoint(msgspec.Struct, kw_only=True):
+    """One address of the cluster (cluster-scoped, short ``ipe``); ``metadata.name`` is the address.
+
+    No ownerReference to the Pod: the API server's own GC would free an address whose sandbox still lives.
+    """
+
+    api_version: str = msgspec.field(name="apiVersion", default=API_VERSION)
+    kind: str = "IpEndpoint"
+    metadata: ObjectMeta
+    spec: IpEndpointSpec
+
+    @property
+    def address(self) -> IPAddress:
+        """The address that the object's name spells; InvalidRange where somebody created one with another name."""
+        return parse_record_name(self.metadata.name)

@@ -1,0 +1,111 @@
+"""The Ips type: a pool of addresses, as a user writes it down; its validation and the addresses it means.
+
+``Ips.status`` is a view that the controller writes, never the truth: the IpEndpoint objects are (DESIGN section 3).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from fast.api.meta import Condition, LabelSelector, ObjectMeta
+from fast.errors import InvalidRange
+from fast.net import AddressRange, IPNetwork, RangeSet, parse_range, parse_subnet
+
+GROUP = "sample.fast.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+#: On a pod (template) or Namespace: the pools to take addresses from, ``NAME`` or ``NAME,NAME``.
+ANNOTATION_POOLS = "fast.io/ips"
+#: On a pod: the one address it wants (or one of each family, comma-separated).
+ANNOTATION_ADDRESS = "fast.io/ip"
+#: The pool of pods that name none.
+DEFAULT_POOL = "default-ips"
+#: Keeps a pool that was deleted while addresses of it are in use.
+FINALIZER_IN_USE = "sample.fast.io/in-use"
+
+_IPV4 = 4
+_LAST_WITH_BROADCAST = 2  # a /31 or /32 (/127, /128) has no network and broadcast address to leave out
+
+
+class IpsSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True):
+    """What a user writes. Addresses stay text here; :func:`pool_addresses` reads them."""
+
+    subnet: str
+    ips: tuple[str, ...] = ()
+    exclude_ips: tuple[str, ...] = msgspec.field(name="excludeIPs", default=())
+    pod_affinity: LabelSelector | None = msgspec.field(name="podAffinity", default=None)
+    namespace_affinity: LabelSelector | None = msgspec.field(name="namespaceAffinity", default=None)
+    node_affinity: LabelSelector | None = msgspec.field(name="nodeAffinity", default=None)
+    release_delay_seconds: int = msgspec.field(name="releaseDelaySeconds", default=30)
+
+
+class IpsStatus(msgspec.Struct, omit_defaults=False, kw_only=True):
+    """What the controller counted; ``total_ip_count`` is capped at 2**63-1 (an IPv6 /64 holds more)."""
+
+    total_ip_count: int = msgspec.field(name="totalIPCount", default=0)
+    allocated_ip_count: int = msgspec.field(name="allocatedIPCount", default=0)
+    conditions: list[Condition] = []
+
+
+class Ips(msgspec.Struct, kw_only=True):
+    """A pool of pod addresses (cluster-scoped, plural ``ipses``)."""
+
+    api_version: str = msgspec.field(name="apiVersion", default=API_VERSION)
+    kind: str = "Ips"
+    metadata: ObjectMeta
+    spec: IpsSpec
+    status: IpsStatus | msgspec.UnsetType = msgspec.UNSET
+
+
+class PoolAddresses(msgspec.Struct, frozen=True):
+    """The addresses of a pool, read: its subnet, what the ranges say, and what is usable of it after exclusions."""
+
+    subnet: IPNetwork
+    usable: RangeSet
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return self.subnet.version
+
+
+def _written_ranges(spec: IpsSpec, subnet: IPNetwork) -> list[AddressRange]:
+    """The ranges of ``spec.ips``, or the whole subnet without network and broadcast address where it is empty."""
+    if spec.ips:
+        return [_range_inside(text, subnet, "ips") for text in spec.ips]
+    whole = AddressRange.of_network(subnet)
+    if whole.size <= _LAST_WITH_BROADCAST:
+        return [whole]
+    # IPv6 has no broadcast; its first address is the subnet-router anycast address (RFC 4291 section 2.6.1)
+    last = whole.last - 1 if subnet.version == _IPV4 else whole.last
+    return [AddressRange(whole.version, whole.first + 1, last)]
+
+
+def _range_inside(text: str, subnet: IPNetwork, field: str) -> AddressRange:
+    try:
+        found = parse_range(text)
+    except InvalidRange as error:
+        raise InvalidRange(f"spec.{field}: {error}") from error
+    if not AddressRange.of_network(subnet).covers(found):
+        raise InvalidRange(f"spec.{field}: {text} is outside the subnet {subnet}")
+    return found
+
+
+def pool_addresses(spec: IpsSpec) -> PoolAddresses:
+    """Read a pool's spec and validate it. Costs the same for a /30 and a /8.
+
+    Raises:
+        InvalidRange: The message names the field and the offending text: garbage, a reversed range, an address outside the
+            subnet, mixed families, or nothing left to use.
+    """
+    try:
+        subnet = parse_subnet(spec.subnet)
+    except InvalidRange as error:
+        raise InvalidRange(f"spec.subnet: {error}") from error
+    written = RangeSet(_written_ranges(spec, subnet))
+    excluded = RangeSet(_range_inside(text, subnet, "excludeIPs") for text in spec.exclude_ips)
+    usable = written.without(excluded)
+    if not usable:
+        raise InvalidRange("spec.excludeIPs leaves no address to use")
+    return PoolAddresses(subnet=subnet, usable=usable)

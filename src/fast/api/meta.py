@@ -1,0 +1,86 @@
+"""ObjectMeta, Condition and selectors: what every Kubernetes object shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class OwnerReference(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """``metadata.ownerReferences[]``."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool = False
+    block_owner_deletion: bool = False
+
+
+class ObjectMeta(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """``metadata``; times stay RFC 3339 text. ``managedFields`` is left out on purpose: it is half of an object's bytes."""
+
+    name: str = ""
+    namespace: str = ""
+    generate_name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    finalizers: list[str] = []
+    owner_references: list[OwnerReference] = []
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``, or ``name`` for cluster-scoped objects: the informer's cache key."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Condition(msgspec.Struct, rename="camel", omit_defaults=False, kw_only=True):
+    """``metav1.Condition``."""
+
+    type: str
+    status: str
+    reason: str
+    message: str = ""
+    last_transition_time: str = ""
+    observed_generation: int = 0
+
+
+class LabelSelectorRequirement(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """One of ``matchExpressions``: ``operator`` is In, NotIn, Exists or DoesNotExist."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels meets the requirement (Kubernetes: NotIn holds where the key is absent)."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "In":
+                return value is not None and value in self.values
+            case "NotIn":
+                return value is None or value not in self.values
+            case "Exists":
+                return value is not None
+            case _:
+                return value is None
+
+
+class LabelSelector(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """``metav1.LabelSelector``; an empty one matches everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is selected."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            requirement.matches(labels) for requirement in self.match_expressions
+        )

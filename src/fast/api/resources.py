@@ -1,0 +1,55 @@
+"""The resources Fast speaks to, as descriptors: where each lives in the API and which struct it is read into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from fast.api import core
+from fast.api.ipendpoint import IpEndpoint
+from fast.api.ips import GROUP, VERSION, Ips
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[T]):
+    """One resource of the Kubernetes API.
+
+    Attributes:
+        group: API group; empty for the core group.
+        version: As ``v1``.
+        plural: As in the URL path.
+        kind: As in objects.
+        namespaced: Whether objects live in a namespace.
+        type: The struct that objects are decoded into.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool
+    type: type[T]
+
+    @property
+    def api_version(self) -> str:
+        """``group/version``, or ``version`` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Give the URL path of the collection (all namespaces where none is named), the object, or its subresource."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        place = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        tail = "".join(f"/{part}" for part in (name, subresource) if part)
+        return f"{root}{place}/{self.plural}{tail}"
+
+
+IPSES = Resource(GROUP, VERSION, "ipses", "Ips", False, Ips)
+IPENDPOINTS = Resource(GROUP, VERSION, "ipendpoints", "IpEndpoint", False, IpEndpoint)
+PODS = Resource("", "v1", "pods", "Pod", True, core.Pod)
+NODES = Resource("", "v1", "nodes", "Node", False, core.Node)
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, core.Namespace)
+EVENTS = Resource("", "v1", "events", "Event", True, core.Event)
+STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet", True, core.StatefulSet)
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, core.Lease)

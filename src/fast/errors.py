@@ -1,0 +1,210 @@
+"""The error tree of Fast, wholly: what can go wrong, and whether trying again can help. No logic beyond that.
+
+::
+
+    FastError
+    ├── InvalidConfig                 what somebody wrote is wrong
+    ├── IPAMError
+    │   ├── InvalidRange              text that is no range, or one that is reversed or outside its subnet
+    │   ├── PoolNotFound
+    │   ├── PoolNotAllowed            the pool's affinities refuse this pod
+    │   ├── PoolExhausted
+    │   ├── AddressConflict           the address asked for belongs to somebody else
+    │   └── PodNotEligible            the pod is gone, elsewhere, terminating, or another one of that name
+    ├── KubeError(status, reason)
+    │   ├── Unauthorized  ├── Forbidden    ├── NotFound   ├── Conflict
+    │   ├── Invalid       ├── Expired      ├── Throttled  └── Unavailable
+    ├── DatapathError
+    │   ├── NetlinkError  ├── NftablesError
+    │   ├── BPFError → VerifierError, MapFull
+    │   ├── LayoutMismatch            the pinned map's layout is not this version's
+    │   ├── FeatureUnsupported(feature, kernel)
+    │   └── NetnsGone
+    └── AgentUnavailable
+
+The translation to CNI error codes is one table in ``fast.cni.errors``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FastError(Exception):
+    """Root of everything Fast raises on purpose. ``retryable``: the same call may succeed later."""
+
+    retryable: ClassVar[bool] = False
+
+
+class InvalidConfig(FastError):
+    """Configuration from outside (flags, files, CNI network config, environment) that cannot be used."""
+
+
+class IPAMError(FastError):
+    """Address management refused or failed."""
+
+
+class InvalidRange(IPAMError):
+    """Text that is no address range, or a range that is reversed, mixed or outside its subnet."""
+
+
+class PoolNotFound(IPAMError):
+    """No Ips of that name (any more, or yet)."""
+
+    retryable = True
+
+
+class PoolNotAllowed(IPAMError):
+    """The pool's affinities refuse this pod."""
+
+
+class PoolExhausted(IPAMError):
+    """Every address of the pools asked for is taken."""
+
+    retryable = True
+
+
+class AddressConflict(IPAMError):
+    """The one address that was asked for belongs to somebody else."""
+
+    retryable = True
+
+
+class PodNotEligible(IPAMError):
+    """The pod is gone, on another node, terminating, or not the one (UID) the runtime means."""
+
+
+class KubeError(FastError):
+    """An answer of the API server that is not a success, or none at all.
+
+    Args:
+        message: The Status object's message, or what failed on the way.
+        status: HTTP status; 0 where no answer came.
+        reason: The Status object's ``reason``, as ``AlreadyExists``; empty where none came.
+        retry_after_seconds: What the server asked for by ``Retry-After``; None where it did not.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 0, reason: str = "", retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unauthorized(KubeError):
+    """401: no credentials, or ones that are no longer valid."""
+
+    retryable = True  # tokens rotate
+
+
+class Forbidden(KubeError):
+    """403: RBAC or admission refuses."""
+
+
+class NotFound(KubeError):
+    """404."""
+
+
+class Conflict(KubeError):
+    """409: the name is taken, or the object changed since it was read."""
+
+    retryable = True
+
+    @property
+    def already_exists(self) -> bool:
+        """Whether the name was taken (as opposed to a stale resourceVersion or precondition)."""
+        return self.reason == "AlreadyExists"
+
+
+class Invalid(KubeError):
+    """400, 422 and their like: the request itself is wrong."""
+
+
+class Expired(KubeError):
+    """410: the resourceVersion is older than what the server keeps. List again."""
+
+    retryable = True
+
+
+class Throttled(KubeError):
+    """429."""
+
+    retryable = True
+
+
+class Unavailable(KubeError):
+    """No connection, a timeout, or 5xx. Whether a write took effect is not known."""
+
+    retryable = True
+
+
+class DatapathError(FastError):
+    """The kernel's side of a pod or node could not be set up, found or removed."""
+
+
+class NetlinkError(DatapathError):
+    """rtnetlink refused.
+
+    Args:
+        message: What was asked, and the kernel's extended acknowledgement.
+        errno: The kernel's errno (positive); 0 where none applies.
+    """
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class NftablesError(DatapathError):
+    """nftables refused Fast's table."""
+
+
+class BPFError(DatapathError):
+    """The bpf(2) system call or libbpf refused."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class VerifierError(BPFError):
+    """The kernel's verifier refused a program; ``log`` is what it said."""
+
+    def __init__(self, message: str, log: str, errno: int = 0) -> None:
+        super().__init__(message, errno)
+        self.log = log
+
+
+class MapFull(BPFError):
+    """A map has no room for another entry."""
+
+
+class LayoutMismatch(DatapathError):
+    """A pinned map or struct is laid out otherwise than this version of Fast expects."""
+
+
+class FeatureUnsupported(DatapathError):
+    """The kernel lacks a feature.
+
+    Args:
+        feature: In the field's words, as ``tcx links``.
+        kernel: The version it came with, as ``6.6``.
+    """
+
+    def __init__(self, feature: str, kernel: str, detail: str = "") -> None:
+        suffix = f": {detail}" if detail else ""
+        super().__init__(f"this kernel lacks {feature} (Linux {kernel} has it){suffix}")
+        self.feature = feature
+        self.kernel = kernel
+
+
+class NetnsGone(DatapathError):
+    """The network namespace does not exist (any more)."""
+
+
+class AgentUnavailable(FastError):
+    """The node's fast-agent is not there, or cannot serve yet."""
+
+    retryable = True

@@ -1,0 +1,28 @@
+"""Value types of the network: addresses, MACs, ranges. Pure; no I/O, no Kubernetes, nothing of Fast but its errors."""
+
+from fast.net.address import (
+    IPAddress,
+    IPNetwork,
+    from_map_key,
+    map_key,
+    parse_address,
+    parse_record_name,
+    record_name,
+)
+from fast.net.mac import Mac
+from fast.net.ranges import AddressRange, RangeSet, parse_range, parse_subnet
+
+__all__ = [
+    "AddressRange",
+    "IPAddress",
+    "IPNetwork",
+    "Mac",
+    "RangeSet",
+    "from_map_key",
+    "map_key",
+    "parse_address",
+    "parse_range",
+    "parse_record_name",
+    "parse_subnet",
+    "record_name",
+]

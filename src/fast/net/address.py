@@ -1,0 +1,61 @@
+"""IP addresses and their three spellings: text, IpEndpoint object name, eBPF map key. Nothing else."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from fast.errors import InvalidRange
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+#: IPv4 addresses stand in 16-byte map keys as ``::ffff:a.b.c.d`` (RFC 4291 section 2.5.5.2), so one map serves both families.
+V4_MAPPED_PREFIX = bytes(10) + b"\xff\xff"
+
+
+def parse_address(text: str) -> IPAddress:
+    """Read an IPv4 or IPv6 address.
+
+    Raises:
+        InvalidRange: The text is no address; also for zone indices (``fe80::1%eth0``), which mean nothing cluster-wide.
+    """
+    try:
+        address = ip_address(text.strip())
+    except ValueError as error:
+        raise InvalidRange(f"{text!r} is no IP address") from error
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise InvalidRange(f"{text!r} has a zone index; an address of a pod has none")
+    return address
+
+
+def record_name(address: IPAddress) -> str:
+    """Spell the address as the name of its IpEndpoint object: IPv6 fully expanded, ``-`` for ``:`` (DESIGN section 3)."""
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return address.exploded.replace(":", "-")
+
+
+def parse_record_name(name: str) -> IPAddress:
+    """Read an IpEndpoint object's name back; the inverse of :func:`record_name`.
+
+    Raises:
+        InvalidRange: The name is no address in the one spelling that record_name gives.
+    """
+    address = parse_address(name.replace("-", ":") if "-" in name else name)
+    if record_name(address) != name:
+        raise InvalidRange(f"{name!r} is not spelled as an IpEndpoint is named: {record_name(address)!r}")
+    return address
+
+
+def map_key(address: IPAddress) -> bytes:
+    """Give the 16 bytes, network order, under which the eBPF maps hold the address."""
+    if isinstance(address, IPv4Address):
+        return V4_MAPPED_PREFIX + address.packed
+    return address.packed
+
+
+def from_map_key(key: bytes) -> IPAddress:
+    """Read a 16-byte eBPF map key back; the inverse of :func:`map_key`."""
+    if key.startswith(V4_MAPPED_PREFIX):
+        return IPv4Address(key[12:])
+    return IPv6Address(key)
