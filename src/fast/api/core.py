@@ -85,7 +85,7 @@ class Node(msgspec.Struct, omit_defaults=True):
 
     @property
     def out_of_service(self) -> bool:
-        """Whether an administrator fenced the node: its pods are known not to run (kubernetes.io: non-graceful shutdown)."""
+        """Whether an administrator fenced the node, so that its pods are known not to run."""
         return any(taint.key == TAINT_OUT_OF_SERVICE for taint in self.spec.taints)
 
 

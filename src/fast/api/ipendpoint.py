@@ -1,4 +1,4 @@
-"""The IpEndpoint type: one address and who holds it. Creating the object *is* the claim (DESIGN section 3)."""
+"""The IpEndpoint type: one address and who holds it. Creating the object *is* the claim."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class PodRef(msgspec.Struct, frozen=True, omit_defaults=True):
 class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True):
     """Who holds the address.
 
-    An empty ``container_id`` means RETAINED: kept for ``sticky_key``, on no sandbox. ``boot_id`` is the node's boot in which
-    the sandbox was made: a record of an earlier boot has no sandbox any more. ``sticky_key`` is ``<StatefulSet UID>/<ordinal>``.
+    An empty ``container_id`` means RETAINED: kept for ``sticky_key``, on no sandbox. ``boot_id`` is the node's
+    boot in which the sandbox was made: a record of an earlier boot has no sandbox any more. ``sticky_key`` is
+    ``<StatefulSet UID>/<ordinal>``.
     """
 
     pool: str

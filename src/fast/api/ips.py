@@ -1,6 +1,6 @@
 """The Ips type: a pool of addresses, as a user writes it down; its validation and the addresses it means.
 
-``Ips.status`` is a view that the controller writes, never the truth: the IpEndpoint objects are (DESIGN section 3).
+``Ips.status`` is a view that the controller writes, never the truth: the IpEndpoint objects are.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def pool_addresses(spec: IpsSpec) -> PoolAddresses:
     """Read a pool's spec and validate it. Costs the same for a /30 and a /8.
 
     Raises:
-        InvalidRange: The message names the field and the offending text: garbage, a reversed range, an address outside the
-            subnet, mixed families, or nothing left to use.
+        InvalidRange: The message names the field and the offending text: garbage, a reversed range, an address
+            outside the subnet, mixed families, or nothing left to use.
     """
     try:
         subnet = parse_subnet(spec.subnet)

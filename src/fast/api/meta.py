@@ -19,7 +19,7 @@ class OwnerReference(msgspec.Struct, rename="camel", omit_defaults=True, frozen=
 
 
 class ObjectMeta(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """``metadata``; times stay RFC 3339 text. ``managedFields`` is left out on purpose: it is half of an object's bytes."""
+    """``metadata``; times stay RFC 3339 text. ``managedFields`` is left out: it is half of an object's bytes."""
 
     name: str = ""
     namespace: str = ""
@@ -60,7 +60,7 @@ class LabelSelectorRequirement(msgspec.Struct, rename="camel", omit_defaults=Tru
     values: tuple[str, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether an object with these labels meets the requirement (Kubernetes: NotIn holds where the key is absent)."""
+        """Whether an object with these labels meets the requirement; NotIn holds where the key is absent."""
         value = labels.get(self.key)
         match self.operator:
             case "In":

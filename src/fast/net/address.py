@@ -9,7 +9,8 @@ from fast.errors import InvalidRange
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-#: IPv4 addresses stand in 16-byte map keys as ``::ffff:a.b.c.d`` (RFC 4291 section 2.5.5.2), so one map serves both families.
+#: IPv4 addresses stand in 16-byte map keys as ``::ffff:a.b.c.d`` (RFC 4291 section 2.5.5.2):
+#: one map serves both families.
 V4_MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
 
@@ -29,7 +30,7 @@ def parse_address(text: str) -> IPAddress:
 
 
 def record_name(address: IPAddress) -> str:
-    """Spell the address as the name of its IpEndpoint object: IPv6 fully expanded, ``-`` for ``:`` (DESIGN section 3)."""
+    """Spell the address as the name of its IpEndpoint object: IPv6 fully expanded, ``-`` for ``:``."""
     if isinstance(address, IPv4Address):
         return str(address)
     return address.exploded.replace(":", "-")
