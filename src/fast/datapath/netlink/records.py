@@ -1,0 +1,137 @@
+"""What rtnetlink answers, as values: links, addresses, routes, neighbours. Reading only."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from fast.datapath.netlink import wire
+from fast.net import IPAddress, IPNetwork, Mac
+
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IFADDRMSG = struct.Struct("=BBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_NDMSG = struct.Struct("=BxxxiHBB")
+_MAC_LENGTH = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device.
+
+    Attributes:
+        peer_index: IFLA_LINK: for a veth its other end's index, in the other end's namespace.
+        kind: ``veth``, ``vxlan``, …; empty for hardware.
+        vxlan_port: UDP port of a vxlan device, else 0.
+        collect_metadata: Whether a vxlan device takes its tunnel key from programs.
+    """
+
+    index: int
+    name: str
+    mtu: int
+    mac: Mac | None
+    up: bool
+    kind: str = ""
+    alias: str = ""
+    peer_index: int = 0
+    arp: bool = True
+    vxlan_port: int = 0
+    collect_metadata: bool = False
+    learning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of a device."""
+
+    index: int
+    address: IPAddress
+    prefix_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A unicast route; ``protocol`` says who made it (requests.ROUTE_PROTOCOL: Fast)."""
+
+    destination: IPNetwork
+    index: int
+    gateway: IPAddress | None
+    source: IPAddress | None
+    protocol: int
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A neighbour entry; ``mac`` is None while it is not resolved."""
+
+    index: int
+    address: IPAddress
+    mac: Mac | None
+    permanent: bool
+
+
+def parse_link(body: bytes) -> Link:
+    """Read an RTM_NEWLINK message's body."""
+    _family, _type, index, flags, _change = _IFINFOMSG.unpack_from(body)
+    attributes = wire.parse_attributes(body, _IFINFOMSG.size)
+    info = wire.parse_attributes(attributes.get(wire.IFLA_LINKINFO, b""))
+    kind = wire.parse_text(info.get(wire.IFLA_INFO_KIND))
+    data = wire.parse_attributes(info.get(wire.IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
+    return Link(
+        index=index,
+        name=wire.parse_text(attributes.get(wire.IFLA_IFNAME)),
+        mtu=wire.parse_u32(attributes.get(wire.IFLA_MTU)),
+        mac=_mac(attributes.get(wire.IFLA_ADDRESS)),
+        up=bool(flags & wire.IFF_UP),
+        kind=kind,
+        alias=wire.parse_text(attributes.get(wire.IFLA_IFALIAS)),
+        peer_index=wire.parse_u32(attributes.get(wire.IFLA_LINK)),
+        arp=not flags & wire.IFF_NOARP,
+        vxlan_port=int.from_bytes(data.get(wire.IFLA_VXLAN_PORT, b""), "big"),
+        collect_metadata=any(data.get(wire.IFLA_VXLAN_COLLECT_METADATA, b"")),
+        learning=any(data.get(wire.IFLA_VXLAN_LEARNING, b"")),
+    )
+
+
+def parse_address_record(body: bytes) -> Address:
+    """Read an RTM_NEWADDR message's body. IFA_LOCAL is the device's own address where both are given."""
+    _family, length, _flags, _scope, index = _IFADDRMSG.unpack_from(body)
+    attributes = wire.parse_attributes(body, _IFADDRMSG.size)
+    raw = attributes.get(wire.IFA_LOCAL) or attributes[wire.IFA_ADDRESS]
+    return Address(index, ip_address(raw), length)
+
+
+def parse_route(body: bytes) -> Route | None:
+    """Read an RTM_NEWROUTE message's body; None for one that is no unicast route through a device."""
+    family, length, _source, _tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
+    attributes = wire.parse_attributes(body, _RTMSG.size)
+    if kind != wire.RTN_UNICAST or flags & wire.RTM_F_CLONED or wire.RTA_OIF not in attributes:
+        return None
+    is_v4 = family == 2  # noqa: PLR2004 -- AF_INET
+    raw = attributes.get(wire.RTA_DST, bytes(4 if is_v4 else 16))
+    destination = IPv4Network((raw, length)) if is_v4 else IPv6Network((raw, length))
+    gateway, source = attributes.get(wire.RTA_GATEWAY), attributes.get(wire.RTA_PREFSRC)
+    return Route(
+        destination=destination,
+        index=wire.parse_u32(attributes[wire.RTA_OIF]),
+        gateway=ip_address(gateway) if gateway else None,
+        source=ip_address(source) if source else None,
+        protocol=protocol,
+        table=wire.parse_u32(attributes.get(wire.RTA_TABLE)) or table,
+    )
+
+
+def parse_neighbour(body: bytes) -> Neighbour | None:
+    """Read an RTM_NEWNEIGH message's body; None for one without an address."""
+    _family, index, state, _flags, _type = _NDMSG.unpack_from(body)
+    attributes = wire.parse_attributes(body, _NDMSG.size)
+    if wire.NDA_DST not in attributes:
+        return None
+    mac = _mac(attributes.get(wire.NDA_LLADDR))
+    return Neighbour(index, ip_address(attributes[wire.NDA_DST]), mac, bool(state & wire.NUD_PERMANENT))
+
+
+def _mac(raw: bytes | None) -> Mac | None:
+    return Mac(raw) if raw and len(raw) == _MAC_LENGTH else None

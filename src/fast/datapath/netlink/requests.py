@@ -1,0 +1,230 @@
+"""The rtnetlink requests Fast makes, each as one value that says in words what it asks for. Nothing is sent here."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass, field, replace
+
+from fast.datapath.netlink import wire
+from fast.net import IPAddress, IPNetwork, Mac
+
+_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
+_IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
+_NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+
+#: Marks the routes that Fast made (``ip route show proto 117``); not among the numbers of iproute2's rt_protos.
+ROUTE_PROTOCOL = 117
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of a batch.
+
+    Attributes:
+        kind: RTM_* number.
+        flags: NLM_F_* beyond REQUEST and ACK.
+        body: The family header and its attributes.
+        what: What is asked, for the error message: ``add route 10.244.10.0/32``.
+        tolerated: errno values that mean the wanted state is there already.
+    """
+
+    kind: int
+    flags: int
+    body: bytes
+    what: str
+    tolerated: frozenset[int] = field(default=frozenset())
+
+    def tolerating(self, *errnos: int) -> Request:
+        """Give the same request for which these errno values are success too."""
+        return replace(self, tolerated=frozenset(errnos))
+
+
+def _family(address: IPAddress) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004 -- IP versions
+
+
+def _link_body(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    return _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, flags, change)
+
+
+def add_veth(name: str, mac: Mac, peer: str, peer_mac: Mac, peer_netns: int, mtu: int) -> Request:
+    """Make a veth pair: ``name`` here and up, ``peer`` (down) right inside the namespace of descriptor ``peer_netns``.
+
+    The peer cannot be created up: the kernel would open it before its other end exists (ENOTCONN).
+    """
+    other = (
+        _link_body()
+        + wire.text(wire.IFLA_IFNAME, peer)
+        + wire.attribute(wire.IFLA_ADDRESS, peer_mac)
+        + wire.u32(wire.IFLA_MTU, mtu)
+        + wire.u32(wire.IFLA_NET_NS_FD, peer_netns)
+    )
+    body = (
+        _link_body(flags=wire.IFF_UP, change=wire.IFF_UP)
+        + wire.text(wire.IFLA_IFNAME, name)
+        + wire.attribute(wire.IFLA_ADDRESS, mac)
+        + wire.u32(wire.IFLA_MTU, mtu)
+        + wire.nested(
+            wire.IFLA_LINKINFO,
+            wire.text(wire.IFLA_INFO_KIND, "veth"),
+            wire.nested(wire.IFLA_INFO_DATA, wire.nested(wire.VETH_INFO_PEER, other)),
+        )
+    )
+    what = f"add veth {name} with peer {peer}"
+    return Request(wire.RTM_NEWLINK, wire.NLM_F_CREATE | wire.NLM_F_EXCL, body, what)
+
+
+def add_vxlan(name: str, mac: Mac, port: int, mtu: int) -> Request:
+    """Make a collect-metadata VXLAN device, down: no VNI, no FDB learning, no ARP; the programs set the tunnel key."""
+    body = (
+        _link_body(flags=wire.IFF_NOARP, change=wire.IFF_NOARP)
+        + wire.text(wire.IFLA_IFNAME, name)
+        + wire.attribute(wire.IFLA_ADDRESS, mac)
+        + wire.u32(wire.IFLA_MTU, mtu)
+        + wire.nested(
+            wire.IFLA_LINKINFO,
+            wire.text(wire.IFLA_INFO_KIND, "vxlan"),
+            wire.nested(
+                wire.IFLA_INFO_DATA,
+                wire.attribute(wire.IFLA_VXLAN_PORT, struct.pack(">H", port)),
+                wire.attribute(wire.IFLA_VXLAN_COLLECT_METADATA, b"\1"),
+                wire.attribute(wire.IFLA_VXLAN_LEARNING, b"\0"),
+            ),
+        )
+    )
+    what = f"add vxlan device {name} on UDP port {port}"
+    return Request(wire.RTM_NEWLINK, wire.NLM_F_CREATE | wire.NLM_F_EXCL, body, what)
+
+
+def set_link(
+    index: int,
+    *,
+    up: bool | None = None,
+    mtu: int | None = None,
+    mac: Mac | None = None,
+    alias: str | None = None,
+    name: str | None = None,
+) -> Request:
+    """Change what is given of the device of that index; with index 0, of the device called ``name``."""
+    flags = 0 if up is None else wire.IFF_UP
+    body = _link_body(index, flags if up else 0, flags)
+    body += b"" if name is None else wire.text(wire.IFLA_IFNAME, name)
+    body += b"" if mtu is None else wire.u32(wire.IFLA_MTU, mtu)
+    body += b"" if mac is None else wire.attribute(wire.IFLA_ADDRESS, mac)
+    body += b"" if alias is None else wire.attribute(wire.IFLA_IFALIAS, alias.encode())
+    return Request(wire.RTM_NEWLINK, 0, body, f"set device {name or index}")
+
+
+def get_link(name: str) -> Request:
+    """Ask for the device of that name; it answers one link record."""
+    body = _link_body() + wire.text(wire.IFLA_IFNAME, name)
+    return Request(wire.RTM_GETLINK, 0, body, f"get device {name}")
+
+
+def delete_link(index: int, name: str) -> Request:
+    """Delete the device (for a veth: both ends). ENODEV is tolerated. The kernel takes some 20 ms for it."""
+    body = _link_body(index) + (b"" if index else wire.text(wire.IFLA_IFNAME, name))
+    return Request(wire.RTM_DELLINK, 0, body, f"delete device {name}").tolerating(errno.ENODEV)
+
+
+def dump_links(kind: str = "") -> Request:
+    """Ask for all devices, or those of one kind (``veth``, ``vxlan``)."""
+    body = _link_body()
+    if kind:
+        body += wire.nested(wire.IFLA_LINKINFO, wire.text(wire.IFLA_INFO_KIND, kind))
+    return Request(wire.RTM_GETLINK, wire.NLM_F_DUMP, body, "list devices")
+
+
+def add_address(index: int, address: IPAddress, prefix_length: int | None = None) -> Request:
+    """Give the device an address (default: a host address, /32 or /128). IPv6 without duplicate address detection."""
+    length = address.max_prefixlen if prefix_length is None else prefix_length
+    body = (
+        _IFADDRMSG.pack(_family(address), length, 0, 0, index)
+        + wire.attribute(wire.IFA_LOCAL, address.packed)
+        + wire.attribute(wire.IFA_ADDRESS, address.packed)
+    )
+    if _family(address) == socket.AF_INET6:
+        body += wire.u32(wire.IFA_FLAGS, wire.IFA_F_NODAD)
+    flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
+    return Request(wire.RTM_NEWADDR, flags, body, f"add address {address}/{length}")
+
+
+def dump_addresses(index: int = 0) -> Request:
+    """Ask for the addresses of both families, of one device or (0) of all."""
+    body = _IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, index)
+    return Request(wire.RTM_GETADDR, wire.NLM_F_DUMP, body, "list addresses")
+
+
+def _route(
+    destination: IPNetwork, index: int, gateway: IPAddress | None, source: IPAddress | None, on_link: bool
+) -> bytes:
+    scope = wire.RT_SCOPE_LINK if on_link and destination.version == 4 else wire.RT_SCOPE_UNIVERSE  # noqa: PLR2004
+    body = _RTMSG.pack(
+        _family(destination.network_address),
+        destination.prefixlen,
+        0,
+        0,
+        wire.RT_TABLE_MAIN,
+        ROUTE_PROTOCOL,
+        scope,
+        wire.RTN_UNICAST,
+        0,
+    )
+    if destination.prefixlen:
+        body += wire.attribute(wire.RTA_DST, destination.network_address.packed)
+    body += wire.u32(wire.RTA_OIF, index)
+    body += b"" if gateway is None else wire.attribute(wire.RTA_GATEWAY, gateway.packed)
+    body += b"" if source is None else wire.attribute(wire.RTA_PREFSRC, source.packed)
+    return body
+
+
+def replace_route(
+    destination: IPNetwork, index: int, *, gateway: IPAddress | None = None, source: IPAddress | None = None
+) -> Request:
+    """Set the route of the main table to ``destination`` through the device; without a gateway it is on-link.
+
+    Args:
+        destination: A network; the default route as 0.0.0.0/0 or ::/0.
+        index: Of the device.
+        gateway: Next hop, which must itself be reachable on-link.
+        source: Preferred source address, for packets this host makes.
+    """
+    body = _route(destination, index, gateway, source, on_link=gateway is None)
+    flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
+    via = f" via {gateway}" if gateway else ""
+    return Request(wire.RTM_NEWROUTE, flags, body, f"set route {destination}{via}")
+
+
+def delete_route(destination: IPNetwork, index: int) -> Request:
+    """Delete Fast's route to ``destination`` through the device; none there is tolerated."""
+    body = _route(destination, index, None, None, on_link=True)
+    request = Request(wire.RTM_DELROUTE, 0, body, f"delete route {destination}")
+    return request.tolerating(errno.ESRCH, errno.ENODEV)
+
+
+def dump_routes(version: int, index: int = 0) -> Request:
+    """Ask for the routes of IPv4 or IPv6 in the main table, through one device or (0) all."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004
+    body = _RTMSG.pack(family, 0, 0, 0, wire.RT_TABLE_MAIN, 0, 0, 0, 0)
+    body += wire.u32(wire.RTA_OIF, index) if index else b""
+    return Request(wire.RTM_GETROUTE, wire.NLM_F_DUMP, body, f"list IPv{version} routes")
+
+
+def replace_neighbour(index: int, address: IPAddress, mac: Mac) -> Request:
+    """Set a permanent neighbour entry: nobody asks by ARP or neighbour discovery for it."""
+    body = (
+        _NDMSG.pack(_family(address), index, wire.NUD_PERMANENT, 0, 0)
+        + wire.attribute(wire.NDA_DST, address.packed)
+        + wire.attribute(wire.NDA_LLADDR, mac)
+    )
+    flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
+    return Request(wire.RTM_NEWNEIGH, flags, body, f"set neighbour {address} at {mac}")
+
+
+def dump_neighbours(version: int) -> Request:
+    """Ask for the neighbour entries of IPv4 or IPv6."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004
+    return Request(wire.RTM_GETNEIGH, wire.NLM_F_DUMP, _NDMSG.pack(family, 0, 0, 0, 0), "list neighbours")
