@@ -1,0 +1,12 @@
+"""Who may come in, and what they may do: certificates, tokens, kubeconfigs, and RBAC over the stored roles.
+
+It owns the files ``pki/`` and ``tokens.json`` of the data directory. It knows nothing of HTTP: the server asks it, with
+what a request carried.
+"""
+
+from fast.apiserver.access.certificates import Authority, Certificate
+from fast.apiserver.access.control import AccessControl
+from fast.apiserver.access.kubeconfig import write_kubeconfig
+from fast.apiserver.access.tokens import TokenStore
+
+__all__ = ["AccessControl", "Authority", "Certificate", "TokenStore", "write_kubeconfig"]

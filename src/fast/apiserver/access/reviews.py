@@ -1,0 +1,69 @@
+"""The reviews by which a client asks about itself: ``kubectl auth can-i`` and ``whoami``. Nothing is stored."""
+
+from __future__ import annotations
+
+from fast.apiserver.access.control import AccessControl
+from fast.apiserver.access.tokens import MASTERS
+from fast.apiserver.api import ApiError, Object, User
+from fast.apiserver.kinds import GVR
+from fast.apiserver.status import not_found
+
+_AUTHORIZATION = "authorization.k8s.io"
+SELF_SUBJECT_REVIEWS = GVR("authentication.k8s.io", "v1", "selfsubjectreviews")
+SELF_SUBJECT_ACCESS_REVIEWS = GVR(_AUTHORIZATION, "v1", "selfsubjectaccessreviews")
+SELF_SUBJECT_RULES_REVIEWS = GVR(_AUTHORIZATION, "v1", "selfsubjectrulesreviews")
+#: What can be posted to ``review``.
+REVIEWS = (SELF_SUBJECT_REVIEWS, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_RULES_REVIEWS)
+
+
+def review(access: AccessControl, user: User, gvr: GVR, body: Object) -> Object:
+    """Answer one review.
+
+    Args:
+        access: The policy to ask.
+        user: Who asks, about itself.
+        gvr: One of ``REVIEWS``.
+        body: The review as posted.
+
+    Returns:
+        The review with its ``status`` filled in.
+
+    Raises:
+        ApiError: 404 for another resource, 422 for a review without attributes.
+    """
+    spec = body.get("spec") or {}
+    if gvr == SELF_SUBJECT_REVIEWS:
+        status: Object = {"userInfo": {"username": user.name, "groups": list(user.groups)}}
+    elif gvr == SELF_SUBJECT_ACCESS_REVIEWS:
+        status = {"allowed": _allowed(access, user, spec)}
+    elif gvr == SELF_SUBJECT_RULES_REVIEWS:
+        status = _rules(access, user, spec.get("namespace") or None)
+    else:
+        raise not_found(gvr, "")
+    return body | {"metadata": body.get("metadata") or {}, "status": status}
+
+
+def _allowed(access: AccessControl, user: User, spec: Object) -> bool:
+    if path := spec.get("nonResourceAttributes"):
+        return access.authorize_path(user, path.get("verb", ""), path.get("path", ""))
+    asked = spec.get("resourceAttributes")
+    if not asked:
+        raise ApiError(
+            422, "Invalid", "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        )
+    gvr = GVR(asked.get("group", ""), asked.get("version", ""), asked.get("resource", ""))
+    place = asked.get("namespace") or None
+    return access.authorize(
+        user, asked.get("verb", ""), gvr, place, asked.get("name", ""), asked.get("subresource", "")
+    )
+
+
+def _rules(access: AccessControl, user: User, namespace: str | None) -> Object:
+    rules = list(access.policy.rules_of(user, namespace))
+    if MASTERS in user.groups:
+        rules += [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
+    return {
+        "resourceRules": [rule for rule in rules if rule.get("resources")],
+        "nonResourceRules": [rule for rule in rules if rule.get("nonResourceURLs")],
+        "incomplete": False,
+    }
