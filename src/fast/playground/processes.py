@@ -1,0 +1,75 @@
+"""Finding and ending a playground's processes: those, and only those, that carry its name in their environment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fast.errors import FastError
+
+#: Every process of a playground has this variable, with the playground's name.
+VARIABLE = "FAST_PLAYGROUND"
+
+
+def find_processes(playground: str) -> list[int]:
+    """List the pids of a playground's processes (zombies have no environment, so they do not count)."""
+    mark = f"{VARIABLE}={playground}".encode()
+    return [pid for pid in _pids() if pid != os.getpid() and mark in _environment(pid)]
+
+
+def find_playgrounds() -> set[str]:
+    """List the names of the playgrounds that have processes."""
+    prefix = f"{VARIABLE}=".encode()
+    return {
+        word[len(prefix) :].decode(errors="replace")
+        for pid in _pids()
+        for word in _environment(pid)
+        if word.startswith(prefix)
+    }
+
+
+def kill_processes(playground: str, *, timeout_seconds: float = 15) -> None:
+    """Kill (SIGKILL) every process of a playground and wait until they have ended.
+
+    Raises:
+        FastError: Some did not end in time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while pids := find_processes(playground):
+        for pid in pids:
+            _kill(pid, playground, deadline)
+        if time.monotonic() > deadline:
+            raise FastError(f"processes of playground {playground} do not end: {pids}")
+
+
+def _kill(pid: int, playground: str, deadline: float) -> None:
+    """Kill one process by pidfd, looking at it once more, so that it cannot be another one with a reused pid."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if f"{VARIABLE}={playground}".encode() in _environment(pid):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+    finally:
+        os.close(descriptor)
+    with contextlib.suppress(ChildProcessError):  # ours only where this very process started the playground
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
