@@ -1,0 +1,134 @@
+"""The environment of a CNI call, read and validated: who is attached where. No network configuration, no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fast.api.ipendpoint import PodRef
+from fast.cni.errors import CallError, Code
+from fast.errors import InvalidRange
+from fast.net import IPAddress, parse_address
+
+COMMANDS = frozenset({"ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION"})
+
+#: Longer IDs could not name a tombstone file (``cni-plugin/fast-cni.c`` has the same limit).
+MAX_CONTAINER_ID_LENGTH = 200
+_MAX_IFNAME_BYTES = 15  # IFNAMSIZ - 1
+
+_CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+_IFNAME = re.compile(r"(?!\.{1,2}$)[^\s/:]+")
+
+_REQUIRED = {
+    "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The environment of a call.
+
+    Attributes:
+        command: One of :data:`COMMANDS`.
+        container_id: The sandbox; empty for verbs without one.
+        ifname: The interface inside it.
+        netns: Path of its network namespace; empty where the runtime has none any more (DEL).
+        pod: Whom the sandbox is for; None for a plain container.
+        addresses: What ``CNI_ARGS`` asks for by ``IP=``.
+        args: ``CNI_ARGS``, as keys and values.
+    """
+
+    command: str
+    container_id: str = ""
+    ifname: str = ""
+    netns: str = ""
+    pod: PodRef | None = None
+    addresses: tuple[IPAddress, ...] = ()
+    args: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_invocation(env: Mapping[str, str]) -> Invocation:
+    """Read the ``CNI_*`` variables of a call.
+
+    Raises:
+        CallError: Code 4, naming every variable that is missing or not valid.
+    """
+    command = env.get("CNI_COMMAND", "")
+    if command not in COMMANDS:
+        raise CallError(
+            Code.INVALID_ENVIRONMENT, f"CNI_COMMAND={command!r} is not one of {', '.join(sorted(COMMANDS))}"
+        )
+    missing = [name for name in _REQUIRED.get(command, ()) if not env.get(name)]
+    if missing:
+        raise CallError(Code.INVALID_ENVIRONMENT, f"{', '.join(missing)} missing: {command} needs it")
+    if command not in _REQUIRED:
+        return Invocation(command)
+    args = _parse_args(env.get("CNI_ARGS", ""))
+    return Invocation(
+        command,
+        container_id=_valid_container_id(env["CNI_CONTAINERID"]),
+        ifname=_valid_ifname(env["CNI_IFNAME"]),
+        netns=env.get("CNI_NETNS", ""),
+        pod=_pod(args),
+        addresses=_addresses(args.get("IP", "")),
+        args=args,
+    )
+
+
+def _valid_container_id(text: str) -> str:
+    if not _CONTAINER_ID.fullmatch(text):
+        raise CallError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_CONTAINERID={text!r} must start alphanumeric and go on with alphanumerics, '_', '.' and '-'",
+        )
+    if len(text) > MAX_CONTAINER_ID_LENGTH:
+        raise CallError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_CONTAINERID is {len(text)} long; the limit is {MAX_CONTAINER_ID_LENGTH}",
+        )
+    return text
+
+
+def _valid_ifname(text: str) -> str:
+    if len(text.encode("utf-8", "surrogateescape")) > _MAX_IFNAME_BYTES or not _IFNAME.fullmatch(text):
+        raise CallError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_IFNAME={text!r} is no name for an interface: at most {_MAX_IFNAME_BYTES} bytes, "
+            "not '.' or '..', without '/', ':' and white space",
+        )
+    return text
+
+
+def _parse_args(text: str) -> dict[str, str]:
+    """``CNI_ARGS``: ``KEY=VALUE;KEY=VALUE``. Unknown keys are kept (containerd sends IgnoreUnknown and more)."""
+    args: dict[str, str] = {}
+    for item in text.split(";"):
+        if not item:
+            continue
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise CallError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS has {item!r}, which is not KEY=VALUE")
+        args[key] = value
+    return args
+
+
+def _pod(args: Mapping[str, str]) -> PodRef | None:
+    namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
+    if not namespace and not name:
+        return None
+    if not namespace or not name:
+        raise CallError(
+            Code.INVALID_ENVIRONMENT,
+            "CNI_ARGS names only one of K8S_POD_NAMESPACE and K8S_POD_NAME: a pod has both",
+        )
+    return PodRef(namespace, name, args.get("K8S_POD_UID", ""))
+
+
+def _addresses(text: str) -> tuple[IPAddress, ...]:
+    try:
+        return tuple(parse_address(item.partition("/")[0]) for item in text.split(",") if item)
+    except InvalidRange as error:
+        raise CallError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS has IP={text}: {error}") from error

@@ -1,0 +1,145 @@
+"""CNI results: Fast's own in each version's format, and reading a previous one. No verbs, no I/O.
+
+Sources: the result types of the CNI specification 0.3.1, 0.4.0, 1.0.0 and 1.1.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from fast.cni.config import Dns
+from fast.cni.errors import CallError, Code
+from fast.errors import InvalidRange
+from fast.net import IPAddress, Mac, parse_address
+
+_WITH_IP_VERSION = frozenset({"0.3.1", "0.4.0"})  # 1.0.0 dropped ips[].version
+_WITH_MTU = frozenset({"1.1.0"})
+_EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+class Interface(msgspec.Struct, omit_defaults=True, frozen=True):
+    """``interfaces[]``; ``sandbox`` is the namespace's path, empty for the host's side. ``mtu`` since 1.1.0."""
+
+    name: str
+    mac: str = ""
+    mtu: int = 0
+    sandbox: str = ""
+    socketPath: str = ""  # noqa: N815 -- as the specification spells it
+    pciID: str = ""  # noqa: N815
+
+
+class Ip(msgspec.Struct, omit_defaults=True, frozen=True):
+    """``ips[]``; ``interface`` is an index into ``interfaces``. ``version`` until 0.4.0."""
+
+    address: str
+    interface: int | None = None
+    gateway: str = ""
+    version: str = ""
+
+
+class Route(msgspec.Struct, omit_defaults=True, frozen=True):
+    """``routes[]``; all but ``dst`` and ``gw`` since 1.1.0."""
+
+    dst: str
+    gw: str = ""
+    mtu: int = 0
+    advmss: int = 0
+    priority: int | None = None
+    table: int | None = None
+    scope: int | None = None
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What ADD prints, and what the runtime hands to later plugins and verbs as ``prevResult``."""
+
+    cniVersion: str = ""  # noqa: N815
+    interfaces: tuple[Interface, ...] = ()
+    ips: tuple[Ip, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: Dns = Dns()
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedPod:
+    """What ADD made, in Fast's own words; :func:`result_of` puts it into a version's format.
+
+    Attributes:
+        gateways: One for each address, in the same order.
+        mtu: Bytes.
+    """
+
+    ifname: str
+    netns: str
+    pod_mac: Mac
+    host_ifname: str
+    host_mac: Mac
+    mtu: int
+    addresses: tuple[IPAddress, ...]
+    gateways: tuple[IPAddress, ...]
+
+
+def result_of(attached: AttachedPod, version: str, dns: Dns, previous: Result | None = None) -> Result:
+    """Make the result of ADD in the format of ``version``, behind what an earlier plugin of the chain made."""
+    before = previous or Result()
+    mtu = attached.mtu if version in _WITH_MTU else 0
+    host = Interface(attached.host_ifname, str(attached.host_mac), mtu)
+    pod = Interface(attached.ifname, str(attached.pod_mac), mtu, attached.netns)
+    pod_index = len(before.interfaces) + 1
+    ips = tuple(
+        Ip(
+            address=f"{address}/{address.max_prefixlen}",
+            interface=pod_index,
+            gateway=str(gateway),
+            version=str(address.version) if version in _WITH_IP_VERSION else "",
+        )
+        for address, gateway in zip(attached.addresses, attached.gateways, strict=True)
+    )
+    routes = tuple(
+        Route(dst=_EVERYWHERE[address.version], gw=str(gateway))
+        for address, gateway in zip(attached.addresses, attached.gateways, strict=True)
+    )
+    return Result(
+        cniVersion=version,
+        interfaces=(*before.interfaces, host, pod),
+        ips=(*before.ips, *ips),
+        routes=(*before.routes, *routes),
+        dns=dns if dns != Dns() else before.dns,
+    )
+
+
+def parse_result(raw: bytes) -> Result:
+    """Read a ``prevResult`` of any supported version.
+
+    Raises:
+        CallError: Code 7, it is no result.
+    """
+    try:
+        return msgspec.json.decode(raw, type=Result)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CallError(Code.INVALID_CONFIG, f"prevResult is no CNI result: {error}") from error
+
+
+def sandbox_addresses(result: Result, ifname: str) -> tuple[IPAddress, ...]:
+    """Find the addresses that a result says the sandbox's interface ``ifname`` has.
+
+    Raises:
+        CallError: Code 7, the result has no such interface, or an address in it is none.
+    """
+    indices = {
+        index
+        for index, interface in enumerate(result.interfaces)
+        if interface.name == ifname and interface.sandbox
+    }
+    if not indices:
+        raise CallError(Code.INVALID_CONFIG, f"prevResult has no sandbox interface {ifname!r}")
+    return _addresses([ip for ip in result.ips if ip.interface in indices])
+
+
+def _addresses(ips: Sequence[Ip]) -> tuple[IPAddress, ...]:
+    try:
+        return tuple(parse_address(ip.address.partition("/")[0]) for ip in ips)
+    except InvalidRange as error:
+        raise CallError(Code.INVALID_CONFIG, f"prevResult: {error}") from error
