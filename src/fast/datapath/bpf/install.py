@@ -1,0 +1,75 @@
+"""Putting a version of the object into service without losing a packet: load, move entries, exchange, pin.
+
+Where maps are replaced, the order is what makes it hitless. Every entry moves first, while the version of before goes
+on working from the old maps. Then the programs on egress hooks, which write flows, are exchanged; then the flows that
+came up meanwhile move; then the programs on ingress hooks, which read flows, are exchanged. A reader that got the new map
+before its entries would short-cut replies past the NAT that has to translate them. What remains: where ``fast_flows``
+itself is replaced, a Service connection opened in the few milliseconds between the two exchanges may have its first
+reply lost, and its client tries again.
+
+An agent may die at any point of this: maps stay staged, and the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from fast.datapath.bpf.links import AttachMode, Links
+from fast.datapath.bpf.migration import move_entries, raw_map
+from fast.datapath.bpf.objects import Object, load
+from fast.datapath.bpf.pins import PinDirectory, find_pin, pin
+from fast.datapath.bpf.spec import Direction, ObjectSpec
+
+
+def install(spec: ObjectSpec, pins: PinDirectory, mode: AttachMode | None = None) -> Object:
+    """Put the object into service: after this, every attachment runs its programs, and new ones can be made.
+
+    Idempotent. Existing attachments are turned to ``mode``. Must not run twice at a time for one directory.
+
+    Args:
+        spec: What to load.
+        pins: Where maps, programs and links are pinned.
+        mode: How to attach; None: the best that the kernel has.
+
+    Returns:
+        The object; the caller closes it when it needs its programs and maps no more.
+
+    Raises:
+        VerifierError, FeatureUnsupported, BPFError: As :func:`fast.datapath.bpf.objects.load`. The version of before
+            goes on running.
+        MapFull: The entries do not fit into a map that was made smaller. Likewise.
+        LayoutMismatch: The entries cannot be converted. Likewise.
+    """
+    links = Links(pins, mode)
+    loaded = load(spec, pins)
+    try:
+        _move(loaded, pins)
+        links.replace(loaded.programs, Direction.EGRESS)
+        _move(loaded, pins)
+        links.replace(loaded.programs, Direction.INGRESS)
+        for program in loaded.programs.values():
+            pin(program.fd, pins.programs / program.name)
+        _commit(loaded, pins)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
+
+
+def _move(loaded: Object, pins: PinDirectory) -> None:
+    """Move entries into the staged maps from those in use."""
+    for name in loaded.staged:
+        old = find_pin(pins.maps / name)
+        if old is None:
+            continue
+        with raw_map(old, name) as source, raw_map(os.dup(loaded.maps[name].fd), name) as target:
+            if loaded.spec.map(name).migrated:
+                move_entries(source, target)
+
+
+def _commit(loaded: Object, pins: PinDirectory) -> None:
+    """Let the staged maps take the place of those that were in use."""
+    for name in loaded.staged:
+        (pins.staged / name).rename(pins.maps / name)
+    for left_over in pins.staged.iterdir():
+        left_over.unlink()
