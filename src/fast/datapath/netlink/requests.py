@@ -182,7 +182,12 @@ def _route(
 
 
 def replace_route(
-    destination: IPNetwork, index: int, *, gateway: IPAddress | None = None, source: IPAddress | None = None
+    destination: IPNetwork,
+    index: int,
+    *,
+    gateway: IPAddress | None = None,
+    source: IPAddress | None = None,
+    mtu: int | None = None,
 ) -> Request:
     """Set the route of the main table to ``destination`` through the device; without a gateway it is on-link.
 
@@ -191,8 +196,10 @@ def replace_route(
         index: Of the device.
         gateway: Next hop, which must itself be reachable on-link.
         source: Preferred source address, for packets this host makes.
+        mtu: Largest packet the route carries, in bytes; None: as the device.
     """
     body = _route(destination, index, gateway, source, on_link=gateway is None)
+    body += b"" if mtu is None else wire.nested(wire.RTA_METRICS, wire.u32(wire.RTAX_MTU, mtu))
     flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
     via = f" via {gateway}" if gateway else ""
     return Request(wire.RTM_NEWROUTE, flags, body, f"set route {destination}{via}")

@@ -1,0 +1,84 @@
+"""The map of every pod and node address of the cluster: applying changes in batches, full syncs by difference.
+
+What belongs into it is the agent's to know; nothing is watched here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fast.datapath.bpf.layout import ClusterPod, Kind
+from fast.datapath.bpf.maps import ClusterPods
+from fast.net import IPAddress, from_map_key, map_key
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """How many entries a full sync touched."""
+
+    added: int
+    changed: int
+    removed: int
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+class ClusterTable:
+    """Writes ``fast_cluster_pods``, and knows which addresses in it are nodes'. For one caller at a time."""
+
+    def __init__(self, entries: ClusterPods) -> None:
+        """Read which nodes the map has from before."""
+        self._map = entries
+        self._nodes = self._nodes_of(entries.snapshot_raw())
+
+    @property
+    def nodes(self) -> frozenset[IPAddress]:
+        """The addresses in the map that are nodes'."""
+        return frozenset(from_map_key(key) for key in self._nodes)
+
+    @staticmethod
+    def _nodes_of(entries: Mapping[bytes, bytes]) -> set[bytes]:
+        return {key for key, value in entries.items() if ClusterPod.unpack(value).kind is Kind.NODE}
+
+    def upsert(self, entries: Iterable[tuple[IPAddress, ClusterPod]]) -> None:
+        """Set entries, new or changed.
+
+        Raises:
+            MapFull: The map has no room; what fitted before is set.
+        """
+        packed: dict[bytes, bytes] = {}
+        for address, entry in entries:
+            key = map_key(address)
+            packed[key] = entry.pack()
+            (self._nodes.add if entry.kind is Kind.NODE else self._nodes.discard)(key)
+        self._map.put_many_raw(packed)
+
+    def remove(self, addresses: Iterable[IPAddress]) -> int:
+        """Delete entries; give how many there were."""
+        keys = [map_key(address) for address in addresses]
+        self._nodes.difference_update(keys)
+        return self._map.delete_many_raw(keys)
+
+    def sync(self, entries: Mapping[IPAddress, ClusterPod]) -> SyncResult:
+        """Make the map hold exactly these entries, writing only what differs. Removes first, to make room.
+
+        Raises:
+            MapFull: They do not fit; what fitted before is set.
+        """
+        packed: dict[bytes, bytes] = {}
+        nodes: set[bytes] = set()
+        for address, entry in entries.items():
+            key = map_key(address)
+            packed[key] = entry.pack()
+            if entry.kind is Kind.NODE:
+                nodes.add(key)
+        there = self._map.snapshot_raw()
+        different = {key: value for key, value in packed.items() if there.get(key) != value}
+        stale = [key for key in there if key not in packed]
+        added = sum(key not in there for key in different)
+        self._nodes = nodes
+        self._map.delete_many_raw(stale)
+        self._map.put_many_raw(different)
+        return SyncResult(added, len(different) - added, len(stale))

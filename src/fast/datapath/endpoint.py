@@ -1,0 +1,326 @@
+"""One pod's interface: the veth, what is configured on both its ends, its entry in the map; made whole or not at all.
+
+The order is chosen so that no packet passes before it can be checked: programs are attached while the pod's end is
+down, and the map entry, by which others reach the pod, comes last. State is in the kernel alone, none here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+import structlog
+
+from fast.datapath import sysctl
+from fast.datapath.bpf.layout import LocalPod, LocalPodFlag
+from fast.datapath.bpf.maps import LocalPods
+from fast.datapath.identity import (
+    Endpoint,
+    EndpointSpec,
+    format_alias,
+    host_device_name,
+    macs_of,
+    parse_alias,
+)
+from fast.datapath.netlink import Link, Netlink, Request, records, requests
+from fast.datapath.netns import Netns, run_in
+from fast.datapath.programs import Attachments, DeviceKind
+from fast.errors import DatapathError, NetlinkError
+from fast.net import IPAddress, IPNetwork, Mac
+
+log = structlog.get_logger()
+
+#: The pod's next hop: on-link, answered by nobody, with a permanent neighbour entry (DESIGN section 5 rule 7).
+GATEWAY4 = IPv4Address("169.254.1.1")
+GATEWAY6 = IPv6Address("fe80::1")
+_DEFAULT4, _DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
+_LOOPBACK_INDEX = 1  # of lo, in every network namespace
+
+
+def gateway_of(address: IPAddress) -> IPAddress:
+    """Give the next hop that a pod with this address uses."""
+    return GATEWAY4 if isinstance(address, IPv4Address) else GATEWAY6
+
+
+def _host_network(address: IPAddress) -> IPNetwork:
+    return ip_network(address)
+
+
+class Endpoints:
+    """The endpoints of this node. Every method blocks on the kernel; all are thread-safe.
+
+    Args:
+        pods: The map of local pods.
+        programs: Attaches and looks after the programs of the veths.
+        node_ip: Preferred source of what the node itself sends to pods.
+        node_ip6: The same for IPv6; None: whatever the kernel chooses.
+    """
+
+    def __init__(
+        self, pods: LocalPods, programs: Attachments, node_ip: IPv4Address, node_ip6: IPv6Address | None
+    ) -> None:
+        self._pods = pods
+        self._programs = programs
+        self._node_ip = node_ip
+        self._node_ip6 = node_ip6
+        # Deleting an entry only if it is still of that device is no one operation for the kernel.
+        self._entries_lock = threading.Lock()
+
+    def attach(self, spec: EndpointSpec, mtu: int) -> Endpoint:
+        """Make the endpoint, or find it made already; on failure nothing of it is left.
+
+        An endpoint of that identity which differs from ``spec`` is replaced.
+
+        Args:
+            spec: What is wanted.
+            mtu: For both ends; the spec's own is not looked at.
+
+        Raises:
+            NetnsGone: The pod's namespace does not exist.
+            DatapathError: The kernel refused a step, or the interface's name is taken inside the pod.
+        """
+        with Netns.open(spec.netns_path) as netns, Netlink() as host, Netlink(netns.fd) as pod:
+            link = self._make_veth(host, pod, netns, spec, mtu)
+            if link is None:  # there already, and right
+                return self._described(spec, host, mtu)
+            try:
+                self._configure(host, pod, netns, spec, link)
+            except BaseException:
+                with contextlib.suppress(DatapathError):
+                    self._remove(host, link)
+                raise
+        host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
+        return Endpoint(
+            spec.container_id, spec.ifname, spec.addresses, link.index, link.name, host_mac, pod_mac, mtu
+        )
+
+    def _described(self, spec: EndpointSpec, host: Netlink, mtu: int) -> Endpoint:
+        name = host_device_name(spec.container_id, spec.ifname)
+        link = host.find_link(name)
+        if link is None:
+            raise DatapathError(f"device {name} was deleted while it was being looked at")
+        host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
+        return Endpoint(
+            spec.container_id, spec.ifname, spec.addresses, link.index, name, host_mac, pod_mac, mtu
+        )
+
+    def _make_veth(
+        self, host: Netlink, pod: Netlink, netns: Netns, spec: EndpointSpec, mtu: int
+    ) -> Link | None:
+        """Make the pair and give its host end; None where the endpoint exists as it should be."""
+        try:
+            return self._add_veth(host, netns, spec, mtu)
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            existing = host.find_link(host_device_name(spec.container_id, spec.ifname))
+            if existing is None:
+                raise DatapathError(
+                    f"the pod's namespace {spec.netns_path} has an interface {spec.ifname} already, not made by Fast"
+                ) from error
+        if not self._differences(host, pod, existing, spec):
+            return None
+        self._remove(host, existing)
+        return self._add_veth(host, netns, spec, mtu)
+
+    def _add_veth(self, host: Netlink, netns: Netns, spec: EndpointSpec, mtu: int) -> Link:
+        """Make the pair in one round trip, and learn its index in the same."""
+        name = host_device_name(spec.container_id, spec.ifname)
+        alias = format_alias(spec.container_id, spec.ifname, spec.addresses)
+        host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
+        answers = host.execute(
+            requests.add_veth(name, host_mac, spec.ifname, pod_mac, netns.fd, mtu),
+            # Fails with the first where that fails for another reason than that the device exists, with the same
+            # alias then: an alias tells one identity, and the name is made from that.
+            requests.set_link(0, name=name, alias=alias).tolerating(errno.ENODEV),
+            requests.get_link(name).tolerating(errno.ENODEV),
+        )
+        return records.parse_link(answers[0])
+
+    def _configure(self, host: Netlink, pod: Netlink, netns: Netns, spec: EndpointSpec, link: Link) -> None:
+        """Do everything that comes after the pair exists."""
+        self._programs.ensure(link.index, DeviceKind.POD)
+        host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
+        if any(address.version == 6 for address in spec.addresses):  # noqa: PLR2004 -- IP version
+            run_in(netns.fd, lambda: _enable_ipv6(spec.ifname))
+        pod.execute(*_pod_requests(spec, link.peer_index, host_mac))
+        host.execute(*self._host_requests(spec, link.index, pod_mac))
+        flags = LocalPodFlag.VIA_STACK if spec.via_stack else LocalPodFlag(0)
+        entry = LocalPod(link.index, pod_mac, host_mac, flags)
+        with self._entries_lock:
+            for address in spec.addresses:
+                self._pods.put(address, entry)
+
+    def _host_requests(self, spec: EndpointSpec, index: int, pod_mac: Mac) -> Iterable[Request]:
+        for address in spec.addresses:
+            source = self._node_ip if isinstance(address, IPv4Address) else self._node_ip6
+            yield requests.replace_neighbour(index, address, pod_mac)
+            yield requests.replace_route(_host_network(address), index, source=source)
+
+    def detach(self, container_id: str, ifname: str) -> bool:
+        """Remove the endpoint wherever it still is: also when the pod's namespace, and the veth with it, is gone.
+
+        Returns:
+            Whether anything was there to remove.
+
+        Raises:
+            DatapathError: The kernel refused.
+        """
+        with Netlink() as host:
+            link = host.find_link(host_device_name(container_id, ifname))
+            if link is None:
+                # The veth went with the namespace; which entries were its is to be seen by what has no device now.
+                return bool(self.reap(host))
+            found = parse_alias(link.alias)
+            if found is not None and found[:2] != (container_id, ifname):
+                return False
+            self._remove(host, link)
+        return True
+
+    def _remove(self, host: Netlink, link: Link) -> None:
+        """Entries first, so that nobody is redirected into a device on its way out."""
+        parsed = parse_alias(link.alias)
+        addresses = (
+            parsed[2] if parsed else tuple(a for a, pod in self._pods.items() if pod.ifindex == link.index)
+        )
+        self._forget(addresses, link.index)
+        host.execute(requests.delete_link(link.index, link.name))
+        self._programs.remove(link.index, DeviceKind.POD)
+
+    def _forget(self, addresses: Iterable[IPAddress], ifindex: int) -> list[IPAddress]:
+        """Delete the entries that are still of this device: an address may have moved on to another one."""
+        gone = []
+        with self._entries_lock:
+            for address in addresses:
+                pod = self._pods.get(address)
+                if pod is not None and pod.ifindex == ifindex and self._pods.delete(address):
+                    gone.append(address)
+        return gone
+
+    def reap(self, host: Netlink) -> list[IPAddress]:
+        """Delete what is left of endpoints whose device is gone, and give the addresses.
+
+        Entries are listed before devices: an endpoint being attached has its device before its entry.
+        """
+        entries = list(self._pods.items())
+        alive = {link.index for link in host.links("veth")}
+        gone = []
+        for address, pod in entries:
+            if pod.ifindex not in alive:
+                gone += self._forget([address], pod.ifindex)
+        self._programs.reap()
+        return gone
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Prove that the endpoint is as it should be.
+
+        Raises:
+            NetnsGone: The pod's namespace does not exist.
+            DatapathError: Says everything that is missing or differs.
+        """
+        name = host_device_name(spec.container_id, spec.ifname)
+        with Netns.open(spec.netns_path) as netns, Netlink() as host, Netlink(netns.fd) as pod:
+            link = host.find_link(name)
+            if link is None:
+                raise DatapathError(
+                    f"the host's device {name} of {spec.container_id}/{spec.ifname} does not exist"
+                )
+            differences = self._differences(host, pod, link, spec)
+        if differences:
+            raise DatapathError(f"endpoint {spec.container_id}/{spec.ifname}: {'; '.join(differences)}")
+
+    def _differences(self, host: Netlink, pod: Netlink, link: Link, spec: EndpointSpec) -> list[str]:
+        """Say in what the endpoint behind ``link`` differs from ``spec``; empty where in nothing."""
+        found = self._host_differences(host, link, spec)
+        inside = pod.find_link(spec.ifname)
+        if inside is None or inside.index != link.peer_index:
+            return [*found, f"the pod has no interface {spec.ifname} on the other end of {link.name}"]
+        if not inside.up:
+            found.append(f"{spec.ifname} in the pod is down")
+        have = {address.address for address in pod.addresses(inside.index)}
+        routes = {(route.destination, route.gateway) for route in pod.routes(inside.index)}
+        for address in spec.addresses:
+            if address not in have:
+                found.append(f"{spec.ifname} in the pod lacks the address {address}")
+            default = _DEFAULT4 if isinstance(address, IPv4Address) else _DEFAULT6
+            if (default, gateway_of(address)) not in routes:
+                found.append(f"the pod has no default route via {gateway_of(address)}")
+        return found
+
+    def _host_differences(self, host: Netlink, link: Link, spec: EndpointSpec) -> list[str]:
+        found = [] if link.up else [f"{link.name} is down"]
+        if link.alias != format_alias(spec.container_id, spec.ifname, spec.addresses):
+            found.append(f"{link.name} is of {link.alias or 'nobody'}")
+        routed = {route.destination for route in host.routes(link.index)}
+        for address in spec.addresses:
+            if _host_network(address) not in routed:
+                found.append(f"the host has no route to {address} through {link.name}")
+            entry = self._pods.get(address)
+            if entry is None or entry.ifindex != link.index:
+                found.append(f"the map of local pods has no entry for {address} on {link.name}")
+        return found + self._programs.missing(link.index, DeviceKind.POD)
+
+    def find_all(self, host: Netlink) -> list[Endpoint]:
+        """List the endpoints, by what their devices say of themselves."""
+        return [endpoint for link in host.links("veth") if (endpoint := endpoint_of(link)) is not None]
+
+    def repair(self, host: Netlink) -> list[Endpoint]:
+        """Put right entries, routes and programs of endpoints whose device is there; give those that needed it."""
+        repaired = []
+        routed = {(route.destination, route.index) for route in host.routes()}
+        entries = dict(self._pods.items())
+        for endpoint in self.find_all(host):
+            wrong = self._programs.missing(endpoint.ifindex, DeviceKind.POD) or any(
+                (_host_network(address), endpoint.ifindex) not in routed
+                for address in endpoint.addresses
+                if (found := entries.get(address)) is None or found.ifindex == endpoint.ifindex
+            )
+            lost = [address for address in endpoint.addresses if address not in entries]
+            if wrong or lost:
+                self._restore(host, endpoint, lost)
+                repaired.append(endpoint)
+        return repaired
+
+    def _restore(self, host: Netlink, endpoint: Endpoint, lost: Iterable[IPAddress]) -> None:
+        spec = EndpointSpec(endpoint.container_id, endpoint.ifname, "", endpoint.addresses)
+        self._programs.ensure(endpoint.ifindex, DeviceKind.POD)
+        host.execute(*self._host_requests(spec, endpoint.ifindex, endpoint.pod_mac))
+        with self._entries_lock:
+            for address in lost:
+                self._pods.put(address, LocalPod(endpoint.ifindex, endpoint.pod_mac, endpoint.host_mac))
+
+
+def endpoint_of(link: Link) -> Endpoint | None:
+    """Read the endpoint that a host device belongs to; None for a device that is not an endpoint's."""
+    parsed = parse_alias(link.alias)
+    if parsed is None or link.mac is None:
+        return None
+    container_id, ifname, addresses = parsed
+    _, pod_mac = macs_of(container_id, ifname)
+    return Endpoint(container_id, ifname, addresses, link.index, link.name, link.mac, pod_mac, link.mtu)
+
+
+def _pod_requests(spec: EndpointSpec, index: int, host_mac: Mac) -> Iterable[Request]:
+    """Configure the pod's end; the order is the order in which the kernel needs it."""
+    yield requests.set_link(_LOOPBACK_INDEX, up=True)
+    yield requests.set_link(index, up=True)
+    for address in spec.addresses:
+        yield requests.add_address(index, address)
+    for gateway, default in ((GATEWAY4, _DEFAULT4), (GATEWAY6, _DEFAULT6)):
+        if all(gateway_of(address) != gateway for address in spec.addresses):
+            continue
+        yield requests.replace_neighbour(index, gateway, host_mac)
+        if gateway.version == 4:  # noqa: PLR2004 -- IP version; IPv6 takes any link-local next hop
+            yield requests.replace_route(_host_network(gateway), index)
+        yield requests.replace_route(default, index, gateway=gateway)
+
+
+def _enable_ipv6(ifname: str) -> None:
+    """Runtimes make sandboxes with IPv6 switched off; the pod has an address of it."""
+    for device in ("lo", ifname):
+        path = f"ipv6/conf/{device}/disable_ipv6"
+        if sysctl.read(path) != "0":
+            sysctl.write(path, "0")

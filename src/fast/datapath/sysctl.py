@@ -1,0 +1,87 @@
+"""The kernel parameters the datapath depends on, set where they are not as needed. Only net.*, in this namespace.
+
+/proc/sys/net shows the calling thread's network namespace, whatever the process's is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fast.datapath.repair import Repair, RepairKind
+from fast.errors import DatapathError
+
+_ROOT = Path("/proc/sys/net")
+_LOOSE = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A parameter (path below net, as ``ipv4/ip_forward``) and its accepted values; the first is what gets written."""
+
+    path: str
+    accepted: tuple[str, ...]
+
+
+def wanted(tunnel: str, underlay: str, *, native: bool, ipv6: bool) -> Iterator[Sysctl]:
+    """Give what a node needs, in the order in which it must be set.
+
+    - rp_filter: the larger of ``all`` and the device's counts, so 0 on a device does not help against ``all`` = 1, but
+      2 (loose) does. On the tunnel, packets of other nodes' own addresses arrive, whose route is the underlay; natively
+      routed, packets of remote pods arrive on the underlay, whose route is the tunnel device.
+    - accept_ra: a router ignores router advertisements unless this is 2, and the node would lose its IPv6 route.
+
+    Args:
+        tunnel: Name of the tunnel device.
+        underlay: Name of the device that has the node's address.
+        native: Whether remote pods' packets arrive on the underlay itself.
+        ipv6: Whether pods have IPv6 addresses.
+    """
+    yield Sysctl("ipv4/ip_forward", ("1",))
+    yield Sysctl(f"ipv4/conf/{tunnel}/rp_filter", (_LOOSE,))
+    if native:
+        yield Sysctl(f"ipv4/conf/{underlay}/rp_filter", (_LOOSE,))
+    if ipv6:
+        yield Sysctl(f"ipv6/conf/{underlay}/accept_ra", ("2", "0"))
+        yield Sysctl("ipv6/conf/all/forwarding", ("1",))
+
+
+def read(path: str) -> str:
+    """Read a parameter; empty where the kernel has none of that name."""
+    try:
+        return (_ROOT / path).read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def write(path: str, value: str) -> None:
+    """Set a parameter.
+
+    Raises:
+        DatapathError: There is none of that name, or /proc/sys is read-only.
+    """
+    try:
+        (_ROOT / path).write_text(value)
+    except OSError as error:
+        name = f"net.{path.replace('/', '.')}"
+        raise DatapathError(f"cannot set {name} = {value}: {error.strerror}") from error
+
+
+def ensure(parameters: Iterator[Sysctl]) -> list[Repair]:
+    """Set what is not as needed, and tell what that was.
+
+    Raises:
+        DatapathError: A parameter cannot be set.
+    """
+    repairs = []
+    for parameter in parameters:
+        found = read(parameter.path)
+        if found in parameter.accepted:
+            continue
+        write(parameter.path, parameter.accepted[0])
+        name = f"net.{parameter.path.replace('/', '.')}"
+        repairs.append(
+            Repair(RepairKind.SYSCTL, f"{name} was {found or 'absent'}, set to {parameter.accepted[0]}")
+        )
+    return repairs

@@ -1,0 +1,220 @@
+"""The node's way to other nodes: the underlay device, the collect-metadata VXLAN device, the pod subnets' routes to it.
+
+The VXLAN device is made in native routing too: there it carries IPv6, whose underlay is IPv4, and is where the stack's
+packets to remote pods leave to, so that a program can send them on. Attaching programs is node.py's.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from fast.datapath.config import MIN_MTU, TUNNEL_OVERHEAD_BYTES, DatapathConfig
+from fast.datapath.identity import DEVICE_PREFIX
+from fast.datapath.netlink import Link, Netlink, Request, requests
+from fast.datapath.repair import Repair, RepairKind
+from fast.errors import DatapathError, NetlinkError
+from fast.net import IPAddress, IPNetwork, Mac
+
+log = structlog.get_logger()
+
+TUNNEL_DEVICE = f"{DEVICE_PREFIX}_vxlan"
+
+
+@dataclass(frozen=True, slots=True)
+class Mtus:
+    """How large packets may be, in bytes without the Ethernet header.
+
+    Attributes:
+        pod: Pods' interfaces.
+        tunnel_device: The VXLAN device: what the stack may send into it.
+        tunnel: What fits through the tunnel.
+    """
+
+    pod: int
+    tunnel_device: int
+    tunnel: int
+
+    @classmethod
+    def of(cls, config: DatapathConfig, underlay: Link) -> Mtus:
+        """Derive them from the underlay's.
+
+        Raises:
+            DatapathError: The underlay's MTU leaves less than IPv4's minimum for the pods.
+        """
+        tunnel = underlay.mtu - TUNNEL_OVERHEAD_BYTES
+        if tunnel < MIN_MTU:
+            raise DatapathError(
+                f"device {underlay.name} has an MTU of {underlay.mtu}, which leaves {tunnel} bytes for pods; "
+                f"at least {MIN_MTU + TUNNEL_OVERHEAD_BYTES} are needed"
+            )
+        carried = underlay.mtu if config.routing == "native" else tunnel
+        return cls(config.pod_mtu or carried, carried, tunnel)
+
+
+def find_underlay(netlink: Netlink, node_ip: IPAddress) -> Link:
+    """Find the device that has the node's address; one that is no loopback, where several have it.
+
+    Raises:
+        DatapathError: None has it, or it is down.
+    """
+    links = {link.index: link for link in netlink.links()}
+    owners = [
+        links[address.index]
+        for address in netlink.addresses()
+        if address.address == node_ip
+        and address.index in links
+        and links[address.index].name != TUNNEL_DEVICE
+    ]
+    if not owners:
+        raise DatapathError(f"no network device of this node has the node's address {node_ip}")
+    owner = min(owners, key=lambda link: (link.name == "lo", not link.up, link.index))
+    if not owner.up:
+        raise DatapathError(f"device {owner.name}, which has the node's address {node_ip}, is down")
+    return owner
+
+
+def ensure_tunnel(netlink: Netlink, config: DatapathConfig, mtus: Mtus) -> tuple[Link, list[Repair]]:
+    """Make the VXLAN device, or bring the one there is to what it should be; traffic flows on if nothing differs.
+
+    Raises:
+        DatapathError: Its UDP port is taken; the message names the port and who has it.
+    """
+    mac = Mac.derived(f"{config.node_name} {config.node_ip}")
+    repairs: list[Repair] = []
+    link = netlink.find_link(TUNNEL_DEVICE)
+    if link is not None and (problem := _unusable(link, config)):
+        netlink.execute(requests.delete_link(link.index, link.name))
+        repairs.append(Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} {problem}; deleted"))
+        link = None
+    if link is None:
+        link = _make(netlink, config, mac, mtus)
+        repairs.append(Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} was not there; made"))
+    elif differences := _differences(link, mac, mtus):
+        _bring_up(netlink, config, requests.set_link(link.index, mac=mac, mtu=mtus.tunnel_device, up=True))
+        repairs.append(
+            Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} {', '.join(differences)}; set right")
+        )
+    return link, repairs
+
+
+def _unusable(link: Link, config: DatapathConfig) -> str:
+    """Say in what the device differs that cannot be changed; empty where in nothing."""
+    if link.kind != "vxlan" or not link.collect_metadata:
+        return "was no collect-metadata vxlan device"
+    if link.vxlan_port != config.tunnel_port:
+        return f"had UDP port {link.vxlan_port} instead of {config.tunnel_port}"
+    return "learned MAC addresses" if link.learning else ""
+
+
+def _differences(link: Link, mac: Mac, mtus: Mtus) -> list[str]:
+    found = [] if link.up else ["was down"]
+    if link.mac != mac:
+        found.append(f"had MAC {link.mac} instead of {mac}")
+    if link.mtu != mtus.tunnel_device:
+        found.append(f"had MTU {link.mtu} instead of {mtus.tunnel_device}")
+    return found
+
+
+def _make(netlink: Netlink, config: DatapathConfig, mac: Mac, mtus: Mtus) -> Link:
+    """Make the device and bring it up; it is deleted again where it cannot be."""
+    try:
+        netlink.execute(requests.add_vxlan(TUNNEL_DEVICE, mac, config.tunnel_port, mtus.tunnel_device))
+    except NetlinkError as error:
+        raise _port_taken(netlink, config, error) from error
+    try:
+        _bring_up(netlink, config, requests.set_link(0, name=TUNNEL_DEVICE, up=True))
+    except DatapathError:
+        netlink.execute(requests.delete_link(0, TUNNEL_DEVICE))
+        raise
+    link = netlink.find_link(TUNNEL_DEVICE)
+    if link is None:
+        raise DatapathError(f"{TUNNEL_DEVICE} vanished as soon as it was made")
+    return link
+
+
+def _bring_up(netlink: Netlink, config: DatapathConfig, request: Request) -> None:
+    """Carry out the request that opens the device's UDP socket."""
+    try:
+        netlink.execute(request)
+    except NetlinkError as error:
+        raise _port_taken(netlink, config, error) from error
+
+
+def _port_taken(netlink: Netlink, config: DatapathConfig, error: NetlinkError) -> DatapathError:
+    """Name who has the tunnel's port, where that is what the error means; else give the error itself."""
+    if error.errno not in (errno.EADDRINUSE, errno.EEXIST):
+        return error
+    port = config.tunnel_port
+    other = next((link.name for link in netlink.links("vxlan") if link.vxlan_port == port), None)
+    owner = (
+        f"VXLAN device {other}"
+        if other
+        else "a socket of some process"
+        if _is_bound(port)
+        else "somebody else"
+    )
+    return DatapathError(
+        f"UDP port {port}, which the tunnel device {TUNNEL_DEVICE} needs for itself, is taken by {owner}; "
+        f"give Fast another port (the same on every node) or remove the other one"
+    )
+
+
+def _is_bound(port: int) -> bool:
+    """Whether a socket of this network namespace is bound to the UDP port."""
+    suffix = f":{port:04X}"
+    for table in ("udp", "udp6"):
+        lines = Path(f"/proc/thread-self/net/{table}").read_text().splitlines()[1:]
+        if any(line.split()[1].endswith(suffix) for line in lines):
+            return True
+    return False
+
+
+def ensure_routes(
+    netlink: Netlink, config: DatapathConfig, link: Link, mtus: Mtus, subnets: Iterable[IPNetwork]
+) -> list[Repair]:
+    """Route the pod subnets, and nothing else of Fast's, to the tunnel device, with the node's address as the source.
+
+    A subnet that somebody else already routes elsewhere is left alone, and logged: taking the route of the nodes' own
+    network would cut the node off.
+    """
+    wanted = {subnet: config.node_ip if subnet.version == 4 else config.node_ip6 for subnet in subnets}  # noqa: PLR2004
+    found: dict[IPNetwork, IPAddress | None] = {}
+    for route in netlink.routes():
+        if route.index == link.index and route.protocol == requests.ROUTE_PROTOCOL:
+            found[route.destination] = route.source
+        elif route.destination in wanted:
+            del wanted[route.destination]
+            log.error(
+                "pod subnet is routed elsewhere already, left alone",
+                subnet=str(route.destination),
+                route=route,
+            )
+    missing = [subnet for subnet, source in wanted.items() if subnet not in found or found[subnet] != source]
+    extra = [subnet for subnet in found if subnet not in wanted]
+    netlink.execute(
+        *(
+            requests.replace_route(subnet, link.index, source=wanted[subnet], mtu=_route_mtu(subnet, mtus))
+            for subnet in missing
+        ),
+        *(requests.delete_route(subnet, link.index) for subnet in extra),
+    )
+    return [
+        *(
+            Repair(RepairKind.ROUTE, f"route {subnet} to {link.name} was not as needed; set")
+            for subnet in missing
+        ),
+        *(
+            Repair(RepairKind.ROUTE, f"route {subnet} to {link.name} is no longer needed; deleted")
+            for subnet in extra
+        ),
+    ]
+
+
+def _route_mtu(subnet: IPNetwork, mtus: Mtus) -> int | None:
+    """Natively routed, the device carries the underlay's full size for IPv4; IPv6 takes the tunnel even then."""
+    return mtus.tunnel if subnet.version == 6 and mtus.tunnel < mtus.tunnel_device else None  # noqa: PLR2004
