@@ -3,8 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
+
+
+class Identified(Protocol):
+    """What any metadata tells, whole or lean: which object, and which version of it."""
+
+    @property
+    def name(self) -> str:
+        """``metadata.name``."""
+
+    @property
+    def namespace(self) -> str:
+        """``metadata.namespace``; empty for cluster-scoped objects."""
+
+    @property
+    def uid(self) -> str:
+        """``metadata.uid``."""
+
+    @property
+    def resource_version(self) -> str:
+        """``metadata.resourceVersion``."""
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``, or ``name`` for cluster-scoped objects."""
+
+
+class HasMetadata(Protocol):
+    """An object of the Kubernetes API, as far as client and informer care."""
+
+    @property
+    def metadata(self) -> Identified:
+        """Which object this is."""
 
 
 class OwnerReference(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fast.api import core
+from fast.api.core import ObjectReference
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import GROUP, VERSION, Ips
+from fast.api.meta import HasMetadata
 
 T = TypeVar("T")
 
@@ -53,3 +55,22 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, core.Namespace
 EVENTS = Resource("", "v1", "events", "Event", True, core.Event)
 STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet", True, core.StatefulSet)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, core.Lease)
+
+#: Every descriptor, by the type its objects are decoded into.
+BY_TYPE: dict[type, Resource[Any]] = {
+    resource.type: resource
+    for resource in (IPSES, IPENDPOINTS, PODS, NODES, NAMESPACES, EVENTS, STATEFULSETS, LEASES)
+}
+
+
+def reference_to(obj: HasMetadata) -> ObjectReference:
+    """Name an object as Events do. KeyError for a struct that is no type of a descriptor here (a bug of the caller)."""
+    resource, metadata = BY_TYPE[type(obj)], obj.metadata
+    return ObjectReference(
+        kind=resource.kind,
+        name=metadata.name,
+        namespace=metadata.namespace,
+        uid=metadata.uid,
+        api_version=resource.api_version,
+        resource_version=metadata.resource_version,
+    )

@@ -1,0 +1,233 @@
+"""How requests prove who sends them: fixed tokens, token files that rotate, exec plugins. No HTTP, no kubeconfig."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from fast.errors import InvalidConfig
+
+log = structlog.get_logger()
+
+_TOKEN_CHECK_SECONDS = 10.0  # kubelet rotates tokens long before they end; a stat that often costs nothing
+_EXPIRY_SLACK_SECONDS = 30.0  # a token must outlive the request that carries it
+_EXEC_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one request may use: an ``Authorization`` header, a TLS context with a client certificate, or neither."""
+
+    authorization: str = ""
+    tls: ssl.SSLContext | None = None
+
+
+class Credentials(Protocol):
+    """Something that hands out grants and can be told that the last one was refused."""
+
+    async def grant(self) -> Grant:
+        """Give what the next request uses; InvalidConfig where there is nothing to give."""
+
+    def refuse(self) -> None:
+        """Note that the server answered 401, so the next grant must not come from a cache."""
+
+
+@dataclass(slots=True)
+class Fixed:
+    """A token that never changes, or no token (anonymous, or a client certificate that the TLS context holds)."""
+
+    token: str = ""
+
+    async def grant(self) -> Grant:
+        """Give the token."""
+        return Grant(f"Bearer {self.token}" if self.token else "")
+
+    def refuse(self) -> None:
+        """Nothing to do: there is no other token."""
+
+
+@dataclass(slots=True)
+class TokenFile:
+    """A token in a file that is replaced while we run, as kubelet does with a ServiceAccount's."""
+
+    path: Path
+    _authorization: str = ""
+    _version: tuple[int, int] = (0, 0)
+    _checked: float = float("-inf")
+
+    async def grant(self) -> Grant:
+        """Give the file's token; the file is looked at again every 10 seconds and after a refusal.
+
+        Raises:
+            InvalidConfig: The file cannot be read and no earlier token is known.
+        """
+        now = time.monotonic()
+        if now - self._checked >= _TOKEN_CHECK_SECONDS:
+            self._read()
+            self._checked = now
+        return Grant(self._authorization)
+
+    def refuse(self) -> None:
+        """Read the file before the next grant."""
+        self._checked = float("-inf")
+        self._version = (0, 0)
+
+    def _read(self) -> None:
+        try:
+            found = self.path.stat()
+            version = (found.st_mtime_ns, found.st_ino)
+            if version == self._version:
+                return
+            token = self.path.read_text().strip()
+        except OSError as error:
+            if self._authorization:  # between two versions of the file; the token in hand may still do
+                log.warning("token file cannot be read", path=str(self.path), error=str(error))
+                return
+            raise InvalidConfig(f"token file {self.path}: {error.strerror}") from error
+        if not token:
+            raise InvalidConfig(f"token file {self.path} is empty")
+        self._authorization, self._version = f"Bearer {token}", version
+
+
+class _ExecStatus(msgspec.Struct, rename="camel"):
+    token: str = ""
+    client_certificate_data: str = ""
+    client_key_data: str = ""
+    expiration_timestamp: str = ""
+
+
+class _ExecCredential(msgspec.Struct, rename="camel"):
+    api_version: str = ""
+    kind: str = ""
+    status: _ExecStatus | None = None
+
+
+@dataclass(slots=True)
+class ExecPlugin:
+    """A command that prints an ExecCredential (client.authentication.k8s.io/v1); its answer is kept until it expires.
+
+    Attributes:
+        command: The program; searched on PATH unless it holds a ``/``.
+        args: Its arguments.
+        environment: Variables added to our own.
+        api_version: What the kubeconfig says; the plugin's answer must say the same.
+        cluster: The ``spec.cluster`` of KUBERNETES_EXEC_INFO where the kubeconfig asks for it (``provideClusterInfo``).
+        install_hint: Shown where the command is not there.
+        tls_factory: Makes a TLS context of a certificate and key in PEM, for plugins that answer with these.
+    """
+
+    command: str
+    args: Sequence[str]
+    environment: Mapping[str, str]
+    api_version: str
+    tls_factory: TLSFactory
+    cluster: Mapping[str, object] | None = None
+    install_hint: str = ""
+    _cached: Grant | None = None
+    _expires: float = float("inf")
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def grant(self) -> Grant:
+        """Give the cached answer, or run the plugin.
+
+        Raises:
+            InvalidConfig: The plugin is missing, failed, or printed no usable ExecCredential.
+        """
+        async with self._lock:
+            if self._cached is None or time.time() > self._expires - _EXPIRY_SLACK_SECONDS:
+                status = await self._run()
+                self._cached = self._grant_of(status)
+                self._expires = self._expiry_of(status)
+            return self._cached
+
+    def refuse(self) -> None:
+        """Run the plugin again for the next grant."""
+        self._cached = None
+
+    def _grant_of(self, status: _ExecStatus) -> Grant:
+        tls = None
+        if status.client_certificate_data:
+            tls = self.tls_factory(status.client_certificate_data.encode(), status.client_key_data.encode())
+        if tls is None and not status.token:
+            raise InvalidConfig(f"exec plugin {self.command} gave neither a token nor a client certificate")
+        return Grant(f"Bearer {status.token}" if status.token else "", tls)
+
+    def _expiry_of(self, status: _ExecStatus) -> float:
+        """Unix time; never, where the plugin names none."""
+        if not status.expiration_timestamp:
+            return float("inf")
+        try:
+            return datetime.fromisoformat(status.expiration_timestamp).timestamp()
+        except ValueError as error:
+            raise InvalidConfig(
+                f"exec plugin {self.command}: expirationTimestamp {status.expiration_timestamp!r} is no RFC 3339 time"
+            ) from error
+
+    async def _run(self) -> _ExecStatus:
+        spec: dict[str, object] = {"interactive": False}
+        if self.cluster is not None:
+            spec["cluster"] = self.cluster
+        info = {"apiVersion": self.api_version, "kind": "ExecCredential", "spec": spec}
+        environment = {
+            **os.environ,
+            **self.environment,
+            "KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode(),
+        }
+        stdout = await self._output(environment)
+        try:
+            answer = msgspec.json.decode(stdout, type=_ExecCredential)
+        except msgspec.MsgspecError as error:
+            raise InvalidConfig(f"exec plugin {self.command} printed no ExecCredential: {error}") from error
+        if answer.api_version != self.api_version or answer.status is None:
+            raise InvalidConfig(
+                f"exec plugin {self.command} answered apiVersion {answer.api_version!r}"
+                f"{' without a status' if answer.status is None else ''}; the kubeconfig says {self.api_version!r}"
+            )
+        return answer.status
+
+    async def _output(self, environment: Mapping[str, str]) -> bytes:
+        """Run the command, bounded in time."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self.command,
+                *self.args,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            hint = f"\n{self.install_hint}" if self.install_hint else ""
+            raise InvalidConfig(f"exec plugin {self.command}: {error.strerror}{hint}") from error
+        try:
+            async with asyncio.timeout(_EXEC_TIMEOUT_SECONDS):
+                stdout, stderr = await process.communicate()
+        except TimeoutError as error:
+            raise InvalidConfig(
+                f"exec plugin {self.command} took over {_EXEC_TIMEOUT_SECONDS:.0f} s"
+            ) from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            said = stderr.decode(errors="replace").strip()[-500:]
+            raise InvalidConfig(f"exec plugin {self.command} ended with status {process.returncode}: {said}")
+        return stdout
+
+
+class TLSFactory(Protocol):
+    """Makes a TLS context, with the cluster's trust, out of a client certificate and key in PEM."""
+
+    def __call__(self, certificate: bytes, key: bytes) -> ssl.SSLContext:
+        """Give the context; InvalidConfig where the PEM is bad."""

@@ -1,0 +1,249 @@
+"""Leader election by a coordination.k8s.io Lease. Decides who leads; what leaders do is the caller's.
+
+The clock is CLOCK_BOOTTIME: it never jumps, and unlike CLOCK_MONOTONIC it goes on while the machine is suspended,
+so a leader that wakes up after its time knows it. Other holders' wall-clock times in the Lease are never compared
+with ours: a holder is dead when the record did not change for its duration as *we* measured it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from fast.api.core import Lease, LeaseSpec
+from fast.api.meta import ObjectMeta
+from fast.api.resources import LEASES
+from fast.errors import Conflict, FastError, InvalidConfig, NotFound
+from fast.kube.client import KubeClient
+
+log = structlog.get_logger()
+
+_JITTER = 1.2  # followers come at different times; as client-go
+
+
+def boot_seconds() -> float:
+    """Seconds since boot, suspended time included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The times of a leadership, in seconds.
+
+    A leader that could not renew for ``renew_deadline`` gives up, while no other may take over before
+    ``duration``: the difference is what its work has to stop in.
+    """
+
+    duration: int = 15
+    renew_deadline: float = 10.0
+    retry_period: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.duration > self.renew_deadline > self.retry_period * _JITTER > 0:
+            raise InvalidConfig(
+                "leader election needs lease duration > renew deadline > 1.2 × retry period, not "
+                f"{self.duration}, {self.renew_deadline}, {self.retry_period} s"
+            )
+
+
+class LeaderElector:
+    """Runs work while, and only while, this process holds a Lease.
+
+    Attributes:
+        is_leader: Whether this process leads now.
+        observed_holder: Who held the Lease when it was last read; empty for nobody.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        namespace: str,
+        name: str,
+        identity: str,
+        *,
+        terms: Terms = Terms(),
+        clock: Callable[[], float] = boot_seconds,
+    ) -> None:
+        """Make an elector.
+
+        Args:
+            client: Speaks to the server.
+            namespace: Of the Lease.
+            name: Of the Lease.
+            identity: Unique among the candidates, as the pod's name.
+            terms: The times.
+            clock: Seconds, never jumping.
+        """
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._terms = terms
+        self._clock = clock
+        self._observed: Lease | None = None
+        self._observed_at = float("-inf")
+        self.is_leader = False
+
+    @property
+    def observed_holder(self) -> str:
+        """Who held the Lease when it was last read; empty for nobody."""
+        return self._observed.spec.holder_identity if self._observed is not None else ""
+
+    async def run(self, on_started: Callable[[], Awaitable[None]]) -> None:
+        """Wait for leadership, then run ``on_started`` under it; over and over, until that returns or we are cancelled.
+
+        When leadership is lost, the work is cancelled and awaited, and the waiting begins anew. When the work
+        returns or raises, or this call is cancelled, the Lease is released so that another can take over at once.
+
+        Raises:
+            Exception: Whatever ``on_started`` raised.
+        """
+        while True:
+            until = await self._acquire()
+            self.is_leader = True
+            log.info("leading", lease=self._name, identity=self._identity)
+            work = asyncio.ensure_future(_as_coroutine(on_started))
+            try:
+                await self._hold(work, until)
+            finally:
+                self.is_leader = False
+                finished = work.done()
+                await _cancelled(work)
+                if finished or _being_cancelled():
+                    await self._release()
+            if finished:
+                return work.result()
+            log.warning("leadership lost", lease=self._name, identity=self._identity)
+
+    async def _acquire(self) -> float:
+        """Wait until the Lease is ours; gives the time of our clock until which it surely is."""
+        while True:
+            until = await self._try_to_hold()
+            if until is not None:
+                return until
+            await asyncio.sleep(self._terms.retry_period * random.uniform(1, _JITTER))
+
+    async def _hold(self, work: asyncio.Future[None], until: float) -> None:
+        """Renew until the work is done or the Lease could not be renewed in time."""
+        while not work.done():
+            left = until - self._clock()
+            if left <= 0:
+                return
+            await asyncio.wait({work}, timeout=min(self._terms.retry_period, left))
+            if work.done():
+                return
+            try:
+                async with asyncio.timeout(max(0.0, until - self._clock())):
+                    renewed = await self._try_to_hold()
+            except TimeoutError:
+                return
+            if renewed is not None:
+                until = renewed
+            elif self.observed_holder not in {"", self._identity}:
+                return  # somebody else holds it
+
+    async def _try_to_hold(self) -> float | None:
+        """Take or renew the Lease, once; gives until when it is ours to use, None where it is not or nobody knows."""
+        asked_at = self._clock()  # before the request: the server may set the time no earlier
+        try:
+            lease = await self._read_or_create(asked_at)
+            if lease is None:
+                return asked_at + self._terms.renew_deadline
+            if not self._may_take(lease, asked_at):
+                return None
+            self._observe(await self._client.update(LEASES, self._taken(lease)), asked_at)
+        except Conflict:
+            return None  # another candidate was quicker; the next round sees who
+        except FastError as error:
+            log.warning("leader election: Lease cannot be written", lease=self._name, error=str(error))
+            return None
+        return asked_at + self._terms.renew_deadline
+
+    async def _read_or_create(self, now: float) -> Lease | None:
+        """Read the Lease; None where there was none and we made it ours."""
+        try:
+            lease = await self._client.get(LEASES, self._name, self._namespace)
+        except NotFound:
+            empty = Lease(metadata=ObjectMeta(name=self._name, namespace=self._namespace))
+            self._observe(await self._client.create(LEASES, self._taken(empty)), now)
+            return None
+        if (
+            self._observed is None
+            or lease.metadata.resource_version != self._observed.metadata.resource_version
+        ):
+            self._observe(lease, self._clock())
+        return lease
+
+    def _observe(self, lease: Lease, now: float) -> None:
+        self._observed, self._observed_at = lease, now
+
+    def _may_take(self, lease: Lease, now: float) -> bool:
+        """Whether the Lease is ours, nobody's, or its holder did not renew it for its duration."""
+        if lease.spec.holder_identity in {"", self._identity}:
+            return True
+        return now > self._observed_at + lease.spec.lease_duration_seconds
+
+    def _taken(self, lease: Lease) -> Lease:
+        """The Lease as we write it."""
+        now = _micro_time()
+        ours = lease.spec.holder_identity == self._identity
+        spec = LeaseSpec(
+            holder_identity=self._identity,
+            lease_duration_seconds=self._terms.duration,
+            acquire_time=lease.spec.acquire_time if ours else now,
+            renew_time=now,
+            lease_transitions=lease.spec.lease_transitions + (0 if ours or not lease.spec.renew_time else 1),
+        )
+        return Lease(metadata=lease.metadata, spec=spec)
+
+    async def _release(self) -> None:
+        """Give the Lease up, if it still is ours; failing at that only costs the next leader the wait."""
+        held = self._observed
+        if held is None or held.spec.holder_identity != self._identity:
+            return
+        now = _micro_time()
+        spec = LeaseSpec(
+            lease_duration_seconds=1,
+            acquire_time=now,
+            renew_time=now,
+            lease_transitions=held.spec.lease_transitions,
+        )
+        try:
+            async with asyncio.timeout(self._terms.retry_period):
+                self._observe(
+                    await self._client.update(LEASES, Lease(metadata=held.metadata, spec=spec)), self._clock()
+                )
+        except (FastError, TimeoutError) as error:
+            log.warning("leader election: Lease not released", lease=self._name, error=str(error))
+        else:
+            log.info("lease released", lease=self._name, identity=self._identity)
+
+
+async def _as_coroutine(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+
+
+async def _cancelled(work: asyncio.Future[None]) -> None:
+    """Cancel the work and wait for its end; what it raises then is logged, not raised."""
+    if work.done():
+        return
+    work.cancel()
+    await asyncio.wait({work})
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.error("work failed while being cancelled", error=repr(error))
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _micro_time() -> str:
+    """Now as ``metav1.MicroTime``."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
