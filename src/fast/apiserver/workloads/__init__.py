@@ -1,0 +1,38 @@
+"""The controllers that run inside the server: workloads, namespaces, garbage collection, and the scheduler.
+
+They are clients of the server's own ``Api``, as Kubernetes' controllers are of its: they see committed state only, and
+their writes are checked like everybody's. They keep no state that a restart would lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fast.apiserver.api import Api
+from fast.apiserver.registry import Registry
+from fast.apiserver.workloads.deployment import DeploymentController
+from fast.apiserver.workloads.garbage import GarbageCollector
+from fast.apiserver.workloads.namespaces import NamespaceController
+from fast.apiserver.workloads.replicaset import ReplicaSetController
+from fast.apiserver.workloads.scheduler import Scheduler
+from fast.apiserver.workloads.statefulset import StatefulSetController
+
+__all__ = ["run_workloads"]
+
+
+async def run_workloads(api: Api, registry: Registry, *, scheduler: bool = True) -> None:
+    """Run every controller until cancelled.
+
+    Args:
+        api: The verbs.
+        registry: The kinds there are.
+        scheduler: Bind pods to nodes, too.
+    """
+    async with asyncio.TaskGroup() as group:
+        group.create_task(NamespaceController(api, registry).loop.run(), name="namespaces")
+        group.create_task(GarbageCollector(api, registry).loop.run(), name="garbage collector")
+        group.create_task(DeploymentController(api).loop.run(), name="deployments")
+        group.create_task(ReplicaSetController(api).loop.run(), name="replica sets")
+        group.create_task(StatefulSetController(api).loop.run(), name="stateful sets")
+        if scheduler:
+            group.create_task(Scheduler(api).loop.run(), name="scheduler")

@@ -1,0 +1,69 @@
+"""The namespace controller: a ServiceAccount ``default`` in each; the end of all content before a namespace goes."""
+
+from __future__ import annotations
+
+from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.kinds import GVR, NAMESPACES, SERVICE_ACCOUNTS
+from fast.apiserver.registry import Registry
+from fast.apiserver.workloads.loop import ControlLoop, Key, find, own_key
+from fast.apiserver.workloads.pods import is_terminating
+
+_FINALIZER = "kubernetes"
+_LOOK_AGAIN_SECONDS = 0.25  # content ends when its finalizers and grace periods allow
+
+
+class NamespaceController:
+    """Reconciles Namespaces.
+
+    Args:
+        api: Where they are.
+        registry: Which kinds there may be in one.
+    """
+
+    def __init__(self, api: Api, registry: Registry) -> None:
+        self._api = api
+        self._registry = registry
+        sources = {
+            NAMESPACES: own_key,
+            SERVICE_ACCOUNTS: lambda account: [Key("", account["metadata"]["namespace"])],
+        }
+        self.loop = ControlLoop("namespace", api, sources, self.reconcile)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Have a default ServiceAccount in a live namespace; empty and release one that is to go."""
+        namespace = await find(self._api, NAMESPACES, key)
+        if namespace is None:
+            return None
+        if not is_terminating(namespace):
+            await self._ensure_account(key.name)
+        elif _FINALIZER in (namespace["spec"].get("finalizers") or []):
+            if await self._empty(key.name):
+                return _LOOK_AGAIN_SECONDS
+            left = [item for item in namespace["spec"]["finalizers"] if item != _FINALIZER]
+            released: Object = namespace | {"spec": namespace["spec"] | {"finalizers": left}}
+            await self._api.update(NAMESPACES, released, subresource="finalize")
+        return None
+
+    async def _ensure_account(self, namespace: str) -> None:
+        if await find(self._api, SERVICE_ACCOUNTS, Key(namespace, "default")) is None:
+            account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+            await self._api.create(SERVICE_ACCOUNTS, account, namespace)
+
+    async def _empty(self, namespace: str) -> bool:
+        """Delete everything in a namespace; tell whether something is still left."""
+        left = False
+        for kind in self._registry:
+            if not kind.namespaced:
+                continue
+            for obj in await self._api.list(kind.gvr, namespace):
+                if not is_terminating(obj):
+                    await self._delete(kind.gvr, obj["metadata"]["name"], namespace)
+            left = left or bool(await self._api.list(kind.gvr, namespace))
+        return left
+
+    async def _delete(self, gvr: GVR, name: str, namespace: str) -> None:
+        try:
+            await self._api.delete(gvr, name, namespace)
+        except ApiError as error:
+            if error.reason not in ("NotFound", "Conflict"):
+                raise
