@@ -133,7 +133,8 @@ def _tolerates(toleration: Object, taint: Object) -> bool:
         return False
     if toleration.get("operator") == "Exists":
         return toleration.get("key") in (None, "", taint["key"])
-    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+    same = toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+    return bool(same)
 
 
 def _affine(pod: Object, node: Object) -> bool:
