@@ -72,7 +72,7 @@ class Control:
                 return
 
     def init_pid(self) -> int:
-        """Give the init's pid as the caller's own pid namespace counts: the way into its namespaces (/proc/PID/ns, root)."""
+        """Give the init's pid as the caller's own pid namespace counts: the way into its namespaces (/proc/PID/ns)."""
         with self._connect() as connection:
             raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             return int(_CREDENTIALS.unpack(raw)[0])
@@ -101,7 +101,12 @@ class Control:
             ProgramFailed: It could not be executed.
             InitGone: The init does not answer.
         """
-        request = {"name": name, "argv": list(argv), "environment": dict(environment or {}), "restarts": restarts}
+        request = {
+            "name": name,
+            "argv": list(argv),
+            "environment": dict(environment or {}),
+            "restarts": restarts,
+        }
         with log.open("ab") as stream:
             answer = self._ask({"op": "start"} | request, [stream.fileno(), *descriptors])
         if "error" in answer:

@@ -1,4 +1,4 @@
-"""Where a playground's files are on the machine: one directory, which ``down`` removes. Paths, lock and settings only."""
+"""Where a playground's files are on the machine: one directory, which ``down`` removes. Paths, lock, settings."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Process 1 of a playground or of one of its nodes: makes the mounts, then starts, watches and ends programs on request.
+"""Process 1 of a playground or of one of its nodes: makes the mounts, then starts, watches and ends programs.
 
-``python -m fast.playground.init --socket PATH [--disks DIR | --disk DIR]``, in fresh namespaces that ``unshare`` made
-(with neither, as for the underlay, the mounts stay as they are). Requests come over a unix socket (``control.py`` is the other end). Standard library only, one thread, no decisions:
-if this process ends, the kernel kills all others of its pid namespace.
+``python -m fast.playground.init --socket PATH [--disks DIR | --disk DIR]``, in fresh namespaces made by unshare(1)
+(with neither, as for the underlay, the mounts stay as they are). Requests come over a unix socket (``control.py`` is
+the other end). Standard library only, one thread, no decisions: if this process ends, the kernel kills all others of
+its pid namespace.
 """
 
 from __future__ import annotations
@@ -140,14 +141,22 @@ class Init:
                 case "signal":
                     return self._signal(**request)
                 case "status":
-                    return {"programs": {name: program.describe() for name, program in self._programs.items()}}
+                    return {
+                        "programs": {name: program.describe() for name, program in self._programs.items()}
+                    }
                 case other:
                     return {"error": f"unknown request {other!r}"}
         except (OSError, KeyError, TypeError) as error:
             return {"error": f"{type(error).__name__}: {error}"}
 
     def _start(
-        self, *, name: str, argv: list[str], environment: dict[str, str], restarts: bool, descriptors: list[int]
+        self,
+        *,
+        name: str,
+        argv: list[str],
+        environment: dict[str, str],
+        restarts: bool,
+        descriptors: list[int],
     ) -> dict[str, Any]:
         known = self._programs.get(name)
         if known is not None:

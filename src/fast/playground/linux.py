@@ -16,8 +16,14 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
-    """mount(2); OSError names source and target."""
-    if _LIBC.mount(source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), options.encode() or None):
+    """Mount a filesystem (mount(2)); OSError names source and target."""
+    if _LIBC.mount(
+        source.encode(),
+        target.encode(),
+        kind.encode() or None,
+        ctypes.c_ulong(flags),
+        options.encode() or None,
+    ):
         code = ctypes.get_errno()
         raise OSError(code, f"cannot mount {kind or source} on {target}: {os.strerror(code)}")
 
@@ -30,7 +36,7 @@ def unmount(target: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2), for the calling thread."""
+    """Give the calling thread namespaces of its own (unshare(2))."""
     if _LIBC.unshare(flags):
         code = ctypes.get_errno()
         raise OSError(code, f"cannot unshare {flags:#x}: {os.strerror(code)}")

@@ -1,8 +1,8 @@
 """What a playground's and a node's mount namespace look like: made once, by their init, before anything runs there.
 
-A node gets what a real one has at the paths where the agent, the plugin and ``fast-ctl`` look by default: a fresh /run and
-bpf filesystem, an /etc, /opt and /var of its own over the machine's (the *disk*, which outlives a reboot of the node),
-its own boot id, and /proc and /sys that show its own namespaces. All propagation is private.
+A node gets what a real one has at the paths where the agent, the plugin and ``fast-ctl`` look by default: a fresh /run
+and bpf filesystem, an /etc, /opt and /var of its own over the machine's (the *disk*, which outlives a reboot of the
+node), its own boot id, and /proc and /sys that show its own namespaces. All propagation is private.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ from fast.playground.linux import (
 _PSEUDO = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _OVERLAYS = ("etc", "opt", "var")
 #: What of the machine's own files a node must not start with: other network plugins, and Fast's own traces.
-_HIDDEN = ("/etc/cni/net.d", "/etc/fast", "/etc/kubernetes", "/opt/cni/bin", "/var/lib/cni", "/var/lib/fast", "/var/lib/kubelet")
+_HIDDEN = (
+    "/etc/cni/net.d",
+    "/etc/fast",
+    "/etc/kubernetes",
+    "/opt/cni/bin",
+    "/var/lib/cni",
+    "/var/lib/fast",
+    "/var/lib/kubelet",
+)
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _CGROUPS = "/sys/fs/cgroup"
 

@@ -1,4 +1,4 @@
-"""One node of a playground: an init with namespaces of its own, wired to the underlay. Also the underlay itself, as a place.
+"""One node of a playground: an init with namespaces of its own, wired to the underlay. And the underlay, as a place.
 
 What runs on a node (agent, kubelet) is decided by ``cluster.py``.
 """
@@ -74,7 +74,9 @@ class Place:
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         return os.environ | {VARIABLE: self.directory.name, "NODE_NAME": self.name, "PATH": path}
 
-    def run(self, *argv: str, network: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *argv: str, network: Path | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command there to its end and capture its output, as text; ``options`` as of subprocess.run."""
         chosen = {"capture_output": True, "text": True, "check": False, "stdin": subprocess.DEVNULL} | options
         if "input" in options:

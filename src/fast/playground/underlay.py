@@ -1,6 +1,6 @@
 """The network between a playground's nodes: a Linux bridge in a network namespace of its own, a veth for every node.
 
-The bridge's own address plays the outside world: the nodes' default route leads there, and the API server listens on it.
+The bridge's own address plays the outside world: the nodes' default route leads there, the API server listens there.
 """
 
 from __future__ import annotations
