@@ -1,9 +1,9 @@
-"""Nodes, pods and an underlay for tests, as anonymous namespaces: kept by threads of the test process, so nothing has
-a name in the host, and everything is gone when the process is, however it ends.
+"""Nodes, pods and an underlay for tests, as anonymous namespaces. No assertions live here.
 
-A node is a network namespace and a mount namespace of its own (fresh /run, /sys and bpf filesystem); a pod's sandbox is a
-network namespace bound in its node's /run/netns. Code runs *on* a node by ``node.call(function, ...)``, in a thread that
-has entered it; commands by ``node.run(...)``. No assertions live here.
+Threads of the test process keep them, so nothing has a name in the host, and everything is gone when the process is,
+however it ends. A node is a network namespace and a mount namespace of its own (fresh /run, /sys and bpf filesystem);
+a pod's sandbox is a network namespace bound in its node's /run/netns. Code runs *on* a node by
+``node.call(function, ...)``, in a thread that has entered it; commands by ``node.run(...)``.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ class Machine:
         return self.submit(function, *args, **kwargs).result()
 
     def run(self, command: str, *, check: bool = True, stdin: str | None = None) -> str:
-        """Run a shell script on this machine and give its standard output; AssertionError with its stderr if it fails."""
+        """Run a shell script on this machine and give its standard output.
+
+        Raises:
+            AssertionError: It failed; with what it wrote.
+        """
         return self._run(["sh", "-ec", command], check, stdin)
 
     def _run(self, argv: list[str], check: bool, stdin: str | None = None) -> str:
