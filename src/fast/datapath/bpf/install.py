@@ -2,10 +2,10 @@
 
 Where maps are replaced, the order is what makes it hitless. Every entry moves first, while the version of before goes
 on working from the old maps. Then the programs on egress hooks, which write flows, are exchanged; then the flows that
-came up meanwhile move; then the programs on ingress hooks, which read flows, are exchanged. A reader that got the new map
-before its entries would short-cut replies past the NAT that has to translate them. What remains: where ``fast_flows``
-itself is replaced, a Service connection opened in the few milliseconds between the two exchanges may have its first
-reply lost, and its client tries again.
+came up meanwhile move; then the programs on ingress hooks, which read flows, are exchanged. A reader that got the new
+map before its entries would short-cut replies past the NAT that has to translate them. What remains: where
+``fast_flows`` itself is replaced, a Service connection opened in the milliseconds between the two exchanges may have
+its first reply lost, and its client tries again.
 
 An agent may die at any point of this: maps stay staged, and the next one goes on from there.
 """

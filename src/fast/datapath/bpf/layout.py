@@ -15,8 +15,6 @@ from typing import ClassVar, Protocol, Self
 
 from fast.net import IPAddress, Mac, from_map_key, map_key
 
-ADDRESS_BYTES = 16
-
 
 class Layout(Protocol):
     """What packs to and from the bytes of one C struct."""
@@ -183,7 +181,7 @@ class FlowKey:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """``struct fast_flow``: the flow came through the stack, last at ``last_seen_ns`` (CLOCK_MONOTONIC, to the second)."""
+    """``struct fast_flow``: a flow that came through the stack, last at ``last_seen_ns`` (monotonic, to the second)."""
 
     C_NAME: ClassVar[str] = "fast_flow"
     FORMAT: ClassVar[struct.Struct] = struct.Struct("=QII")
@@ -299,7 +297,7 @@ class Config:
         """Give the struct's bytes."""
         return self.FORMAT.pack(
             map_key(self.node_ip),
-            self.node_ip6.packed if self.node_ip6 else bytes(ADDRESS_BYTES),
+            map_key(self.node_ip6 or self.node_ip),
             self.node_ip.packed,
             self.vni,
             self.sample_mask,
@@ -312,9 +310,10 @@ class Config:
     def unpack(cls, raw: bytes) -> Self:
         """Read the struct's bytes."""
         _, node_ip6, node_ip, vni, sample_mask, tunnel_port, routing, events = cls.FORMAT.unpack(raw)
+        address6 = from_map_key(node_ip6)
         return cls(
             node_ip=IPv4Address(node_ip),
-            node_ip6=IPv6Address(node_ip6) if any(node_ip6) else None,
+            node_ip6=address6 if isinstance(address6, IPv6Address) else None,
             tunnel_port=socket.ntohs(tunnel_port),
             vni=vni,
             routing=Routing(routing),

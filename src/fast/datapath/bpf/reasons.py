@@ -67,6 +67,7 @@ class Reason(IntEnum):
     DROP_NOT_UNICAST = 78, "is multicast or broadcast, which the overlay does not carry"
     DROP_NO_DEVICE = 79, "has to leave by a device that fast_local_dev does not name"
     DROP_TUNNEL_KEY_REFUSED = 80, "could not be given its tunnel key by the kernel"
+    DROP_ROGUE_ROUTER = 81, "is an ICMP redirect or router advertisement, which a pod may not send"
 
     @property
     def is_drop(self) -> bool:
