@@ -77,9 +77,13 @@ def test_addresses_routes_and_neighbours_of_both_families_are_as_iproute2_sees_t
     assert {r["dst"] for r in ip(sandbox, "route")} == {"default", "169.254.1.1", "10.9.0.0/16"}
     (metric,) = next(r["metrics"] for r in ip(sandbox, "route") if r["dst"] == "10.9.0.0/16")
     assert metric["mtu"] == 1300
-    assert (ip_network("0.0.0.0/0"), ip_address("169.254.1.1")) in {(r.destination, r.gateway) for r in routes}
+    assert (ip_network("0.0.0.0/0"), ip_address("169.254.1.1")) in {
+        (r.destination, r.gateway) for r in routes
+    }
     assert (ip_network("::/0"), ip_address("fe80::1")) in {(r.destination, r.gateway) for r in routes}
-    assert (ip_address("169.254.1.1"), HOST_MAC, True) in {(n.address, n.mac, n.permanent) for n in neighbours}
+    assert (ip_address("169.254.1.1"), HOST_MAC, True) in {
+        (n.address, n.mac, n.permanent) for n in neighbours
+    }
 
 
 def test_a_refused_request_says_what_was_asked_and_what_the_kernel_said(machine):
@@ -100,7 +104,8 @@ def test_the_requests_after_a_failed_one_are_still_carried_out_and_the_socket_st
         with Netlink() as netlink:
             with pytest.raises(NetlinkError, match="set device nowhere"):
                 netlink.execute(
-                    requests.set_link(0, name="nowhere", up=True), requests.add_address(1, ip_address("10.0.0.1"))
+                    requests.set_link(0, name="nowhere", up=True),
+                    requests.add_address(1, ip_address("10.0.0.1")),
                 )
             return netlink.addresses(1), netlink.find_link("nowhere")
 

@@ -80,6 +80,8 @@ def _serve_udp(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while True:
             payload, peer = sock.recvfrom(1 << 16)
+            if not peer:  # shut down
+                return
             seen = peer[0].encode()
             with contextlib.suppress(OSError):
                 sock.sendto(_HEADER.pack(len(seen)) + seen + payload[::-1], peer)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from fast.datapath.bpf.layout import ClusterPod, Kind
 from fast.datapath.bpf.maps import ClusterPods
@@ -28,10 +29,19 @@ class SyncResult:
 class ClusterTable:
     """Writes ``fast_cluster_pods``, and knows which addresses in it are nodes'. For one caller at a time."""
 
-    def __init__(self, entries: ClusterPods) -> None:
-        """Read which nodes the map has from before."""
+    def __init__(self, entries: ClusterPods, own: Iterable[IPAddress], node_ip: IPv4Address) -> None:
+        """Read which nodes the map has from before, and put this one in, which is never taken out again.
+
+        Args:
+            entries: The map.
+            own: This node's addresses; the programs know the node's own by these.
+            node_ip: This node's underlay address.
+        """
         self._map = entries
         self._nodes = self._nodes_of(entries.snapshot_raw())
+        self._own = {map_key(address): ClusterPod(node_ip, Kind.NODE).pack() for address in own}
+        self._nodes.update(self._own)
+        self._map.put_many_raw(self._own)
 
     @property
     def nodes(self) -> frozenset[IPAddress]:
@@ -53,11 +63,11 @@ class ClusterTable:
             key = map_key(address)
             packed[key] = entry.pack()
             (self._nodes.add if entry.kind is Kind.NODE else self._nodes.discard)(key)
-        self._map.put_many_raw(packed)
+        self._map.put_many_raw(packed | self._own)
 
     def remove(self, addresses: Iterable[IPAddress]) -> int:
         """Delete entries; give how many there were."""
-        keys = [map_key(address) for address in addresses]
+        keys = [key for address in addresses if (key := map_key(address)) not in self._own]
         self._nodes.difference_update(keys)
         return self._map.delete_many_raw(keys)
 
@@ -74,6 +84,8 @@ class ClusterTable:
             packed[key] = entry.pack()
             if entry.kind is Kind.NODE:
                 nodes.add(key)
+        packed |= self._own
+        nodes |= self._own.keys()
         there = self._map.snapshot_raw()
         different = {key: value for key, value in packed.items() if there.get(key) != value}
         stale = [key for key in there if key not in packed]

@@ -98,7 +98,6 @@ class NodeDatapath:
         config = self.config
         told = Config(
             node_ip=config.node_ip,
-            node_ip6=config.node_ip6,
             tunnel_port=config.tunnel_port,
             vni=config.vni,
             routing=Routing.NATIVE if config.routing == "native" else Routing.VXLAN,
@@ -112,10 +111,13 @@ class NodeDatapath:
             links=links,
             attachments=attachments,
             endpoints=Endpoints(loaded.local_pods, attachments, config.node_ip, config.node_ip6),
-            cluster=ClusterTable(loaded.cluster_pods),
+            cluster=ClusterTable(loaded.cluster_pods, self._own_addresses(), config.node_ip),
             devices=loaded.local_devices,
             metrics=loaded.metrics,
         )
+
+    def _own_addresses(self) -> list[IPAddress]:
+        return [address for address in (self.config.node_ip, self.config.node_ip6) if address is not None]
 
     def _converge(self, running: _Running) -> list[Repair]:
         """Make everything as it should be, in the order in which one thing needs another."""
@@ -182,14 +184,13 @@ class NodeDatapath:
         return sysctl.ensure(sysctl.wanted(TUNNEL_DEVICE, underlay.name, native=native, ipv6=ipv6))
 
     def _ensure_firewall(self, running: _Running) -> list[Repair]:
-        own = {address for address in (self.config.node_ip, self.config.node_ip6) if address}
         ruleset = Ruleset(
             tunnel_port=self.config.tunnel_port,
             node_ip=self.config.node_ip,
             node_ip6=self.config.node_ip6,
             masquerade=self.config.masquerade,
             pod_subnets=self._subnets,
-            nodes=running.cluster.nodes | own,
+            nodes=running.cluster.nodes,
         )
         if self._firewall.apply(ruleset):
             return [Repair(RepairKind.FIREWALL, "the nftables table was not as needed; written")]

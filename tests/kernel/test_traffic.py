@@ -1,0 +1,182 @@
+"""The traffic matrix: every way a packet can go through a cluster; TCP, UDP and ICMP; small, bulk and in fragments."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import pytest
+
+from kernel import traffic
+from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster
+from kernel.services import Service, install, vip
+
+LARGE_BYTES = 3_000_000
+FRAGMENTED_BYTES = 4000
+
+
+@dataclass
+class Scene:
+    """Two nodes, two pods each, servers on every pod, node and outside."""
+
+    made: Cluster
+    here: Node
+    there: Node
+    a: Pod
+    b: Pod  # beside a
+    c: Pod  # on the other node
+
+
+@pytest.fixture(scope="module", params=["vxlan", "native"])
+def scene(request):
+    with cluster(routing=request.param) as made, contextlib.ExitStack() as servers:
+        a, b, c, _d = attach_pods(made, 2)
+        for place in (*made.pods, *made.nodes, made.outside):
+            servers.enter_context(traffic.server(place))
+        yield Scene(made, made.nodes[0], made.nodes[1], a, b, c)
+
+
+def ip_of(place, version):
+    return place.ip if version == 4 else place.ip6
+
+
+def outside_ip(made, version):
+    return made.outside_ip if version == 4 else made.nodes[0].ip6 + 99
+
+
+def every_way(source, address, seen, port=8080, icmp=True):
+    """TCP and UDP, small, bulk and fragments; and pings, small and in fragments, where ICMP goes that way."""
+    seen = str(seen)
+    assert traffic.tcp(source, address, port) == seen
+    assert traffic.tcp(source, address, port, LARGE_BYTES) == seen
+    assert traffic.udp(source, address, port) == seen
+    assert traffic.udp(source, address, port, FRAGMENTED_BYTES) == seen
+    if icmp:
+        traffic.ping(source, address)
+        traffic.ping(source, address, FRAGMENTED_BYTES)
+
+
+both = pytest.mark.parametrize("version", [4, 6])
+
+
+@both
+def test_a_pod_reaches_another_one_on_its_node(scene, version):
+    every_way(scene.a, ip_of(scene.b, version), ip_of(scene.a, version))
+
+
+@both
+def test_a_pod_reaches_a_pod_on_another_node(scene, version):
+    every_way(scene.a, ip_of(scene.c, version), ip_of(scene.a, version))
+
+
+@both
+def test_a_pod_reaches_itself(scene, version):
+    every_way(scene.a, ip_of(scene.a, version), ip_of(scene.a, version))
+
+
+@both
+def test_a_pod_reaches_its_own_node_and_is_seen_as_itself(scene, version):
+    every_way(scene.a, ip_of(scene.here, version), ip_of(scene.a, version))
+
+
+@both
+def test_a_pod_reaches_another_node_and_is_seen_as_itself(scene, version):
+    every_way(scene.a, ip_of(scene.there, version), ip_of(scene.a, version))
+
+
+@both
+def test_a_node_reaches_its_own_pods(scene, version):
+    every_way(scene.here, ip_of(scene.a, version), ip_of(scene.here, version))
+
+
+@both
+def test_a_node_reaches_pods_of_another_node(scene, version):
+    every_way(scene.here, ip_of(scene.c, version), ip_of(scene.here, version))
+
+
+@both
+def test_a_pod_reaches_outside_with_its_nodes_address(scene, version):
+    every_way(scene.a, outside_ip(scene.made, version), ip_of(scene.here, version))
+
+
+@pytest.fixture(scope="module", params=["nft", "iptables"])
+def services(request, scene):
+    listed = []
+    for version in (4, 6):
+        a, b, c = (ip_of(pod, version) for pod in (scene.a, scene.b, scene.c))
+        listed += [
+            Service(vip(1, version), a, 30001),
+            Service(vip(2, version), b, 30002, keeps_source=True),
+            Service(vip(3, version), c, 30003),
+            Service(vip(4, version), b, backend_port=9),
+            Service(vip(5, version), c, backend_port=9),
+        ]
+    for node in scene.made.nodes:
+        install(node, listed, request.param)
+    yield scene
+    for node in scene.made.nodes:
+        install(node, [], request.param)
+
+
+@both
+def test_a_service_with_its_backend_on_the_clients_node(services, version):
+    every_way(services.a, vip(2, version), ip_of(services.a, version), 80, icmp=False)
+
+
+@both
+def test_a_service_with_its_backend_on_another_node(services, version):
+    every_way(services.a, vip(3, version), ip_of(services.a, version), 80, icmp=False)
+
+
+@both
+def test_a_service_whose_backend_is_the_client_itself(services, version):
+    every_way(services.a, vip(1, version), ip_of(services.here, version), 80, icmp=False)
+
+
+@both
+def test_a_node_reaches_a_service_with_its_backend_here(services, version):
+    every_way(services.here, vip(1, version), ip_of(services.here, version), 80, icmp=False)
+
+
+@both
+def test_a_node_reaches_a_service_with_its_backend_elsewhere(services, version):
+    every_way(services.here, vip(3, version), ip_of(services.here, version), 80, icmp=False)
+
+
+@both
+def test_a_node_port_from_outside_with_its_backend_there(services, version):
+    every_way(
+        services.made.outside, ip_of(services.here, version), ip_of(services.here, version), 30001, icmp=False
+    )
+
+
+@both
+def test_a_node_port_from_outside_that_keeps_the_clients_address(services, version):
+    client = outside_ip(services.made, version)
+    every_way(services.made.outside, ip_of(services.here, version), client, 30002, icmp=False)
+
+
+@both
+def test_a_node_port_from_outside_with_its_backend_on_another_node(services, version):
+    every_way(
+        services.made.outside, ip_of(services.here, version), ip_of(services.here, version), 30003, icmp=False
+    )
+
+
+@both
+def test_a_node_port_from_a_pod_through_another_node_and_back_to_its_own(services, version):
+    every_way(services.a, ip_of(services.there, version), ip_of(services.there, version), 30001, icmp=False)
+
+
+@both
+def test_a_direct_connection_beside_a_service_connection_to_the_same_backend(services, version):
+    address = ip_of(services.c, version)
+    assert traffic.tcp(services.a, vip(3, version), 80) == str(ip_of(services.a, version))
+    assert traffic.tcp(services.a, address) == str(ip_of(services.a, version))
+
+
+@both
+@pytest.mark.parametrize("number", [4, 5])
+def test_a_udp_service_whose_backend_refuses_tells_the_client_so(services, version, number):
+    with pytest.raises(ConnectionRefusedError):
+        traffic.udp(services.a, vip(number, version), 80, attempts=1)
