@@ -15,7 +15,6 @@ import signal
 import struct
 import termios
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -34,28 +33,70 @@ _DRAIN_SECONDS = 1.0
 _logger = structlog.get_logger()
 
 
-@dataclass
 class _Child:
-    """A running command; ``stdin`` is None where the client sends none (any more), ``terminal`` -1 without a tty."""
+    """A command, its process, and this end of its streams. ``terminal`` is -1 where it has none."""
 
-    process: asyncio.subprocess.Process
-    outputs: dict[int, asyncio.StreamReader]
-    stdin: asyncio.StreamWriter | None = None
-    terminal: int = -1
-    transports: list[asyncio.BaseTransport] = field(default_factory=list)
+    def __init__(self, terminal: int = -1) -> None:
+        self.terminal = terminal
+        self.outputs: dict[int, asyncio.StreamReader] = {}
+        self.stdin: asyncio.StreamWriter | None = None  # None: the client sends none, or no more
+        self._transports: list[asyncio.BaseTransport] = []
+        self._process: asyncio.subprocess.Process | None = None
 
-    def kill(self) -> None:
-        """End the command and what it started, unless that left its process group."""
-        if self.process.returncode is None:
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:  # not yet the leader of a group
-                with contextlib.suppress(ProcessLookupError):
-                    self.process.kill()
+    async def start(self, argv: Sequence[str], stdin: int, stdout: int, stderr: int) -> None:
+        """Run the command on these descriptors, in a session of its own; OSError where it cannot be started."""
+        if self.terminal >= 0:
+            # setsid makes the terminal the session's: to do it from here, Python would have to run after the fork.
+            argv = ["setsid", "--ctty", *argv]
+        self._process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=self.terminal < 0,
+            env=os.environ | {"TERM": "xterm"} if self.terminal >= 0 else None,
+        )
+
+    async def wait(self) -> int:
+        """Wait for the command's end; gives its exit status, negative for a signal."""
+        assert self._process is not None
+        return await self._process.wait()
+
+    async def read_from(self, channel: int, descriptor: int) -> None:
+        """Take what can be read from a descriptor, which now belongs here, as a channel's output."""
+        reader = asyncio.StreamReader(_CHUNK_BYTES)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+        )
+        self._transports.append(transport)
+        self.outputs[channel] = reader
+
+    async def write_to(self, descriptor: int) -> None:
+        """Send the client's input to a descriptor, which now belongs here."""
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.connect_write_pipe(
+            lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(descriptor, "wb", 0)
+        )
+        self._transports.append(transport)
+        self.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
+
+    def end_input(self) -> None:
+        """Tell the command that no more comes: end of file on a pipe, the end-of-file character on a terminal."""
+        if self.stdin is not None and self.terminal >= 0:
+            self.stdin.write(b"\x04")
+        elif self.stdin is not None:
+            self.stdin.close()
+        self.stdin = None
 
     def close(self) -> None:
-        """Let go of every stream."""
-        for transport in self.transports:
+        """End the command and what it started (unless that left its session), and let go of every stream."""
+        if self._process is not None and self._process.returncode is None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it does not lead a group yet
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+        for transport in self._transports:
             transport.close()
         if self.terminal >= 0:
             os.close(self.terminal)
@@ -124,7 +165,7 @@ async def _serve(socket: web.WebSocketResponse, child: _Child) -> None:
     """Carry the streams until the command ends or the client goes."""
     pumps = [asyncio.create_task(_pump(socket, number, reader)) for number, reader in child.outputs.items()]
     client = asyncio.create_task(_receive(socket, child))
-    ended = asyncio.create_task(child.process.wait())
+    ended = asyncio.create_task(child.wait())
     try:
         await asyncio.wait({client, ended}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
@@ -132,11 +173,10 @@ async def _serve(socket: web.WebSocketResponse, child: _Child) -> None:
                 await asyncio.wait(pumps, timeout=_DRAIN_SECONDS)
             await _send_status(socket, _exit_status(ended.result()))
     finally:
-        child.kill()
+        child.close()
         for task in (client, *pumps):
             task.cancel()
         await asyncio.gather(client, ended, *pumps, return_exceptions=True)
-        child.close()
 
 
 async def _spawn(argv: Sequence[str], flags: set[str]) -> _Child:
@@ -146,51 +186,28 @@ async def _spawn(argv: Sequence[str], flags: set[str]) -> _Child:
         OSError: It could not be started.
     """
     if "tty" in flags:
-        return await _spawn_on_terminal(argv, flags)
-    pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=pipe if "stdin" in flags else none,
-        stdout=pipe if "stdout" in flags else none,
-        stderr=pipe if "stderr" in flags else none,
-        start_new_session=True,
-    )
-    readers = {_STDOUT: process.stdout, _STDERR: process.stderr}
-    return _Child(process, {number: reader for number, reader in readers.items() if reader}, process.stdin)
-
-
-async def _spawn_on_terminal(argv: Sequence[str], flags: set[str]) -> _Child:
-    master, slave = pty.openpty()
+        terminal, slave = pty.openpty()
+        child, theirs = _Child(terminal), {"stdin": slave, "stdout": slave, "stderr": slave}
+        ours = {"stdin": os.dup(terminal), "stdout": os.dup(terminal)}
+    else:
+        child, theirs, ours = _Child(), {}, {}
+        for name in flags & {"stdin", "stdout", "stderr"}:
+            reading, writing = os.pipe()
+            theirs[name], ours[name] = (reading, writing) if name == "stdin" else (writing, reading)
     try:
-        # setsid makes the terminal its own in the child: doing so from Python would run Python between fork and exec.
-        process = await asyncio.create_subprocess_exec(
-            "setsid",
-            "--ctty",
-            *argv,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=os.environ | {"TERM": "xterm"},
-        )
+        for name, descriptor in ours.items():
+            if name == "stdin":
+                await child.write_to(descriptor)
+            else:
+                await child.read_from(_STDOUT if name == "stdout" else _STDERR, descriptor)
+        none = asyncio.subprocess.DEVNULL
+        await child.start(argv, *(theirs.get(name, none) for name in ("stdin", "stdout", "stderr")))
     except OSError:
-        os.close(master)
+        child.close()
         raise
     finally:
-        os.close(slave)
-    child = _Child(process, {}, terminal=master)
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(_CHUNK_BYTES)
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(master), "rb", 0)
-    )
-    child.transports.append(transport)
-    child.outputs[_STDOUT] = reader
-    if "stdin" in flags:
-        writing, protocol = await loop.connect_write_pipe(
-            lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(os.dup(master), "wb", 0)
-        )
-        child.transports.append(writing)
-        child.stdin = asyncio.StreamWriter(writing, protocol, None, loop)
+        for descriptor in set(theirs.values()):
+            os.close(descriptor)
     return child
 
 
@@ -216,16 +233,7 @@ async def _receive(socket: web.WebSocketResponse, child: _Child) -> None:
         elif channel == _RESIZE and child.terminal >= 0:
             _resize(child.terminal, data)
         elif channel == _CLOSE and data[:1] == bytes([_STDIN]) and child.stdin is not None:
-            _end_input(child)
-
-
-def _end_input(child: _Child) -> None:
-    """Tell the command that no more input comes: end of file on a pipe, the end-of-file character on a terminal."""
-    if child.stdin is not None and child.terminal >= 0:
-        child.stdin.write(b"\x04")
-    elif child.stdin is not None:
-        child.stdin.close()
-    child.stdin = None
+            child.end_input()
 
 
 def _resize(terminal: int, data: bytes) -> None:

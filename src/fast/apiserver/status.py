@@ -79,11 +79,12 @@ def quote(value: object) -> str:
     return str(value)
 
 
-def _details(gvr: GVR, name: str, kind: str = "") -> Object:
-    details: Object = {"name": name} if name else {}
+def details(gvr: GVR, name: str, kind: str = "") -> Object:
+    """Name an object as a Status' details do."""
+    named: Object = {"name": name} if name else {}
     if gvr.group:
-        details["group"] = gvr.group
-    return details | {"kind": kind or gvr.resource}
+        named["group"] = gvr.group
+    return named | {"kind": kind or gvr.resource}
 
 
 def qualified(gvr: GVR, kind: str = "") -> str:
@@ -94,18 +95,18 @@ def qualified(gvr: GVR, kind: str = "") -> str:
 
 def not_found(gvr: GVR, name: str) -> ApiError:
     """404 for an object."""
-    return ApiError(404, "NotFound", f'{qualified(gvr)} "{name}" not found', _details(gvr, name))
+    return ApiError(404, "NotFound", f'{qualified(gvr)} "{name}" not found', details(gvr, name))
 
 
 def already_exists(gvr: GVR, name: str) -> ApiError:
     """409 for a name that is taken."""
-    return ApiError(409, "AlreadyExists", f'{qualified(gvr)} "{name}" already exists', _details(gvr, name))
+    return ApiError(409, "AlreadyExists", f'{qualified(gvr)} "{name}" already exists', details(gvr, name))
 
 
 def conflict(gvr: GVR, name: str, why: str, kind: str = "") -> ApiError:
     """409 for a stale version, a failed precondition, or a state that forbids the change."""
     message = f'Operation cannot be fulfilled on {qualified(gvr, kind)} "{name}": {why}'
-    return ApiError(409, "Conflict", message, _details(gvr, name, kind))
+    return ApiError(409, "Conflict", message, details(gvr, name, kind))
 
 
 def modified(gvr: GVR, name: str) -> ApiError:
@@ -120,7 +121,7 @@ def invalid(gvr: GVR, kind: str, name: str, errors: list[FieldError]) -> ApiErro
     texts = [str(e) for e in errors]
     text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     message = f'{qualified(gvr, kind)} "{name}" is invalid: {text}'
-    return ApiError(422, "Invalid", message, _details(gvr, name, kind) | {"causes": causes})
+    return ApiError(422, "Invalid", message, details(gvr, name, kind) | {"causes": causes})
 
 
 def bad_request(message: str) -> ApiError:
@@ -160,4 +161,4 @@ def unauthorized() -> ApiError:
 def forbidden(gvr: GVR, name: str, why: str) -> ApiError:
     """403 on a resource; ``why`` ends the message."""
     target = f'{qualified(gvr)} "{name}"' if name else qualified(gvr)
-    return ApiError(403, "Forbidden", f"{target} is forbidden: {why}", _details(gvr, name))
+    return ApiError(403, "Forbidden", f"{target} is forbidden: {why}", details(gvr, name))

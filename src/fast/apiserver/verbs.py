@@ -1,0 +1,341 @@
+"""The verbs on objects: create, read, list, replace, patch, delete. Implements ``api.Api``; knows no HTTP.
+
+A write is one function run inside the store's transaction, so that checks and effects are one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fast.apiserver import pods, status, writing
+from fast.apiserver.api import Object, Options
+from fast.apiserver.apply import apply_patch
+from fast.apiserver.deletion import Deletion, delete_in, is_released
+from fast.apiserver.following import ResourceSubscription
+from fast.apiserver.kinds import CUSTOM_RESOURCE_DEFINITIONS, GVR, NAMESPACES, PODS
+from fast.apiserver.metadata import timestamp
+from fast.apiserver.pages import list_page
+from fast.apiserver.patches import json_patch, merge_patch, strategic_merge
+from fast.apiserver.registry import Kind, Registry
+from fast.apiserver.scale import scale_of, set_scale
+from fast.apiserver.selectors import Selector, parse_selector
+from fast.apiserver.storage import Record, Store, Transaction
+from fast.apiserver.strategy import established
+
+Change = Callable[[Transaction, Object], Object]
+
+
+#: (A method is called ``list``.)
+Objects = list[Object]
+
+
+class Verbs:
+    """Implements ``Api``.
+
+    Args:
+        store: Where objects live; its ``run`` must be running for writes.
+        registry: Which kinds there are.
+    """
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self.store = store
+        self.registry = registry
+        crds = self.kind(CUSTOM_RESOURCE_DEFINITIONS)
+        for record in store.bucket(crds.storage).records.values():
+            registry.install(record.decode())
+
+    def kind(self, gvr: GVR) -> Kind:
+        """The kind of a resource.
+
+        Raises:
+            ApiError: 404.
+        """
+        if (kind := self.registry.find(gvr)) is None:
+            message = "the server could not find the requested resource"
+            raise status.ApiError(404, "NotFound", message, {})
+        return kind
+
+    def find_record(self, kind: Kind, name: str, namespace: str | None) -> Record:
+        """Read one object's committed state.
+
+        Raises:
+            ApiError: 404.
+        """
+        record = self.store.bucket(kind.storage).records.get(kind.key(name, namespace))
+        if record is None:
+            raise status.not_found(kind.gvr, name)
+        return record
+
+    async def get(self, gvr: GVR, name: str, namespace: str | None = None) -> Object:
+        """Read one object."""
+        kind = self.kind(gvr)
+        return kind.whole(self.find_record(kind, name, namespace).decode())
+
+    async def list(
+        self, gvr: GVR, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> list[Object]:
+        """Read the objects of a namespace (None: of all)."""
+        kind = self.kind(gvr)
+        selector = parse_selector(label_selector, field_selector, kind.selects)
+        page = list_page(self.store, kind, namespace, selector)
+        return [kind.whole(record.decode()) for record in page.records]
+
+    async def create(
+        self, gvr: GVR, obj: Object, namespace: str | None = None, *, options: Options | None = None
+    ) -> Object:
+        """Store a new object."""
+        return await self._create(self.kind(gvr), obj, namespace, options or Options(), [])
+
+    async def _create(
+        self, kind: Kind, obj: Object, namespace: str | None, options: Options, managed: Objects
+    ) -> Object:
+        obj = dict(obj)
+        namespace = namespace or (obj.get("metadata") or {}).get("namespace") if kind.namespaced else None
+        writing.make_new(kind, obj, namespace, options, managed)
+
+        def change(tx: Transaction) -> Object:
+            if namespace is not None:
+                self._check_namespace(tx, kind, namespace, obj["metadata"].get("name", ""))
+            key = kind.key(obj["metadata"].get("name", ""), namespace)
+            if tx.get(kind.storage, key) is not None:
+                raise status.already_exists(kind.gvr, obj["metadata"]["name"])
+            writing.admit(tx, kind, obj, self.registry)
+            tx.put(kind.storage, key, obj)
+            if options.dry_run:
+                del obj["metadata"]["resourceVersion"]
+            return obj
+
+        made = await self.store.write(change, dry_run=options.dry_run)
+        if kind.gvr == CUSTOM_RESOURCE_DEFINITIONS and not options.dry_run:
+            await self._establish(kind, made["metadata"]["name"])
+        return kind.whole(made)
+
+    def _check_namespace(self, tx: Transaction, kind: Kind, namespace: str, name: str) -> None:
+        record = tx.get(self.kind(NAMESPACES).storage, namespace)
+        if record is None:
+            raise status.not_found(NAMESPACES, namespace)
+        if record.decode()["metadata"].get("deletionTimestamp"):
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            error = status.forbidden(kind.gvr, name, why)
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+            }
+            assert error.details is not None
+            error.details["causes"] = [cause | {"field": "metadata.namespace"}]
+            raise error
+
+    async def _establish(self, kind: Kind, name: str) -> None:
+        """Begin to serve what a CustomResourceDefinition defines, and say so in its status."""
+
+        def change(tx: Transaction) -> None:
+            if record := tx.get(kind.storage, name):
+                crd = record.decode()
+                crd["status"] = established(crd, timestamp())
+                tx.put(kind.storage, name, crd)
+
+        self.registry.install(self.find_record(kind, name, None).decode())
+        await self.store.write(change)
+
+    async def update(
+        self, gvr: GVR, obj: Object, *, subresource: str = "", options: Options | None = None
+    ) -> Object:
+        """Replace an object, or what of it the subresource shows."""
+        meta = obj.get("metadata") if isinstance(obj, dict) else None
+        if not isinstance(meta, dict) or not meta.get("name"):
+            raise status.bad_request("metadata.name: Required value: name must be provided")
+        return await self.replace(
+            gvr, meta["name"], meta.get("namespace"), obj, subresource=subresource, options=options
+        )
+
+    async def replace(
+        self,
+        gvr: GVR,
+        name: str,
+        namespace: str | None,
+        obj: Object,
+        *,
+        subresource: str = "",
+        options: Options | None = None,
+    ) -> Object:
+        """Replace the object of that name by one that may name itself otherwise, which is refused."""
+        kind = self.kind(gvr)
+        return await self._change(
+            kind, name, namespace, lambda _tx, _old: obj, subresource, options or Options()
+        )
+
+    async def patch(
+        self,
+        gvr: GVR,
+        name: str,
+        patch: Any,
+        namespace: str | None = None,
+        *,
+        kind: str = "merge",
+        subresource: str = "",
+        options: Options | None = None,
+    ) -> Object:
+        """Change an object by a ``merge``, ``json``, ``strategic`` or ``apply`` patch."""
+        options = options or Options()
+        served = self.kind(gvr)
+        if kind == "apply":
+            return await self._apply(served, name, namespace, patch, subresource, options)
+        if kind == "strategic" and served.custom:
+            raise status.unsupported_media_type(
+                [
+                    "application/json-patch+json",
+                    "application/merge-patch+json",
+                    "application/apply-patch+yaml",
+                ]
+            )
+        if kind != "json" and not isinstance(patch, dict):
+            raise status.bad_request(
+                f"json: cannot unmarshal {type(patch).__name__} into Go value of type map"
+            )
+
+        def change(_tx: Transaction, old: Object) -> Object:
+            if kind == "json":
+                return json_patch(old, patch)
+            if kind == "strategic":
+                made: Object = strategic_merge(old, patch, served.schema)
+            else:
+                made = merge_patch(old, patch)
+            return made
+
+        return await self._change(served, name, namespace, change, subresource, options)
+
+    async def _apply(
+        self, kind: Kind, name: str, namespace: str | None, wanted: Any, subresource: str, options: Options
+    ) -> Object:
+        writing.check_type(kind, wanted)
+        wanted["metadata"] = {**(wanted.get("metadata") or {}), "name": name}
+        if wanted["metadata"].pop("managedFields", None):
+            raise status.bad_request("metadata.managedFields must be nil")
+
+        def merged(live: Object) -> Object:
+            made = apply_patch(live, wanted, kind.schema, options.manager, subresource, force=options.force)
+            before = {e["manager"]: e for e in (live.get("metadata") or {}).get("managedFields") or []}
+            for entry in made["metadata"].get("managedFields") or []:
+                old = before.get(entry["manager"])
+                unchanged = old and old["fieldsV1"] == entry["fieldsV1"]
+                entry["time"] = old["time"] if old and unchanged else timestamp()
+            return made
+
+        exists = kind.key(name, namespace) in self.store.bucket(kind.storage).records
+        if not exists and not subresource:
+            new = merged({})
+            managed = new["metadata"].pop("managedFields", [])
+            return await self._create(kind, new, namespace, options, managed)
+        return await self._change(
+            kind, name, namespace, lambda _tx, old: merged(old), subresource, options, applied=True
+        )
+
+    async def _change(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None,
+        change: Change,
+        subresource: str,
+        options: Options,
+        *,
+        applied: bool = False,
+    ) -> Object:
+        key = kind.key(name, namespace)
+
+        def run(tx: Transaction) -> Object:
+            record = tx.get(kind.storage, key)
+            if record is None:
+                raise status.not_found(kind.gvr, name)
+            old = kind.whole(record.decode())
+            if subresource == "scale":
+                new = set_scale(kind, old, change(tx, scale_of(kind, old)))
+                subject = ""
+            else:
+                new, subject = change(tx, kind.whole(record.decode())), subresource
+            new = writing.make_replacement(kind, old, new, subject, options, applied=applied)
+            if new != old:
+                if is_released(new):
+                    tx.delete(kind.storage, key, new)
+                else:
+                    tx.put(kind.storage, key, new)
+            return scale_of(kind, new) if subresource == "scale" else kind.whole(new)
+
+        made = await self.store.write(run, dry_run=options.dry_run)
+        if kind.gvr == CUSTOM_RESOURCE_DEFINITIONS and not options.dry_run:
+            if record := self.store.bucket(kind.storage).records.get(key):
+                self.registry.install(record.decode())
+            else:
+                self.registry.remove(made)
+        return made
+
+    async def bind(self, name: str, namespace: str, binding: Object, options: Options) -> Object:
+        """Put a pod on a node: the ``binding`` subresource. Returns a Status of success."""
+        kind = self.kind(PODS)
+        key = kind.key(name, namespace)
+
+        def run(tx: Transaction) -> None:
+            record = tx.get(kind.storage, key)
+            if record is None:
+                raise status.not_found(kind.gvr, name)
+            pod = record.decode()
+            pods.bind(pod, binding)
+            tx.put(kind.storage, key, pod)
+
+        await self.store.write(run, dry_run=options.dry_run)
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+    async def delete(
+        self,
+        gvr: GVR,
+        name: str,
+        namespace: str | None = None,
+        *,
+        grace_period_seconds: int | None = None,
+        propagation: str | None = None,
+        preconditions: Mapping[str, str] | None = None,
+        options: Options | None = None,
+    ) -> Object:
+        """Delete an object, or mark it where finalizers or grace hold it."""
+        kind = self.kind(gvr)
+        asked = Deletion(grace_period_seconds, propagation, dict(preconditions or {}))
+        options = options or Options()
+
+        def run(tx: Transaction) -> tuple[Object, bool]:
+            return delete_in(tx, kind, self.registry, kind.key(name, namespace), name, asked)
+
+        obj, gone = await self.store.write(run, dry_run=options.dry_run)
+        if gone and kind.gvr == CUSTOM_RESOURCE_DEFINITIONS and not options.dry_run:
+            self._retire(obj)
+        if not gone or kind.returns_deleted:
+            return kind.whole(obj)
+        details = status.details(kind.gvr, name) | {"uid": obj["metadata"]["uid"]}
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+    def _retire(self, crd: Object) -> None:
+        """Serve a definition's kinds no longer, and end their watches."""
+        group, plural = crd["spec"]["group"], crd["spec"]["names"]["plural"]
+        self.registry.remove(crd)
+        self.store.retire(f"{group}/{plural}")
+
+    async def delete_collection(
+        self, gvr: GVR, namespace: str | None, selector: Selector, deletion: Deletion, options: Options
+    ) -> Objects:
+        """Delete the objects that a selector fits; returns them as they were."""
+        kind = self.kind(gvr)
+
+        def run(tx: Transaction) -> Objects:
+            found = []
+            for key in sorted(tx.keys(kind.storage, f"{namespace}/" if namespace else "")):
+                record = tx.get(kind.storage, key)
+                if record is not None and (not selector or selector.matches(record.decode())):
+                    found.append(kind.whole(record.decode()))
+                    delete_in(tx, kind, self.registry, key, key.rpartition("/")[2], deletion)
+            return found
+
+        return await self.store.write(run, dry_run=options.dry_run)
+
+    def subscribe(self, *gvrs: GVR) -> ResourceSubscription:
+        """Follow resources: a snapshot as ADDED, then every change."""
+        return ResourceSubscription(self.store, [self.kind(gvr) for gvr in gvrs])
