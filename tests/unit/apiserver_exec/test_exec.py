@@ -152,7 +152,10 @@ async def test_a_terminal_is_one_of_its_own_and_has_the_size_that_was_sent():
 
 
 async def test_control_c_on_a_terminal_interrupts_the_command():
-    async with _serving() as connect, connect("sleep", "60", flags=("stdin", "stdout", "tty")) as socket:
+    script = ("sh", "-c", "echo ready; exec sleep 60")
+    async with _serving() as connect, connect(*script, flags=("stdin", "stdout", "tty")) as socket:
+        while b"ready" not in (await socket.receive(10)).data:
+            pass
         await socket.send_bytes(b"\x00\x03")
         seen = await _collect(socket)
     assert json.loads(seen[3])["details"]["causes"][0]["message"] == "130"
