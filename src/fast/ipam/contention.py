@@ -1,0 +1,55 @@
+"""How far an agent steps aside for the others that claim from the same pool at the same moment.
+
+Every agent sees the same lowest free address. Alone, it takes that one; while others claim too, each chooses at
+random among the lowest few, and how many those are follows from the collisions it met: growing fast on a
+collision, shrinking slowly with every claim that met none, and with time. The first collision after quiet steps to
+the very next address, so that two pods on two nodes get the two lowest ones.
+"""
+
+from __future__ import annotations
+
+import random
+
+_WIDEST = 1024.0
+_GROWTH_FIRST = 1.5
+_GROWTH_AGAIN = 4.0
+_SHRINK_PER_CLAIM = 0.97
+_HALF_LIFE_SECONDS = 2.0
+
+
+class Contention:
+    """The width of the choice in one pool.
+
+    Args:
+        rng: Where randomness comes from.
+    """
+
+    __slots__ = ("_rng", "_touched_at", "width")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._touched_at = 0.0
+        self.width = 1.0
+
+    def skip(self, now: float, collisions: int) -> int:
+        """Choose how many free addresses to leave to others.
+
+        Args:
+            now: Monotonic seconds.
+            collisions: How many this claim has met so far.
+        """
+        if collisions == 0:
+            quiet_seconds = max(0.0, now - self._touched_at)
+            self.width = max(1.0, self.width * 0.5 ** (quiet_seconds / _HALF_LIFE_SECONDS))
+        self._touched_at = now
+        return self._rng.randrange(int(self.width))
+
+    def collided(self, collisions: int) -> None:
+        """Widen: the claim met its ``collisions``-th collision."""
+        growth = _GROWTH_FIRST if collisions == 1 else _GROWTH_AGAIN
+        self.width = min(_WIDEST, self.width * growth)
+
+    def claimed(self, collisions: int) -> None:
+        """Narrow, where the claim met no collision."""
+        if collisions == 0:
+            self.width = max(1.0, self.width * _SHRINK_PER_CLAIM)

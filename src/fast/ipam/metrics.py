@@ -1,0 +1,57 @@
+"""Address management's Prometheus metrics, named and counted in one place."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class IpamMetrics:
+    """The metrics of one process.
+
+    Args:
+        registry: Where they are registered; by default one of their own, which nobody scrapes.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = registry if registry is not None else CollectorRegistry()
+        self.claims = Counter(
+            "fast_ipam_claims",
+            "Claims of an address by result: created, existing, taken_over, rebound, exhausted, refused, error",
+            ["pool", "result"],
+            registry=registry,
+        )
+        self.conflicts = Counter(
+            "fast_ipam_claim_conflicts",
+            "Candidates that the API server said were taken",
+            ["pool"],
+            registry=registry,
+        )
+        self.claim_seconds = Histogram(
+            "fast_ipam_claim_duration_seconds",
+            "Time of a claim, all families",
+            buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=registry,
+        )
+        self.addresses = Gauge(
+            "fast_ipam_addresses",
+            "Addresses of a pool by state: used, retained, cooling, free",
+            ["pool", "state"],
+            registry=registry,
+        )
+        self.released = Counter(
+            "fast_ipam_released",
+            "Addresses released or retained, by the rule that did it: del, no-sandbox, rebooted-node, node-gone …",
+            ["pool", "rule"],
+            registry=registry,
+        )
+        self.drift = Gauge(
+            "fast_ipam_drift",
+            "Differences between records, sandboxes and eBPF maps at the last audit, by kind",
+            ["kind"],
+            registry=registry,
+        )
+        self.gc_stopped = Gauge(
+            "fast_ipam_gc_stopped",
+            "1 while the controller's garbage collection is stopped by its circuit breaker",
+            registry=registry,
+        )

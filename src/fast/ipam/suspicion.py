@@ -1,0 +1,65 @@
+"""What an agent's garbage collection remembers from one sweep to the next: records seen without their sandbox.
+
+In memory only: an agent that restarts looks twice again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from fast.api.ipendpoint import IpEndpoint
+from fast.ipam import rules
+from fast.ipam.request import AttachmentKey, NodeIdentity
+from fast.ipam.rules import Action, Decision, Sighting
+
+
+class Suspicions:
+    """Sightings by record name.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._sightings: dict[str, Sighting] = {}
+
+    def judge(
+        self,
+        records: Iterable[IpEndpoint],
+        alive: Collection[AttachmentKey],
+        is_attaching: Callable[[AttachmentKey], bool],
+        node: NodeIdentity,
+    ) -> list[tuple[IpEndpoint, Decision]]:
+        """Decide about every record, remember what is suspected, and give those that are to be freed.
+
+        Args:
+            records: This node's, read before ``alive``.
+            alive: Attachments whose sandbox exists.
+            is_attaching: Whether an ADD of the attachment is in flight.
+            node: This node.
+        """
+        now = self._clock()
+        kept: dict[str, Sighting] = {}
+        to_free = []
+        for record in records:
+            name, key = record.metadata.name, (record.spec.container_id, record.spec.interface)
+            sighting = self._sightings.get(name)
+            decision = rules.on_agent_sweep(
+                record,
+                node,
+                has_sandbox=key in alive,
+                adding=is_attaching(key),
+                sighting=sighting,
+                now=now,
+            )
+            if decision.action is Action.SUSPECT:
+                kept[name] = Sighting(record.metadata.uid, record.metadata.resource_version, now)
+            elif decision.rule == "seen-once" and sighting is not None:
+                kept[name] = sighting
+            elif decision.frees:
+                to_free.append((record, decision))
+                if sighting is not None:
+                    kept[name] = sighting  # until it is gone: the write may fail
+        self._sightings = kept
+        return to_free

@@ -1,0 +1,113 @@
+"""The view of the records: what the watch showed, and over it what this process wrote and the watch has yet to show.
+
+Without it a claim just made would be invisible until its event came back, and the next claim would choose the same
+address. Pure bookkeeping; no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fast.api.ipendpoint import IpEndpoint
+from fast.ipam.store import EndpointChange
+
+
+@dataclass(slots=True)
+class _OwnWrite:
+    """A write of ours that the watch has not shown: until then, whatever is older is an echo of the past."""
+
+    uid: str
+    version: int
+    deleted: bool
+    written_at: float
+
+
+def _version(endpoint: IpEndpoint) -> int:
+    """The resourceVersion as a number (comparable since Kubernetes 1.35, in practice always; else: newest)."""
+    text = endpoint.metadata.resource_version
+    return int(text) if text.isdecimal() else 1 << 63
+
+
+class EndpointView:
+    """Records by name, with subscribers told of every change.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.endpoints: dict[str, IpEndpoint] = {}
+        self._own: dict[str, _OwnWrite] = {}
+        self._clock = clock
+        self._subscribers: list[Callable[[EndpointChange], None]] = []
+
+    def subscribe(self, subscriber: Callable[[EndpointChange], None]) -> None:
+        """Call the function for every change from now on."""
+        self._subscribers.append(subscriber)
+
+    def observed(self, old: IpEndpoint | None, new: IpEndpoint | None) -> None:
+        """Take over what the watch showed, unless this process knows newer by its own write."""
+        shown = new or old
+        if shown is None:
+            return
+        name = shown.metadata.name
+        own = self._own.get(name)
+        if own is not None:
+            if self._is_echo(own, old, new):
+                return
+            del self._own[name]
+        self._put(name, new)
+
+    @staticmethod
+    def _is_echo(own: _OwnWrite, old: IpEndpoint | None, new: IpEndpoint | None) -> bool:
+        """Whether the event tells of a time before our own write (race: own-write-echo)."""
+        if new is None:  # a deletion counts where it is of the very object that we wrote or deleted
+            return old is None or old.metadata.uid != own.uid
+        if new.metadata.uid == own.uid:
+            return own.deleted or _version(new) < own.version
+        return _version(new) <= own.version
+
+    def wrote(self, endpoint: IpEndpoint) -> None:
+        """Show a record that this process created, replaced or read live."""
+        self._remember(endpoint, deleted=False)
+        self._put(endpoint.metadata.name, endpoint)
+
+    def removed(self, endpoint: IpEndpoint) -> None:
+        """Hide a record that this process deleted, or was told is gone."""
+        self._remember(endpoint, deleted=True)
+        current = self.endpoints.get(endpoint.metadata.name)
+        if current is not None and current.metadata.uid == endpoint.metadata.uid:
+            self._put(endpoint.metadata.name, None)
+
+    def settle(self, watched: Mapping[str, IpEndpoint], older_than_seconds: float) -> None:
+        """Believe the watch about own writes that it should have shown long ago.
+
+        A record that was created by us and deleted by others between two lists of the informer is in no event;
+        without this it would stay in the view for ever.
+        """
+        limit = self._clock() - older_than_seconds
+        for name in [name for name, own in self._own.items() if own.written_at <= limit]:
+            del self._own[name]
+            self._put(name, watched.get(name))
+
+    def _remember(self, endpoint: IpEndpoint, *, deleted: bool) -> None:
+        meta = endpoint.metadata
+        self._own[meta.name] = _OwnWrite(meta.uid, _version(endpoint), deleted, self._clock())
+
+    def _put(self, name: str, new: IpEndpoint | None) -> None:
+        old = self.endpoints.get(name)
+        if new is None:
+            self.endpoints.pop(name, None)
+        else:
+            self.endpoints[name] = new
+        if old is None and new is None:
+            return
+        if old is not None and new is not None and old.metadata.uid != new.metadata.uid:
+            self._tell(EndpointChange(old, None))
+            old = None
+        self._tell(EndpointChange(old, new))
+
+    def _tell(self, change: EndpointChange) -> None:
+        for subscriber in self._subscribers:
+            subscriber(change)
