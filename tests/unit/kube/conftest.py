@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from fakes.nasty_server import NastyServer
 
+from fakes.nasty_server import NastyServer
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.resources import IPENDPOINTS
 from fast.kube import ClusterConfig, Informer, KubeClient

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fakes.nasty_server import Fault, NastyServer, Seen, nasty_server, status
 
+from fakes.nasty_server import Fault, NastyServer, Seen, nasty_server, status
 from fast.api.ipendpoint import IpEndpoint
 from fast.errors import InvalidConfig
 from fast.kube import Change

@@ -1,0 +1,326 @@
+"""The CustomResourceDefinitions of Ips and IpEndpoint: made from the types, with what a type cannot say.
+
+``python -m fast.api.crds`` writes them to deploy/crds; a test holds the two equal.
+
+CEL rules refuse what a schema cannot say. They use Kubernetes' ``ip`` and ``cidr`` libraries (1.31 and later), and only
+functions whose results have a size that the API server can estimate (``find``, not ``split``): where a rule might
+cost too much, the API server refuses the whole definition. Left to the controller's ``Ready`` condition, because
+CEL cannot say it: reversed IPv6 ranges (IP values have no order in CEL), overlap with another Ips, exclusions that
+leave nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from fast.api.ips import GROUP
+from fast.api.openapi import Annotations, Schema, object_schema
+from fast.api.resources import IPENDPOINTS, IPSES, Resource
+
+#: The longest range: ``address-address``, IPv6 in full.
+_LONGEST_RANGE = 79
+_LONGEST_CIDR = 43
+_MOST_RANGES = 1024
+_LONGEST_NAME = 253
+_LONGEST_LABEL = 63
+
+_FIRST = 'self.find("^[^-]+")'
+_LAST = 'self.find("[^-]+$")'
+_IS_RANGE = f'self.matches("^[^-]+-[^-]+$") && isIP({_FIRST}) && isIP({_LAST})'
+
+
+def _value(address: str) -> str:
+    """CEL for the integer value of an IPv4 address."""
+    parts = (
+        f'int({address}.find("^[0-9]+")) * 16777216',
+        f'int({address}.find("^[0-9]+[.][0-9]+").find("[0-9]+$")) * 65536',
+        f'int({address}.find("[0-9]+[.][0-9]+$").find("^[0-9]+")) * 256',
+        f'int({address}.find("[0-9]+$"))',
+    )
+    return " + ".join(parts)
+
+
+def _range_rules() -> list[dict[str, str]]:
+    """What holds of one item of ``ips`` and ``excludeIPs``. Each rule holds trivially where an earlier one fails."""
+    return [
+        {
+            "rule": f"isIP(self) || isCIDR(self) || ({_IS_RANGE})",
+            "message": "must be an address (10.0.0.1), a range with both ends included (10.0.0.1-10.0.0.9), or a CIDR",
+        },
+        {
+            "rule": f"!({_IS_RANGE}) || ip({_FIRST}).family() == ip({_LAST}).family()",
+            "message": "a range must not mix IPv4 and IPv6",
+        },
+        {
+            "rule": f'!({_IS_RANGE}) || self.contains(":") || {_value(_FIRST)} <= {_value(_LAST)}',
+            "message": "the range is reversed: the lower address comes first",
+        },
+    ]
+
+
+def _inside_rule(field: str) -> dict[str, str]:
+    """Every item of the list is inside the subnet. Holds trivially for what the rules of the items refuse."""
+    first, last, begin = 'e.find("^[^-]+")', 'e.find("[^-]+$")', 'e.find("^[^/]+")'
+    subnet = "cidr(self.subnet)"
+    inside = (
+        f"isIP(e) ? {subnet}.containsIP(ip(e)) : isCIDR(e) ? {subnet}.containsIP(ip({begin})) "
+        f"&& cidr(e).prefixLength() >= {subnet}.prefixLength() : !isIP({first}) || !isIP({last}) || "
+        f"({subnet}.containsIP(ip({first})) && {subnet}.containsIP(ip({last})))"
+    )
+    return {
+        "rule": f"!has(self.{field}) || !isCIDR(self.subnet) || self.{field}.all(e, {inside})",
+        "message": f"{field} must be inside the subnet",
+        "fieldPath": f".{field}",
+    }
+
+
+_TEXT = {"minLength": 1, "maxLength": _LONGEST_NAME}
+
+
+def _selector(path: str, who: str) -> dict[str, dict[str, Any]]:
+    return {
+        path: {
+            "description": f"Which {who} may use this pool; absent: all.",
+            "x-kubernetes-map-type": "atomic",
+        },
+        f"{path}.matchLabels": {"description": "Labels the object must have."},
+        f"{path}.matchExpressions": {
+            "description": "Requirements the object's labels must meet.",
+            "maxItems": 64,
+            "x-kubernetes-list-type": "atomic",
+        },
+        f"{path}.matchExpressions[]": {"description": "One requirement."},
+        f"{path}.matchExpressions[].key": {"description": "The label's key.", **_TEXT},
+        f"{path}.matchExpressions[].operator": {
+            "description": "How the label's value relates to values.",
+            "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+        },
+        f"{path}.matchExpressions[].values": {
+            "description": "For In and NotIn.",
+            "x-kubernetes-list-type": "atomic",
+        },
+    }
+
+
+_RANGE_ITEMS = {
+    "minLength": 1,
+    "maxLength": _LONGEST_RANGE,
+    "x-kubernetes-validations": _range_rules(),
+}
+
+_CONDITION = "status.conditions[]"
+
+_IPS: Annotations = {
+    "": {"description": "Ips is a pool of pod addresses."},
+    "spec": {
+        "description": "The pool as written down.",
+        "x-kubernetes-validations": [_inside_rule("ips"), _inside_rule("excludeIPs")],
+    },
+    "spec.subnet": {
+        "description": "The subnet in CIDR form; host bits are allowed, as in 10.244.0.1/16.",
+        "minLength": 1,
+        "maxLength": _LONGEST_CIDR,
+        "x-kubernetes-validations": [
+            {"rule": "isCIDR(self)", "message": "must be a subnet in CIDR form, as 10.244.0.0/16"}
+        ],
+    },
+    "spec.ips": {
+        "description": "The addresses to give out: addresses, ranges (both ends included) and CIDRs (first and last "
+        "address included). Empty: the whole subnet without its network and broadcast address.",
+        "maxItems": _MOST_RANGES,
+        "x-kubernetes-list-type": "atomic",
+    },
+    "spec.ips[]": _RANGE_ITEMS,
+    "spec.excludeIPs": {
+        "description": "Addresses, ranges and CIDRs never to give out.",
+        "maxItems": _MOST_RANGES,
+        "x-kubernetes-list-type": "atomic",
+    },
+    "spec.excludeIPs[]": _RANGE_ITEMS,
+    **_selector("spec.podAffinity", "pods"),
+    **_selector("spec.namespaceAffinity", "namespaces"),
+    **_selector("spec.nodeAffinity", "nodes"),
+    "spec.releaseDelaySeconds": {
+        "description": "How long a released address is kept from being given out again.",
+        "minimum": 0,
+        "maximum": 86400,
+    },
+    "status": {"description": "What the controller counted; a view, never the truth."},
+    "status.totalIPCount": {"description": "Addresses in the pool, at most 2^63-1.", "minimum": 0},
+    "status.allocatedIPCount": {"description": "Addresses of the pool that are taken.", "minimum": 0},
+    "status.conditions": {
+        "description": "Ready: addresses can be had. Exhausted: all are taken.",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+    },
+    f"{_CONDITION}": {
+        "description": "One condition.",
+        "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+    },
+    f"{_CONDITION}.type": {"description": "As Ready.", "maxLength": 316},
+    f"{_CONDITION}.status": {"description": "Whether it holds.", "enum": ["True", "False", "Unknown"]},
+    f"{_CONDITION}.reason": {"description": "Why, in one CamelCase word.", "minLength": 1, "maxLength": 1024},
+    f"{_CONDITION}.message": {"description": "Why, for people.", "maxLength": 32768},
+    f"{_CONDITION}.lastTransitionTime": {"description": "When status last changed.", "format": "date-time"},
+    f"{_CONDITION}.observedGeneration": {
+        "description": "The metadata.generation the condition is about.",
+        "minimum": 0,
+    },
+}
+
+_IPENDPOINT: Annotations = {
+    "": {
+        "description": "IpEndpoint is one address and who holds it; its name is the address. Creating it is the claim.",
+        "x-kubernetes-validations": [
+            {
+                "rule": 'self.metadata.name.contains(".") ? isIP(self.metadata.name) : '
+                'size(self.metadata.name) == 39 && isIP(self.metadata.name.replace("-", ":"))',
+                "message": "the name must be the address: IPv4 as 10.244.10.0, IPv6 in full with - for :, "
+                "as fd00-0000-0000-0000-0000-0000-0000-0001",
+            }
+        ],
+    },
+    "spec": {"description": "Who holds the address."},
+    "spec.pool": {
+        "description": "The Ips the address was taken from.",
+        **_TEXT,
+        "x-kubernetes-validations": [
+            {
+                "rule": "self == oldSelf",
+                "message": "to change its pool, an address is released and claimed again",
+            }
+        ],
+    },
+    "spec.node": {"description": "The node that runs the pod.", "maxLength": _LONGEST_NAME},
+    "spec.nodeIP": {"description": "That node's address, the tunnel's other end.", "maxLength": 45},
+    "spec.pod": {"description": "The pod that holds the address."},
+    "spec.pod.namespace": {"description": "The pod's namespace.", "maxLength": _LONGEST_LABEL},
+    "spec.pod.name": {"description": "The pod's name.", "maxLength": _LONGEST_NAME},
+    "spec.pod.uid": {"description": "The pod's UID; what counts.", "maxLength": 128},
+    "spec.containerID": {
+        "description": "The sandbox as the container runtime names it. Empty: kept for stickyKey, on no sandbox.",
+        "maxLength": 256,
+    },
+    "spec.interface": {"description": "The interface in the sandbox.", "maxLength": 15},
+    "spec.bootID": {"description": "The node's boot in which the sandbox was made.", "maxLength": 64},
+    "spec.stickyKey": {
+        "description": "Who gets the address back: StatefulSet UID/ordinal. Empty: nobody.",
+        "maxLength": 128,
+    },
+}
+
+_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+
+
+def _column(name: str, path: str, kind: str = "string", **more: Any) -> dict[str, Any]:
+    return {"name": name, "type": kind, "jsonPath": path, **more}
+
+
+def ips_crd() -> dict[str, Any]:
+    """Make the definition of Ips."""
+    return _definition(
+        IPSES,
+        singular="ips",
+        schema=object_schema(IPSES.type, _IPS),
+        columns=[
+            _column("Subnet", ".spec.subnet"),
+            _column("Total", ".status.totalIPCount", "integer"),
+            _column("Allocated", ".status.allocatedIPCount", "integer"),
+            _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+            _AGE,
+        ],
+        subresources={"status": {}},
+    )
+
+
+def ipendpoint_crd() -> dict[str, Any]:
+    """Make the definition of IpEndpoint."""
+    return _definition(
+        IPENDPOINTS,
+        singular="ipendpoint",
+        short_names=["ipe"],
+        schema=object_schema(IPENDPOINTS.type, _IPENDPOINT),
+        columns=[
+            _column("Pool", ".spec.pool"),
+            _column("Pod", ".spec.pod.name"),
+            _column("Node", ".spec.node"),
+            _AGE,
+            _column("Namespace", ".spec.pod.namespace", priority=1),
+            _column("Container", ".spec.containerID", priority=1),
+        ],
+        selectable=[".spec.node", ".spec.pool"],
+    )
+
+
+def _definition(
+    resource: Resource[Any],
+    *,
+    singular: str,
+    schema: Schema,
+    columns: list[dict[str, Any]],
+    short_names: list[str] | None = None,
+    subresources: dict[str, Any] | None = None,
+    selectable: list[str] | None = None,
+) -> dict[str, Any]:
+    version: dict[str, Any] = {"name": resource.version, "served": True, "storage": True}
+    if subresources is not None:
+        version["subresources"] = subresources
+    if selectable:
+        version["selectableFields"] = [{"jsonPath": path} for path in selectable]
+    version["additionalPrinterColumns"] = columns
+    version["schema"] = {"openAPIV3Schema": schema}
+    names: dict[str, Any] = {
+        "kind": resource.kind,
+        "listKind": f"{resource.kind}List",
+        "plural": resource.plural,
+        "singular": singular,
+        "categories": ["fast"],
+    }
+    if short_names:
+        names["shortNames"] = short_names
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{resource.plural}.{GROUP}", "labels": {"app.kubernetes.io/part-of": "fast"}},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced" if resource.namespaced else "Cluster",
+            "names": names,
+            "versions": [version],
+        },
+    }
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    """Make every definition, by its file's name."""
+    return {f"{crd['metadata']['name']}.yaml": crd for crd in (ips_crd(), ipendpoint_crd())}
+
+
+def to_yaml(manifest: dict[str, Any]) -> str:
+    """Write a manifest as YAML, the same every time."""
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        """No aliases: kubectl reads them, people do not. Lists are indented as yamllint wants them."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+            super().increase_indent(flow, False)
+
+    head = "# Generated from the types: python -m fast.api.crds\n# yamllint disable rule:line-length\n"
+    return head + yaml.dump(manifest, Dumper=Plain, sort_keys=False, width=110, allow_unicode=True)
+
+
+def main(folder: Path) -> None:
+    """Write every definition into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, manifest in manifests().items():
+        (folder / name).write_text(to_yaml(manifest))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "deploy/crds"))
