@@ -35,15 +35,18 @@ class Code(enum.IntEnum):
     POOL_EXHAUSTED = 103
     ADDRESS_CONFLICT = 104
     POD_NOT_ELIGIBLE = 105
+    IPAM = 109
     API_FORBIDDEN = 110
     API_NOT_FOUND = 111
     API_INVALID = 112
-    NETLINK = 120
-    NFTABLES = 121
-    BPF = 122
-    MAP_FULL = 123
-    LAYOUT_MISMATCH = 124
-    FEATURE_UNSUPPORTED = 125
+    API = 119
+    DATAPATH = 120
+    NETLINK = 121
+    NFTABLES = 122
+    BPF = 123
+    MAP_FULL = 124
+    LAYOUT_MISMATCH = 125
+    FEATURE_UNSUPPORTED = 126
     CHECK_FAILED = 130
     INTERNAL = 199
 
@@ -73,6 +76,7 @@ CODES: dict[type[FastError], Code] = {
     errors.PoolExhausted: Code.POOL_EXHAUSTED,
     errors.AddressConflict: Code.ADDRESS_CONFLICT,
     errors.PodNotEligible: Code.POD_NOT_ELIGIBLE,
+    errors.IPAMError: Code.IPAM,
     errors.Unauthorized: Code.TRY_AGAIN_LATER,
     errors.Forbidden: Code.API_FORBIDDEN,
     errors.NotFound: Code.API_NOT_FOUND,
@@ -81,6 +85,8 @@ CODES: dict[type[FastError], Code] = {
     errors.Expired: Code.TRY_AGAIN_LATER,
     errors.Throttled: Code.TRY_AGAIN_LATER,
     errors.Unavailable: Code.TRY_AGAIN_LATER,
+    errors.KubeError: Code.API,
+    errors.DatapathError: Code.DATAPATH,
     errors.NetlinkError: Code.NETLINK,
     errors.NftablesError: Code.NFTABLES,
     errors.BPFError: Code.BPF,

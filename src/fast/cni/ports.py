@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +32,9 @@ class Wanted:
 class Addresses(Protocol):
     """Address management, as the verbs see it."""
 
+    def attaching(self, container_id: str, ifname: str) -> AbstractContextManager[None]:
+        """Mark an ADD as in flight, so that no garbage collection touches what it is making."""
+
     async def claim(self, wanted: Wanted) -> Sequence[IpEndpoint]:
         """Claim one address of each family the pod's pools have; idempotent per (container_id, ifname).
 
@@ -56,7 +60,12 @@ class Datapath(Protocol):
         """Wire a pod; idempotent; on failure nothing is left."""
 
     def detach(self, container_id: str, ifname: str) -> bool:
-        """Unwire it, also where its namespace is gone; False where there was nothing."""
+        """Unwire it, also where its namespace is gone; False where there was nothing.
+
+        Raises:
+            AgentUnavailable: The node's datapath is not up yet.
+            DatapathError: The kernel refused.
+        """
 
     def check(self, spec: EndpointSpec) -> None:
         """Raise DatapathError where something of the wiring is missing."""
@@ -84,15 +93,17 @@ class TombstoneStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """Why no ADD can be served now.
+    """Why the node should get no pods now.
 
     Attributes:
         reason: For people.
         limited_connectivity: Pods that already run may be cut off, too (STATUS answers 51, not 50).
+        passing: STATUS tells it, but an ADD is tried all the same.
     """
 
     reason: str
     limited_connectivity: bool = False
+    passing: bool = False
 
 
 class Readiness(Protocol):

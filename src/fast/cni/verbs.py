@@ -83,7 +83,7 @@ class Verbs:
                 result = await self.add(invocation, config)
                 return CniReply(0, msgspec.json.encode(result) + b"\n")
             case "DEL":
-                await self.delete(invocation, call)
+                await self.delete((invocation.container_id, invocation.ifname), call)
             case "CHECK":
                 await self.check(invocation, config)
             case "STATUS":
@@ -103,34 +103,54 @@ class Verbs:
         key = (invocation.container_id, invocation.ifname)
         wanted = Wanted(*key, invocation.pod, invocation.addresses or requested_addresses(config))
         async with self._locks.hold(key):
-            # Race: a DEL of this attachment that still waits on disk would later take down what is made now.
-            await self._carry_out_waiting_delete(key)
-            held_before = bool(self._addresses.held(*key))
-            records = await self._addresses.claim(wanted)
-            try:
-                endpoint = await asyncio.to_thread(
-                    self._datapath.attach, _spec_of(invocation, config, records)
-                )
-            except BaseException:
-                # What an earlier ADD of the same attachment made may be in use: only a DEL ends that.
-                if not held_before:
-                    await asyncio.shield(self._undo_claim(key))
-                raise
+            with self._addresses.attaching(*key):
+                endpoint = await self._attach(invocation, config, wanted)
         log.info("pod attached", containerid=key[0], ifname=key[1], addresses=[*map(str, endpoint.addresses)])
         return result_of(_attached(invocation, endpoint), config.cni_version, config.dns, previous)
 
-    async def delete(self, invocation: Invocation, call: CniCall) -> None:
+    async def _attach(self, invocation: Invocation, config: NetworkConfig, wanted: Wanted) -> Endpoint:
+        """Claim, then wire; on failure nothing of it is left."""
+        key = (wanted.container_id, wanted.ifname)
+        # Race: a DEL of this attachment that still waits on disk would later take down what is made now.
+        await self._carry_out_waiting_delete(key)
+        held_before = bool(self._addresses.held(*key))
+        records = await self._addresses.claim(wanted)
+        try:
+            return await asyncio.to_thread(self._datapath.attach, _spec_of(invocation, config, records))
+        except BaseException:
+            # What an earlier ADD of the same attachment made may be in use: only a DEL ends that.
+            if not held_before:
+                await asyncio.shield(self._undo_claim(key))
+            raise
+
+    async def delete(self, key: AttachmentKey, call: CniCall) -> bool:
         """DEL: unwire, then release exactly what this attachment holds. Nothing there is success.
 
-        Where the API server cannot be asked, a tombstone keeps the call and DEL succeeds.
+        Where the API server cannot be asked, or the datapath is not up yet, a tombstone keeps the call and DEL
+        succeeds.
+
+        Returns:
+            Whether everything was carried out; False where a tombstone keeps the rest.
 
         Raises:
             DatapathError: The kernel refused; nothing was released. Retrying helps.
             CallError: Code 5, the tombstone cannot be written.
         """
-        key = (invocation.container_id, invocation.ifname)
         async with self._locks.hold(key):
-            await self._delete_locked(key, call)
+            try:
+                detached = await asyncio.to_thread(self._datapath.detach, *key)
+                released = await self._addresses.release(*key)
+            except (KubeError, AgentUnavailable) as error:
+                log.warning(
+                    "release postponed by a tombstone", containerid=key[0], ifname=key[1], error=str(error)
+                )
+                await self._leave_tombstone(key, call)
+                return False
+            await asyncio.to_thread(self._tombstones.remove, key)
+        if detached or released:
+            addresses = [record.metadata.name for record in released]
+            log.info("pod detached", containerid=key[0], ifname=key[1], addresses=addresses)
+        return True
 
     async def check(self, invocation: Invocation, config: NetworkConfig) -> None:
         """CHECK: the reservation, interface, addresses, routes, programs and map entries are as ADD made them.
@@ -175,7 +195,7 @@ class Verbs:
 
     def _require_ready(self) -> None:
         blocker = self._readiness.blocker()
-        if blocker is not None:
+        if blocker is not None and not blocker.passing:
             raise AgentUnavailable(f"this node cannot take pods yet: {blocker.reason}")
 
     async def _carry_out_waiting_delete(self, key: AttachmentKey) -> None:
@@ -184,21 +204,6 @@ class Verbs:
             await asyncio.to_thread(self._datapath.detach, *key)
             await self._addresses.release(*key)
             await asyncio.to_thread(self._tombstones.remove, key)
-
-    async def _delete_locked(self, key: AttachmentKey, call: CniCall) -> None:
-        detached = await asyncio.to_thread(self._datapath.detach, *key)
-        try:
-            released = await self._addresses.release(*key)
-        except (KubeError, AgentUnavailable) as error:
-            log.warning(
-                "release postponed by a tombstone", containerid=key[0], ifname=key[1], error=str(error)
-            )
-            await self._leave_tombstone(key, call)
-            return
-        await asyncio.to_thread(self._tombstones.remove, key)
-        if detached or released:
-            addresses = [record.metadata.name for record in released]
-            log.info("pod detached", containerid=key[0], ifname=key[1], addresses=addresses)
 
     async def _leave_tombstone(self, key: AttachmentKey, call: CniCall) -> None:
         try:

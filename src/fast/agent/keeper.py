@@ -1,0 +1,114 @@
+"""Keeps the node's datapath up: brings it up at start, verifies it now and then, applies changed pod subnets.
+
+Everything that blocks runs in threads. What the datapath consists of is fast.datapath's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from prometheus_client import Counter
+
+from fast.agent.readiness import Readiness
+from fast.datapath.identity import Endpoint, EndpointSpec
+from fast.datapath.node import NodeDatapath
+from fast.datapath.repair import Repair
+from fast.errors import AgentUnavailable, FastError
+from fast.net import IPNetwork
+
+log = structlog.get_logger()
+
+CONDITION = "datapath"
+
+_REPAIRS = Counter(
+    "fast_datapath_repairs", "What was found other than it should be, and mended, by kind.", ["kind"]
+)
+_FAILURES = Counter("fast_datapath_failures", "Attempts to bring up or verify the datapath that failed.")
+
+
+class DatapathKeeper:
+    """The datapath as the verbs see it (``fast.cni.ports.Datapath``), and the loop that keeps it up."""
+
+    def __init__(
+        self,
+        datapath: NodeDatapath,
+        readiness: Readiness,
+        *,
+        verify_interval_seconds: float,
+        came_up: Callable[[], None],
+    ) -> None:
+        """Prepare; nothing is touched before :meth:`run`.
+
+        Args:
+            datapath: The node's.
+            readiness: Told about condition ``datapath``.
+            verify_interval_seconds: Between two verifications.
+            came_up: Called, in the event loop, each time the datapath comes up after it was not.
+        """
+        self.datapath = datapath
+        self.up = asyncio.Event()
+        self._readiness = readiness
+        self._interval_seconds = verify_interval_seconds
+        self._came_up = came_up
+        self._subnets: frozenset[IPNetwork] | None = None
+        self._subnets_changed = asyncio.Event()
+
+    def set_pod_subnets(self, subnets: frozenset[IPNetwork]) -> None:
+        """Take note of the subnets of all pools; applied soon."""
+        if subnets != self._subnets:
+            self._subnets = subnets
+            self._subnets_changed.set()
+
+    async def run(self) -> None:
+        """Keep the datapath up for ever."""
+        while True:
+            try:
+                await self._converge()
+            except FastError as error:
+                _FAILURES.inc()
+                # pods that run are cut off only by what is broken; what the kernel has goes on without the agent
+                self._readiness.missing(CONDITION, str(error), limited_connectivity=self.up.is_set())
+            try:
+                async with asyncio.timeout(self._interval_seconds):
+                    await self._subnets_changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _converge(self) -> None:
+        if self._subnets_changed.is_set() and self._subnets is not None:
+            self._subnets_changed.clear()
+            await asyncio.to_thread(self.datapath.set_pod_subnets, self._subnets)
+        first = not self.up.is_set()
+        repairs = await asyncio.to_thread(self.datapath.ensure if first else self.datapath.verify)
+        if first:
+            log.info("datapath is up", changes=[str(repair.detail) for repair in repairs])
+            self.up.set()
+            self._came_up()
+        else:
+            self._count(repairs)
+        self._readiness.met(CONDITION)
+
+    @staticmethod
+    def _count(repairs: list[Repair]) -> None:
+        for repair in repairs:
+            _REPAIRS.labels(repair.kind).inc()
+
+    def attach(self, spec: EndpointSpec) -> Endpoint:
+        """Wire a pod."""
+        return self.datapath.attach(spec)
+
+    def detach(self, container_id: str, ifname: str) -> bool:
+        """Unwire a pod; AgentUnavailable while the datapath is not up."""
+        if not self.up.is_set():
+            raise AgentUnavailable("the node's datapath is not up yet")
+        return self.datapath.detach(container_id, ifname)
+
+    def endpoints(self) -> list[Endpoint]:
+        """List the attachments that the kernel has."""
+        return self.datapath.endpoints()
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Prove that a pod is wired as it should be."""
+        self.datapath.check(spec)

@@ -1,0 +1,40 @@
+"""The ``fast-agent`` command: reads the configuration, sets up logs, runs the agent until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from fast import __version__
+from fast.agent.app import run_agent
+from fast.agent.config import AgentConfig, agent_options
+from fast.agent.logs import configure_logs
+from fast.errors import FastError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fast-agent")
+@agent_options
+def main(**options: Any) -> None:
+    """Run Fast on this node.
+
+    Serves the node's CNI calls, gives pods their addresses, and keeps the node's eBPF programs and maps. Needs root on
+    the node's own network namespace, and a bpf filesystem.
+
+    Stopping it, by SIGTERM or by any other way, leaves the datapath running: pods keep their traffic, and the next
+    agent adopts what is there. While it is away, fast-cni answers ADD with "try again later" and keeps DELs on disk.
+
+    The API server may be away, too: pods that run keep running, and CNI STATUS says 50.
+    """
+    config = AgentConfig(**options)
+    configure_logs(config.log_level, config.log_format)
+    try:
+        asyncio.run(run_agent(config))
+    except FastError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
