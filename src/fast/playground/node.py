@@ -146,3 +146,9 @@ def _start_init(root: Control, place: Place, namespaces: list[str], options: lis
         place.control.wait_ready(_BOOT_SECONDS)
     except InitGone as error:
         raise InitGone(f"{place.name} did not start: {log.read_text(errors='replace').strip()}") from error
+
+
+def list_nodes(directory: StateDirectory) -> list[Node]:
+    """Give the nodes that a playground was asked for, running or not; none where ``up`` has not come to them."""
+    settings = directory.find_settings()
+    return [Node(directory, number) for number in range(1, settings.nodes + 1)] if settings else []

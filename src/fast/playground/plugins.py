@@ -17,6 +17,8 @@ Json = dict[str, Any]
 
 _SUFFIXES = (".conf", ".conflist", ".json")
 _STATUS_SINCE = (1, 1)
+#: Versions of the spec that this runtime speaks; of those that a list offers in ``cniVersions``, it takes the newest.
+_VERSIONS = ("1.1.0", "1.0.0", "0.4.0", "0.3.1", "0.3.0")
 
 
 class PluginError(FastError):
@@ -40,7 +42,7 @@ class Network:
 
     Attributes:
         name: Of the network.
-        version: ``cniVersion``.
+        version: Of the spec, in which its plugins are called.
         plugins: The plugin configurations, in order.
     """
 
@@ -89,7 +91,10 @@ def find_network(directory: Path) -> Network | None:
     try:
         content: Json = json.loads(files[0].read_bytes())
         plugins = tuple(content["plugins"]) if "plugins" in content else (content,)
-        return Network(content["name"], content.get("cniVersion", "0.2.0"), plugins)
+        version = content.get("cniVersion", "0.2.0")
+        offered = {version, *content.get("cniVersions", ())}
+        chosen = next((known for known in _VERSIONS if known in offered), version)
+        return Network(content["name"], chosen, plugins)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidConfig(f"{files[0]} is no CNI network configuration: {error!r}") from error
 

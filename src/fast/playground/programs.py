@@ -1,0 +1,79 @@
+"""Which programs make up a playground, with their command lines, and where the playground finds them. Starts nothing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from fast.errors import InvalidConfig
+from fast.playground.directory import Settings, StateDirectory
+from fast.playground.node import Node
+from fast.playground.underlay import OUTSIDE
+
+API_SERVER, CONTROLLER, AGENT, KUBELET = "apiserver", "controller", "agent", "kubelet"
+AGENT_KUBECONFIG = "/etc/fast/agent.kubeconfig"
+KUBELET_KUBECONFIG = "/etc/kubernetes/kubelet.kubeconfig"
+_PLUGIN_VARIABLE = "FAST_CNI_BINARY"
+
+
+def api_server_command(directory: StateDirectory) -> list[str]:
+    """Give the API server's command; it is passed the machine's and the underlay's listening socket."""
+    enter = shlex.join([sys.executable, "-I", "-m", "fast.playground.enter", directory.name])
+    return [
+        *_module("fast.apiserver.main"),
+        *("--data-dir", str(directory.api_data)),
+        *("--listen-fd", "{fd1}", "--listen-fd", "{fd2}"),
+        *("--tls-san", str(OUTSIDE)),
+        *("--exec-command", enter),
+    ]
+
+
+def controller_command() -> list[str]:
+    """Give the controller's command; its kubeconfig comes by KUBECONFIG."""
+    return _module("fast.controller.main")
+
+
+def agent_command(settings: Settings) -> list[str]:
+    """Give an agent's command; it finds everything at the default paths."""
+    return [*_module("fast.agent.main"), *settings.agent_args]
+
+
+def agent_environment(node: Node) -> dict[str, str]:
+    """Give the variables that a DaemonSet would set."""
+    return {
+        "NODE_NAME": node.name,
+        "KUBECONFIG": AGENT_KUBECONFIG,
+        "FAST_INSTALL_PLUGIN": str(find_plugin()),
+        "FAST_NODE_IP": str(node.address),
+    }
+
+
+def kubelet_command(node: Node) -> list[str]:
+    """Give the command of a node's kubelet; its kubeconfig comes by KUBECONFIG."""
+    return [*_module("fast.playground.kubelet"), "--node", node.name, "--address", str(node.address)]
+
+
+def find_plugin() -> Path:
+    """Find the ``fast-cni`` executable: named by FAST_CNI_BINARY, in the package, or built in this source tree.
+
+    Raises:
+        InvalidConfig: It is nowhere.
+    """
+    named = os.environ.get(_PLUGIN_VARIABLE)
+    package = Path(__file__).resolve().parents[1]
+    candidates = (
+        [Path(named)] if named else [package / "cni" / "fast-cni", package.parents[1] / "build" / "fast-cni"]
+    )
+    for path in candidates:
+        if path.is_file():
+            return path
+    looked = ", ".join(map(str, candidates))
+    raise InvalidConfig(
+        f"there is no fast-cni at {looked}: build it with make, or name it by {_PLUGIN_VARIABLE}"
+    )
+
+
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-I", "-m", name]

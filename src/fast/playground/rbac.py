@@ -1,0 +1,58 @@
+"""The rights of Fast's programs in a playground: exactly what they need, so that a missing right is found here. Data only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Object = dict[str, Any]
+
+NAMESPACE = "fast-system"
+AGENT, CONTROLLER = "fast-agent", "fast-controller-manager"
+
+_GROUP = "rbac.authorization.k8s.io"
+_READ = "get list watch"
+
+
+def _rule(group: str, resources: str, verbs: str) -> Object:
+    return {"apiGroups": [group], "resources": resources.split(), "verbs": verbs.split()}
+
+
+_RULES: dict[str, list[Object]] = {
+    AGENT: [
+        _rule("sample.fast.io", "ipendpoints", f"{_READ} create update patch delete"),
+        _rule("sample.fast.io", "ipses", _READ),
+        _rule("", "nodes pods namespaces", _READ),
+        _rule("", "events", "create patch update"),
+        _rule("apps", "statefulsets", _READ),
+    ],
+    CONTROLLER: [
+        _rule("sample.fast.io", "ipendpoints", f"{_READ} update patch delete"),
+        _rule("sample.fast.io", "ipses", f"{_READ} update patch"),
+        _rule("sample.fast.io", "ipses/status ipses/finalizers", "get update patch"),
+        _rule("", "nodes pods namespaces", _READ),
+        _rule("", "events", "create patch update"),
+        _rule("apps", "statefulsets", _READ),
+    ],
+}
+_LEASES = [_rule("coordination.k8s.io", "leases", "get create update patch")]
+
+
+def manifests() -> list[Object]:
+    """Make the namespace, the ServiceAccounts and what binds them to their rights, in the order of creation."""
+    found: list[Object] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}]
+    for name, rules in _RULES.items():
+        account = {"name": name, "namespace": NAMESPACE}
+        found.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+        found += _bound("ClusterRole", name, {"name": name}, rules)
+    found += _bound("Role", CONTROLLER, {"name": CONTROLLER, "namespace": NAMESPACE}, _LEASES)
+    return found
+
+
+def _bound(kind: str, account: str, metadata: Object, rules: list[Object]) -> list[Object]:
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}
+    reference = {"apiGroup": _GROUP, "kind": kind, "name": metadata["name"]}
+    head = {"apiVersion": f"{_GROUP}/v1", "metadata": metadata}
+    return [
+        head | {"kind": kind, "rules": rules},
+        head | {"kind": f"{kind}Binding", "roleRef": reference, "subjects": [subject]},
+    ]
