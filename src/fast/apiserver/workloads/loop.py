@@ -113,16 +113,20 @@ class ControlLoop(Generic[K]):
                 timer.cancel()
 
     async def _follow(self, gvr: GVR, keys_of: KeysOf[K]) -> None:
-        while True:
-            subscription = self._api.subscribe(gvr)
+        while gvr in self._sources:
             try:
-                async for _, _, obj in subscription:
-                    for key in keys_of(obj):
-                        self.add(key)
-            except ApiError as error:  # too late for what is kept: the new snapshot brings every key again
+                subscription = self._api.subscribe(gvr)
+                try:
+                    async for _, _, obj in subscription:
+                        for key in keys_of(obj):
+                            self.add(key)
+                finally:
+                    subscription.close()
+            except ApiError as error:
+                if error.reason == "NotFound":  # its CustomResourceDefinition is gone
+                    del self._sources[gvr]
+                # Else we are too late for what is kept: the new snapshot brings every key again.
                 _logger.info("following anew", controller=self._name, resource=gvr, reason=error.message)
-            finally:
-                subscription.close()
             await asyncio.sleep(_FIRST_RETRY_SECONDS)
 
     async def _work(self) -> None:

@@ -7,6 +7,7 @@ all, then the first by name: two replicas on n1 and n2 land one on each, the fir
 from __future__ import annotations
 
 from collections import Counter
+from typing import Protocol
 
 from fast.api.meta import LabelSelectorRequirement
 from fast.apiserver.api import Api, ApiError, Object, Options
@@ -20,6 +21,14 @@ _MANAGER = Options(manager="kube-scheduler")
 _PASS = Key("", "every pending pod")
 
 
+class BindingApi(Api, Protocol):
+    """The verbs, and the pods' ``binding`` subresource."""
+
+    async def bind(self, name: str, namespace: str, binding: Object, options: Options) -> Object:
+        """Put a pod on a node; 409 where it is on one already."""
+        ...
+
+
 class Scheduler:
     """Binds pending pods, oldest first.
 
@@ -27,7 +36,7 @@ class Scheduler:
         api: Where they are.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: BindingApi) -> None:
         self._api = api
         sources = {PODS: lambda pod: [_PASS] if is_pending(pod) else [], NODES: lambda _: [_PASS]}
         self.loop = ControlLoop("scheduler", api, sources, self.reconcile)
@@ -60,17 +69,19 @@ class Scheduler:
 
     async def _bind(self, pod: Object, node: str) -> bool:
         metadata = pod["metadata"]
-        identity = {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]}
+        name, namespace = metadata["name"], metadata["namespace"]
+        identity = {"name": name, "namespace": namespace, "uid": metadata["uid"]}
         target = {"apiVersion": "v1", "kind": "Node", "name": node}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": identity, "target": target}
         try:
-            await self._api.update(PODS, binding, subresource="binding", options=_MANAGER)
+            await self._api.bind(name, namespace, binding, _MANAGER)
         except ApiError as error:
             if error.reason not in ("NotFound", "Conflict"):
                 raise
             return False  # it is gone, or somebody else bound it
-        message = f"Successfully assigned {metadata['namespace']}/{metadata['name']} to {node}"
-        await record_event(self._api, pod, "Pod", "Scheduled", message)
+        await record_event(
+            self._api, pod, "Pod", "Scheduled", f"Successfully assigned {namespace}/{name} to {node}"
+        )
         return True
 
     async def _refuse(self, pod: Object, obstacles: Counter[str]) -> None:
@@ -121,14 +132,15 @@ def find_obstacle(pod: Object, node: Object) -> str | None:
         return "node(s) were not ready"
     for taint in spec.get("taints") or []:
         tolerations = pod["spec"].get("tolerations") or []
-        if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(item, taint) for item in tolerations):
+        if taint["effect"] != "PreferNoSchedule" and not any(tolerates(item, taint) for item in tolerations):
             return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
     if not (pod["spec"].get("nodeSelector") or {}).items() <= labels.items() or not _affine(pod, node):
         return "node(s) didn't match Pod's node affinity/selector"
     return None
 
 
-def _tolerates(toleration: Object, taint: Object) -> bool:
+def tolerates(toleration: Object, taint: Object) -> bool:
+    """Whether a toleration is one of that taint."""
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator") == "Exists":
