@@ -156,6 +156,7 @@ def cluster(
         made: list[Node] = []
         for number in range(1, nodes + 1):
             machine = net.join(f"n{number}", number)
+            machine.run("ip route add default via 192.168.77.100; ip -6 route add default via fd77::64")
             if prepare is not None:
                 prepare(machine)
             config = DatapathConfig(

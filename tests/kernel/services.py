@@ -80,7 +80,7 @@ table inet kube_proxy {{
     {lines(ports)}
   }}
   chain prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
-  chain output {{ type nat hook output priority dstnat; jump services; }}
+  chain output {{ type nat hook output priority -100; jump services; }}
   chain postrouting {{
     type nat hook postrouting priority srcnat;
     meta mark and {MASQUERADE_MARK:#x} != 0 masquerade fully-random

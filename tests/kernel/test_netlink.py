@@ -9,7 +9,6 @@ from fast.datapath.netlink import Netlink, requests
 from fast.datapath.netns import Netns, run_in
 from fast.errors import NetlinkError, NetnsGone
 from fast.net import Mac
-
 from kernel.lab import Machine
 
 HOST_MAC, POD_MAC = Mac.derived("host"), Mac.derived("pod")

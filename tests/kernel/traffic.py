@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import socket
 import struct
@@ -152,8 +153,8 @@ def udp(place: Place, address: IPAddress, port: int = 8080, size: int = 100, att
                 sock.send(payload)
                 answer = sock.recv(1 << 16)
                 break
-            except TimeoutError:
-                if attempt == attempts - 1:
+            except OSError as error:
+                if attempt == attempts - 1 or error.errno not in (errno.EMSGSIZE, errno.ETIMEDOUT, None):
                     raise
     (length,) = _HEADER.unpack_from(answer)
     assert answer[_HEADER.size + length :] == payload[::-1], "the payload came back changed"

@@ -27,11 +27,10 @@ class Ruleset:
 
     Attributes:
         tunnel_port: UDP port of the tunnel.
-        node_ip: What outside sees; also the source of packets into the tunnel whose own no node would accept.
-        node_ip6: The same for IPv6; None: whatever the kernel chooses for outside.
+        node_ip: The source of packets into the tunnel whose own no other node would accept.
+        node_ip6: The same for IPv6; None where the node has none.
         masquerade: Whether traffic from pods to outside takes the node's address.
         pod_subnets: Where pods live.
-        nodes: Addresses of the cluster's nodes.
     """
 
     tunnel_port: int
@@ -39,7 +38,6 @@ class Ruleset:
     node_ip6: IPAddress | None
     masquerade: bool
     pod_subnets: frozenset[IPNetwork] = frozenset()
-    nodes: frozenset[IPAddress] = frozenset()
 
     def render(self) -> str:
         """Write the transaction that puts the table into the place of the one before."""
@@ -49,8 +47,6 @@ delete table inet {TABLE}
 table inet {TABLE} {{
 {_set("pods4", 4, self.pod_subnets)}
 {_set("pods6", 6, self.pod_subnets)}
-{_set("nodes4", 4, self.nodes)}
-{_set("nodes6", 6, self.nodes)}
   counter pod_to_tunnel_port {{}}
   chain untracked_in {{
     type filter hook prerouting priority raw; policy accept;
@@ -79,23 +75,18 @@ table inet {TABLE} {{
         return f'iifname "{DEVICE_PREFIX}*" udp dport {self.tunnel_port} counter name pod_to_tunnel_port drop'
 
     def _source_nat(self) -> str:
-        # What comes from outside and leaves through the tunnel, as a NodePort's packets whose backend is on another
-        # node, would be refused there: its source lives on no node.
+        # A packet into the tunnel is refused at the other end unless its source lives on this node: what comes from
+        # outside, as for a NodePort whose backend is on another node, or from another address of this node, does not.
         rules = [
-            f'oifname "{TUNNEL_DEVICE}" ip saddr != @pods4 ip saddr != @nodes4 snat ip to {self.node_ip}',
+            f'oifname "{TUNNEL_DEVICE}" ip saddr != @pods4 ip saddr != {self.node_ip} snat ip to {self.node_ip}',
         ]
         if self.node_ip6:
-            rules.append(
-                f'oifname "{TUNNEL_DEVICE}" ip6 saddr != @pods6 ip6 saddr != @nodes6 snat ip6 to {self.node_ip6}'
-            )
+            foreign = f"ip6 saddr != @pods6 ip6 saddr != {self.node_ip6}"
+            rules.append(f'oifname "{TUNNEL_DEVICE}" {foreign} snat ip6 to {self.node_ip6}')
         if self.masquerade:
             outside = f'oifname != "{DEVICE_PREFIX}*"'
-            rules.append(
-                f"{outside} ip saddr @pods4 ip daddr != @pods4 ip daddr != @nodes4 masquerade fully-random"
-            )
-            rules.append(
-                f"{outside} ip6 saddr @pods6 ip6 daddr != @pods6 ip6 daddr != @nodes6 masquerade fully-random"
-            )
+            rules.append(f"{outside} ip saddr @pods4 ip daddr != @pods4 masquerade fully-random")
+            rules.append(f"{outside} ip6 saddr @pods6 ip6 daddr != @pods6 masquerade fully-random")
         return "\n".join(f"    {rule}" for rule in rules)
 
 

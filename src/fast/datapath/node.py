@@ -29,7 +29,8 @@ from fast.datapath.identity import Endpoint, EndpointSpec
 from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.programs import Attachments, DeviceKind
 from fast.datapath.repair import Repair, RepairKind
-from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus, ensure_routes, ensure_tunnel, find_underlay
+from fast.datapath.routing import ensure_node_routes, ensure_subnet_routes, remove_rules
+from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay
 from fast.errors import DatapathError
 from fast.net import IPAddress, IPNetwork
 
@@ -131,8 +132,8 @@ class NodeDatapath:
             repairs += self._ensure_devices(running, tunnel, underlay, mtus)
             self._mtus = mtus
             repairs += self._ensure_sysctls(underlay)
-            repairs += ensure_routes(netlink, self.config, tunnel, mtus, self._subnets)
-            repairs += self._ensure_firewall(running)
+            repairs += self._ensure_routes(running, netlink, tunnel, mtus)
+            repairs += self._ensure_firewall()
             repairs += forward.ensure_forwarding()
             repairs += self._ensure_endpoints(running, netlink)
         return repairs
@@ -183,14 +184,22 @@ class NodeDatapath:
         ipv6 = any(subnet.version == 6 for subnet in self._subnets)  # noqa: PLR2004 -- IP version
         return sysctl.ensure(sysctl.wanted(TUNNEL_DEVICE, underlay.name, native=native, ipv6=ipv6))
 
-    def _ensure_firewall(self, running: _Running) -> list[Repair]:
+    def _ensure_routes(self, running: _Running, netlink: Netlink, tunnel: Link, mtus: Mtus) -> list[Repair]:
+        config = self.config
+        sources = {net: config.node_ip if net.version == 4 else config.node_ip6 for net in self._subnets}  # noqa: PLR2004
+        others = running.cluster.nodes.difference(self._own_addresses())
+        return [
+            *ensure_subnet_routes(netlink, tunnel, mtus, sources),
+            *ensure_node_routes(netlink, tunnel, mtus, self._subnets, others),
+        ]
+
+    def _ensure_firewall(self) -> list[Repair]:
         ruleset = Ruleset(
             tunnel_port=self.config.tunnel_port,
             node_ip=self.config.node_ip,
             node_ip6=self.config.node_ip6,
             masquerade=self.config.masquerade,
             pod_subnets=self._subnets,
-            nodes=running.cluster.nodes,
         )
         if self._firewall.apply(ruleset):
             return [Repair(RepairKind.FIREWALL, "the nftables table was not as needed; written")]
@@ -210,6 +219,16 @@ class NodeDatapath:
                 for item in mended
             ),
         ]
+
+    def _follow_nodes(self, before: frozenset[IPAddress]) -> None:
+        """Route to the nodes of the cluster as it is now, where it had others before."""
+        running = self._up()
+        if running.cluster.nodes == before:
+            return
+        with Netlink() as netlink:
+            tunnel = netlink.find_link(TUNNEL_DEVICE)
+            if tunnel is not None and self._mtus is not None:  # else verify() makes both
+                self._ensure_routes(running, netlink, tunnel, self._mtus)
 
     def set_pod_subnets(self, subnets: Iterable[IPNetwork]) -> None:
         """Say anew what the subnets of all pools are: their routes, masquerade and kernel parameters follow.
@@ -314,6 +333,7 @@ class NodeDatapath:
                     netlink.execute(requests.delete_link(link.index, link.name))
             if (tunnel := netlink.find_link(TUNNEL_DEVICE)) is not None:
                 netlink.execute(requests.delete_link(tunnel.index, tunnel.name))
+            remove_rules(netlink)
             links = Links(self._pins)
             for attached in links.all():
                 links.detach(attached.ifindex, attached.direction, attached.program)
@@ -326,7 +346,7 @@ class NodeDatapath:
 
 
 class _NodesKept:
-    """Brings the firewall's set of nodes up to date at the end of the block, where the block changed them."""
+    """Brings the routes to nodes up to date at the end of the block, where the block changed which nodes there are."""
 
     def __init__(self, datapath: NodeDatapath) -> None:
         self._datapath = datapath
@@ -335,6 +355,4 @@ class _NodesKept:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None:
-        running = self._datapath._up()
-        if running.cluster.nodes != self._before:
-            self._datapath._ensure_firewall(running)
+        self._datapath._follow_nodes(self._before)

@@ -1,26 +1,21 @@
-"""The node's way to other nodes: the underlay device, the collect-metadata VXLAN device, the pod subnets' routes to it.
+"""The node's way to other nodes: the underlay device and the collect-metadata VXLAN device.
 
 The VXLAN device is made in native routing too: there it carries IPv6, whose underlay is IPv4, and is where the stack's
-packets to remote pods leave to, so that a program can send them on. Attaching programs is node.py's.
+packets to remote pods leave to, so that a program can send them on. Routes to it are routing.py's.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import structlog
 
 from fast.datapath.config import MIN_MTU, TUNNEL_OVERHEAD_BYTES, DatapathConfig
 from fast.datapath.identity import DEVICE_PREFIX
 from fast.datapath.netlink import Link, Netlink, Request, requests
 from fast.datapath.repair import Repair, RepairKind
 from fast.errors import DatapathError, NetlinkError
-from fast.net import IPAddress, IPNetwork, Mac
-
-log = structlog.get_logger()
+from fast.net import IPAddress, Mac
 
 TUNNEL_DEVICE = f"{DEVICE_PREFIX}_vxlan"
 
@@ -172,49 +167,3 @@ def _is_bound(port: int) -> bool:
         if any(line.split()[1].endswith(suffix) for line in lines):
             return True
     return False
-
-
-def ensure_routes(
-    netlink: Netlink, config: DatapathConfig, link: Link, mtus: Mtus, subnets: Iterable[IPNetwork]
-) -> list[Repair]:
-    """Route the pod subnets, and nothing else of Fast's, to the tunnel device, with the node's address as the source.
-
-    A subnet that somebody else already routes elsewhere is left alone, and logged: taking the route of the nodes' own
-    network would cut the node off.
-    """
-    wanted = {subnet: config.node_ip if subnet.version == 4 else config.node_ip6 for subnet in subnets}  # noqa: PLR2004
-    found: dict[IPNetwork, IPAddress | None] = {}
-    for route in netlink.routes():
-        if route.index == link.index and route.protocol == requests.ROUTE_PROTOCOL:
-            found[route.destination] = route.source
-        elif route.destination in wanted:
-            del wanted[route.destination]
-            log.error(
-                "pod subnet is routed elsewhere already, left alone",
-                subnet=str(route.destination),
-                route=route,
-            )
-    missing = [subnet for subnet, source in wanted.items() if subnet not in found or found[subnet] != source]
-    extra = [subnet for subnet in found if subnet not in wanted]
-    netlink.execute(
-        *(
-            requests.replace_route(subnet, link.index, source=wanted[subnet], mtu=_route_mtu(subnet, mtus))
-            for subnet in missing
-        ),
-        *(requests.delete_route(subnet, link.index) for subnet in extra),
-    )
-    return [
-        *(
-            Repair(RepairKind.ROUTE, f"route {subnet} to {link.name} was not as needed; set")
-            for subnet in missing
-        ),
-        *(
-            Repair(RepairKind.ROUTE, f"route {subnet} to {link.name} is no longer needed; deleted")
-            for subnet in extra
-        ),
-    ]
-
-
-def _route_mtu(subnet: IPNetwork, mtus: Mtus) -> int | None:
-    """Natively routed, the device carries the underlay's full size for IPv4; IPv6 takes the tunnel even then."""
-    return mtus.tunnel if subnet.version == 6 and mtus.tunnel < mtus.tunnel_device else None  # noqa: PLR2004

@@ -6,7 +6,7 @@ pyroute2 enters a namespace by fork, which costs more the larger the agent has g
 """
 
 from fast.datapath.netlink.connection import Netlink
-from fast.datapath.netlink.records import Address, Link, Neighbour, Route
+from fast.datapath.netlink.records import Address, Link, Neighbour, Route, Rule
 from fast.datapath.netlink.requests import Request
 
-__all__ = ["Address", "Link", "Neighbour", "Netlink", "Request", "Route"]
+__all__ = ["Address", "Link", "Neighbour", "Netlink", "Request", "Route", "Rule"]

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from fast.datapath.netlink import records, requests, wire
-from fast.datapath.netlink.records import Address, Link, Neighbour, Route
+from fast.datapath.netlink.records import Address, Link, Neighbour, Route, Rule
 from fast.datapath.netlink.requests import Request
 from fast.datapath.netns import run_in
 from fast.errors import NetlinkError
@@ -178,11 +178,22 @@ class Netlink:
         """List the addresses here, or those of one device."""
         return [records.parse_address_record(body) for body in self.dump(requests.dump_addresses(index))]
 
-    def routes(self, index: int = 0) -> list[Route]:
-        """List the unicast routes of the main table, both families, or those through one device."""
-        bodies = [body for version in (4, 6) for body in self.dump(requests.dump_routes(version, index))]
+    def routes(self, index: int = 0, table: int = wire.RT_TABLE_MAIN) -> list[Route]:
+        """List the unicast routes of the table, both families, or those through one device."""
+        bodies: list[bytes] = []
+        for version in (4, 6):
+            try:
+                bodies += self.dump(requests.dump_routes(version, index, table))
+            except NetlinkError as error:
+                if error.errno != errno.ENOENT:  # there is no such table: nobody put a route into it
+                    raise
         found = filter(None, map(records.parse_route, bodies))
-        return [route for route in found if route.table == wire.RT_TABLE_MAIN and index in (0, route.index)]
+        return [route for route in found if route.table == table and index in (0, route.index)]
+
+    def rules(self) -> list[Rule]:
+        """List the routing rules that select by source, both families."""
+        bodies = [body for version in (4, 6) for body in self.dump(requests.dump_rules(version))]
+        return [rule for rule in map(records.parse_rule, bodies) if rule is not None]
 
     def neighbours(self, index: int = 0) -> list[Neighbour]:
         """List the neighbour entries, both families, or those of one device."""

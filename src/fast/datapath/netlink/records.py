@@ -12,6 +12,7 @@ from fast.net import IPAddress, IPNetwork, Mac
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
+_RULE = struct.Struct("=BBBBBxxBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _MAC_LENGTH = 6
 
@@ -60,6 +61,16 @@ class Route:
     source: IPAddress | None
     protocol: int
     table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A routing rule that selects by source; ``protocol`` says who made it."""
+
+    source: IPNetwork
+    table: int
+    priority: int
+    protocol: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,21 @@ def parse_route(body: bytes) -> Route | None:
         source=ip_address(source) if source else None,
         protocol=protocol,
         table=wire.parse_u32(attributes.get(wire.RTA_TABLE)) or table,
+    )
+
+
+def parse_rule(body: bytes) -> Rule | None:
+    """Read an RTM_NEWRULE message's body; None for a rule that does not select by source."""
+    family, _, length, _tos, table, _action, _flags = _RULE.unpack_from(body)
+    attributes = wire.parse_attributes(body, _RULE.size)
+    raw = attributes.get(wire.FRA_SRC)
+    if raw is None:
+        return None
+    return Rule(
+        source=IPv4Network((raw, length)) if family == 2 else IPv6Network((raw, length)),  # noqa: PLR2004 -- AF_INET
+        table=wire.parse_u32(attributes.get(wire.FRA_TABLE)) or table,
+        priority=wire.parse_u32(attributes.get(wire.FRA_PRIORITY)),
+        protocol=attributes.get(wire.FRA_PROTOCOL, b"\0")[0],
     )
 
 

@@ -13,6 +13,7 @@ from fast.net import IPAddress, IPNetwork, Mac
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
+_RULE = struct.Struct("=BBBBBxxBI")  # family, dst len, src len, tos, table, action, flags
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 
 #: Marks the routes that Fast made (``ip route show proto 117``); not among the numbers of iproute2's rt_protos.
@@ -158,16 +159,14 @@ def dump_addresses(index: int = 0) -> Request:
     return Request(wire.RTM_GETADDR, wire.NLM_F_DUMP, body, "list addresses")
 
 
-def _route(
-    destination: IPNetwork, index: int, gateway: IPAddress | None, source: IPAddress | None, on_link: bool
-) -> bytes:
+def _route(destination: IPNetwork, index: int, table: int, on_link: bool) -> bytes:
     scope = wire.RT_SCOPE_LINK if on_link and destination.version == 4 else wire.RT_SCOPE_UNIVERSE  # noqa: PLR2004
     body = _RTMSG.pack(
         _family(destination.network_address),
         destination.prefixlen,
         0,
         0,
-        wire.RT_TABLE_MAIN,
+        table,
         ROUTE_PROTOCOL,
         scope,
         wire.RTN_UNICAST,
@@ -175,10 +174,7 @@ def _route(
     )
     if destination.prefixlen:
         body += wire.attribute(wire.RTA_DST, destination.network_address.packed)
-    body += wire.u32(wire.RTA_OIF, index)
-    body += b"" if gateway is None else wire.attribute(wire.RTA_GATEWAY, gateway.packed)
-    body += b"" if source is None else wire.attribute(wire.RTA_PREFSRC, source.packed)
-    return body
+    return body + wire.u32(wire.RTA_OIF, index)
 
 
 def replace_route(
@@ -188,8 +184,9 @@ def replace_route(
     gateway: IPAddress | None = None,
     source: IPAddress | None = None,
     mtu: int | None = None,
+    table: int = wire.RT_TABLE_MAIN,
 ) -> Request:
-    """Set the route of the main table to ``destination`` through the device; without a gateway it is on-link.
+    """Set the route to ``destination`` through the device; without a gateway it is on-link.
 
     Args:
         destination: A network; the default route as 0.0.0.0/0 or ::/0.
@@ -197,27 +194,60 @@ def replace_route(
         gateway: Next hop, which must itself be reachable on-link.
         source: Preferred source address, for packets this host makes.
         mtu: Largest packet the route carries, in bytes; None: as the device.
+        table: Number of the routing table, up to 255.
     """
-    body = _route(destination, index, gateway, source, on_link=gateway is None)
+    body = _route(destination, index, table, on_link=gateway is None)
+    body += b"" if gateway is None else wire.attribute(wire.RTA_GATEWAY, gateway.packed)
+    body += b"" if source is None else wire.attribute(wire.RTA_PREFSRC, source.packed)
     body += b"" if mtu is None else wire.nested(wire.RTA_METRICS, wire.u32(wire.RTAX_MTU, mtu))
     flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
     via = f" via {gateway}" if gateway else ""
     return Request(wire.RTM_NEWROUTE, flags, body, f"set route {destination}{via}")
 
 
-def delete_route(destination: IPNetwork, index: int) -> Request:
+def delete_route(destination: IPNetwork, index: int, table: int = wire.RT_TABLE_MAIN) -> Request:
     """Delete Fast's route to ``destination`` through the device; none there is tolerated."""
-    body = _route(destination, index, None, None, on_link=True)
+    body = _route(destination, index, table, on_link=True)
     request = Request(wire.RTM_DELROUTE, 0, body, f"delete route {destination}")
     return request.tolerating(errno.ESRCH, errno.ENODEV)
 
 
-def dump_routes(version: int, index: int = 0) -> Request:
-    """Ask for the routes of IPv4 or IPv6 in the main table, through one device or (0) all."""
+def dump_routes(version: int, index: int = 0, table: int = wire.RT_TABLE_MAIN) -> Request:
+    """Ask for the routes of IPv4 or IPv6 in the table, through one device or (0) all; ENOENT for no such table."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004
-    body = _RTMSG.pack(family, 0, 0, 0, wire.RT_TABLE_MAIN, 0, 0, 0, 0)
+    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + wire.u32(wire.RTA_TABLE, table)
     body += wire.u32(wire.RTA_OIF, index) if index else b""
     return Request(wire.RTM_GETROUTE, wire.NLM_F_DUMP, body, f"list IPv{version} routes")
+
+
+def _rule(source: IPNetwork, table: int, priority: int) -> bytes:
+    return (
+        _RULE.pack(_family(source.network_address), 0, source.prefixlen, 0, table, wire.FR_ACT_TO_TBL, 0)
+        + wire.attribute(wire.FRA_SRC, source.network_address.packed)
+        + wire.u32(wire.FRA_PRIORITY, priority)
+        + wire.attribute(wire.FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))
+    )
+
+
+def add_rule(source: IPNetwork, table: int, priority: int) -> Request:
+    """Let packets from ``source`` look into the routing table first; such a rule already there is tolerated."""
+    what = f"add rule from {source} to table {table}"
+    flags = wire.NLM_F_CREATE | wire.NLM_F_EXCL
+    return Request(wire.RTM_NEWRULE, flags, _rule(source, table, priority), what).tolerating(errno.EEXIST)
+
+
+def delete_rule(source: IPNetwork, table: int, priority: int) -> Request:
+    """Delete the rule that :func:`add_rule` makes; none there is tolerated."""
+    what = f"delete rule from {source} to table {table}"
+    return Request(wire.RTM_DELRULE, 0, _rule(source, table, priority), what).tolerating(errno.ENOENT)
+
+
+def dump_rules(version: int) -> Request:
+    """Ask for the routing rules of IPv4 or IPv6."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004
+    return Request(
+        wire.RTM_GETRULE, wire.NLM_F_DUMP, _RULE.pack(family, 0, 0, 0, 0, 0, 0), "list routing rules"
+    )
 
 
 def replace_neighbour(index: int, address: IPAddress, mac: Mac) -> Request:

@@ -1,0 +1,128 @@
+"""Routes to the tunnel device: what the stack sends to other nodes' pods, and pods' packets to other nodes.
+
+Two tables. In the main one, the pod subnets. In one of Fast's own, the other nodes' addresses, looked into only for
+packets whose source is a pod: a Service may translate a pod's packet to a process on another node (an API server),
+and if that left by the underlay, its reply would come back by the tunnel and meet no translation. Some underlays drop
+foreign sources, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
+
+import structlog
+
+from fast.datapath.netlink import Link, Netlink, requests
+from fast.datapath.repair import Repair, RepairKind
+from fast.datapath.tunnel import Mtus
+from fast.net import IPAddress, IPNetwork
+
+log = structlog.get_logger()
+
+#: Fast's own routing table, and the priority of the rules that look into it: before the main table (32766).
+NODES_TABLE = 117
+_RULE_PRIORITY = 11_700
+
+
+def ensure_subnet_routes(
+    netlink: Netlink, link: Link, mtus: Mtus, subnets: Mapping[IPNetwork, IPAddress | None]
+) -> list[Repair]:
+    """Route the pod subnets, and nothing else of Fast's, to the tunnel device.
+
+    Args:
+        netlink: In the node's namespace.
+        link: The tunnel device.
+        mtus: What it carries.
+        subnets: Each with the address that the node itself has towards it; None: whatever the kernel chooses.
+
+    A subnet that somebody else already routes elsewhere is left alone, and logged: taking the route of the nodes' own
+    network would cut the node off.
+
+    Raises:
+        NetlinkError: The kernel refused.
+    """
+    wanted = dict(subnets)
+    found: dict[IPNetwork, IPAddress | None] = {}
+    for route in netlink.routes():
+        if route.index == link.index and route.protocol == requests.ROUTE_PROTOCOL:
+            found[route.destination] = route.source
+        elif route.destination in wanted:
+            del wanted[route.destination]
+            log.error(
+                "pod subnet is routed elsewhere already, left alone",
+                subnet=str(route.destination),
+                route=route,
+            )
+    missing = [subnet for subnet, source in wanted.items() if subnet not in found or found[subnet] != source]
+    extra = [subnet for subnet in found if subnet not in wanted]
+    netlink.execute(
+        *(
+            requests.replace_route(subnet, link.index, source=wanted[subnet], mtu=_route_mtu(subnet, mtus))
+            for subnet in missing
+        ),
+        *(requests.delete_route(subnet, link.index) for subnet in extra),
+    )
+    return [
+        *(
+            Repair(RepairKind.ROUTE, f"route {subnet} to {link.name} was not as needed; set")
+            for subnet in missing
+        ),
+        *(
+            Repair(RepairKind.ROUTE, f"route {subnet} to {link.name} is no longer needed; deleted")
+            for subnet in extra
+        ),
+    ]
+
+
+def ensure_node_routes(
+    netlink: Netlink, link: Link, mtus: Mtus, subnets: Iterable[IPNetwork], nodes: Iterable[IPAddress]
+) -> list[Repair]:
+    """Route what pods send to other nodes to the tunnel device, and nothing else of Fast's.
+
+    Args:
+        netlink: In the node's namespace.
+        link: The tunnel device.
+        mtus: What it carries.
+        subnets: Where pods live.
+        nodes: The addresses of the other nodes.
+
+    Raises:
+        NetlinkError: The kernel refused.
+    """
+    wanted = {ip_network(node) for node in nodes}
+    found = {route.destination for route in netlink.routes(table=NODES_TABLE) if route.index == link.index}
+    ruled = {rule.source for rule in netlink.rules() if rule.table == NODES_TABLE}
+    sources = set(subnets)
+    netlink.execute(
+        *(
+            requests.replace_route(node, link.index, mtu=_route_mtu(node, mtus), table=NODES_TABLE)
+            for node in wanted - found
+        ),
+        *(requests.delete_route(node, link.index, table=NODES_TABLE) for node in found - wanted),
+        *(requests.add_rule(source, NODES_TABLE, _RULE_PRIORITY) for source in sources - ruled),
+        *(requests.delete_rule(source, NODES_TABLE, _RULE_PRIORITY) for source in ruled - sources),
+    )
+    return [
+        *(
+            Repair(RepairKind.ROUTE, f"route of pods to node {node.network_address} set")
+            for node in wanted - found
+        ),
+        *(
+            Repair(RepairKind.ROUTE, f"route of pods to node {node.network_address} deleted")
+            for node in found - wanted
+        ),
+        *(Repair(RepairKind.ROUTE, f"rule for packets from {source} set") for source in sources - ruled),
+        *(Repair(RepairKind.ROUTE, f"rule for packets from {source} deleted") for source in ruled - sources),
+    ]
+
+
+def remove_rules(netlink: Netlink) -> None:
+    """Delete Fast's routing rules. The routes go with the tunnel device. Idempotent."""
+    mine = [rule for rule in netlink.rules() if rule.table == NODES_TABLE]
+    netlink.execute(*(requests.delete_rule(rule.source, NODES_TABLE, _RULE_PRIORITY) for rule in mine))
+
+
+def _route_mtu(subnet: IPNetwork, mtus: Mtus) -> int | None:
+    """Natively routed, the device carries the underlay's full size for IPv4; IPv6 takes the tunnel even then."""
+    return mtus.tunnel if subnet.version == 6 and mtus.tunnel < mtus.tunnel_device else None  # noqa: PLR2004
