@@ -9,7 +9,7 @@ from fast.api.meta import ObjectMeta
 from fast.net import IPAddress, parse_record_name
 
 
-class PodRef(msgspec.Struct, frozen=True, omit_defaults=True):
+class PodRef(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The pod that an address was claimed for. The UID is what counts; a name alone is never an identity."""
 
     namespace: str = ""
@@ -17,7 +17,7 @@ class PodRef(msgspec.Struct, frozen=True, omit_defaults=True):
     uid: str = ""
 
 
-class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True):
+class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True, gc=False):
     """Who holds the address.
 
     An empty ``container_id`` means RETAINED: kept for ``sticky_key``, on no sandbox. ``boot_id`` is the node's
@@ -35,7 +35,7 @@ class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=Tr
     sticky_key: str = msgspec.field(name="stickyKey", default="")
 
 
-class IpEndpoint(msgspec.Struct, kw_only=True):
+class IpEndpoint(msgspec.Struct, kw_only=True, gc=False):
     """One address of the cluster (cluster-scoped, short ``ipe``); ``metadata.name`` is the address.
 
     No ownerReference to the Pod: the API server's own GC would free an address whose sandbox still lives.

@@ -40,7 +40,7 @@ class HasMetadata(Protocol):
         """Which object this is."""
 
 
-class OwnerReference(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+class OwnerReference(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, gc=False):
     """``metadata.ownerReferences[]``."""
 
     api_version: str
@@ -51,7 +51,7 @@ class OwnerReference(msgspec.Struct, rename="camel", omit_defaults=True, frozen=
     block_owner_deletion: bool = False
 
 
-class ObjectMeta(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+class ObjectMeta(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True, gc=False):
     """``metadata``; times stay RFC 3339 text. ``managedFields`` is left out: it is half of an object's bytes."""
 
     name: str = ""
