@@ -164,6 +164,10 @@ class Btf:
                 return Field(name, offset, size, self.resolve(variable))
         raise BPFError(f"BTF has no variable {name} in section {section}")
 
+    def has_function(self, name: str) -> bool:
+        """Tell whether there is a function of that name."""
+        return self.find(name, BtfKind.FUNC) is not None
+
     def resolve(self, type_id: int) -> int:
         """Look through typedefs, qualifiers and variables."""
         while self._types[type_id].kind in _TRANSPARENT:

@@ -179,17 +179,14 @@ static int fast_link_info(int fd, struct fast_link_info *out)
         return 0;
 }
 
-static struct bpf_tc_hook fast_hook(int ifindex, int egress)
-{
-        struct bpf_tc_hook hook = { .sz = sizeof(hook), .ifindex = ifindex };
-
-        hook.attach_point = egress ? BPF_TC_EGRESS : BPF_TC_INGRESS;
-        return hook;
-}
+/* LIBBPF_OPTS, because libbpf refuses (EINVAL) a struct with anything but zeros in its padding. */
+#define FAST_HOOK(name, index, egress)                                \
+        LIBBPF_OPTS(bpf_tc_hook, name, .ifindex = (index),            \
+                    .attach_point = (egress) ? BPF_TC_EGRESS : BPF_TC_INGRESS)
 
 static int fast_clsact_ensure(int ifindex)
 {
-        struct bpf_tc_hook hook = fast_hook(ifindex, 0);
+        FAST_HOOK(hook, ifindex, 0);
         int error;
 
         hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
@@ -199,25 +196,25 @@ static int fast_clsact_ensure(int ifindex)
 
 static int fast_filter_replace(int ifindex, int egress, int prog_fd, uint32_t handle, uint32_t priority)
 {
-        struct bpf_tc_hook hook = fast_hook(ifindex, egress);
-        struct bpf_tc_opts opts = { .sz = sizeof(opts), .prog_fd = prog_fd, .flags = BPF_TC_F_REPLACE,
-                                    .handle = handle, .priority = priority };
+        FAST_HOOK(hook, ifindex, egress);
+        LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = prog_fd, .flags = BPF_TC_F_REPLACE, .handle = handle,
+                    .priority = priority);
 
         return bpf_tc_attach(&hook, &opts);
 }
 
 static int fast_filter_delete(int ifindex, int egress, uint32_t handle, uint32_t priority)
 {
-        struct bpf_tc_hook hook = fast_hook(ifindex, egress);
-        struct bpf_tc_opts opts = { .sz = sizeof(opts), .handle = handle, .priority = priority };
+        FAST_HOOK(hook, ifindex, egress);
+        LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle, .priority = priority);
 
         return bpf_tc_detach(&hook, &opts);
 }
 
 static int fast_filter_program(int ifindex, int egress, uint32_t handle, uint32_t priority, uint32_t *program_id)
 {
-        struct bpf_tc_hook hook = fast_hook(ifindex, egress);
-        struct bpf_tc_opts opts = { .sz = sizeof(opts), .handle = handle, .priority = priority };
+        FAST_HOOK(hook, ifindex, egress);
+        LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle, .priority = priority);
         int error = bpf_tc_query(&hook, &opts);
 
         *program_id = opts.prog_id;

@@ -24,12 +24,12 @@ from fast.datapath.bpf.spec import Direction, ObjectSpec
 def install(spec: ObjectSpec, pins: PinDirectory, mode: AttachMode | None = None) -> Object:
     """Put the object into service: after this, every attachment runs its programs, and new ones can be made.
 
-    Idempotent. Existing attachments are turned to ``mode``. Must not run twice at a time for one directory.
+    Idempotent. Existing attachments are turned to ``mode``, if one is given. Must not run twice at a time for one directory.
 
     Args:
         spec: What to load.
         pins: Where maps, programs and links are pinned.
-        mode: How to attach; None: the best that the kernel has.
+        mode: How to attach; None: existing attachments stay as they are.
 
     Returns:
         The object; the caller closes it when it needs its programs and maps no more.

@@ -64,7 +64,7 @@ class Links:
 
         Args:
             pins: Where attachments are pinned.
-            mode: How to attach; None: the best that the kernel has.
+            mode: How to attach, whatever is asked for later; None: as asked for, and what is there stays as it is.
 
         Raises:
             FeatureUnsupported: tcx is asked for and the kernel lacks it.
@@ -72,9 +72,9 @@ class Links:
         self._pins = pins
         if mode is AttachMode.TCX:
             TCX.require()
-        self.mode = mode or AttachMode.best()
+        self._forced = mode
 
-    def attach(self, ifindex: int, program: Program) -> Attached:
+    def attach(self, ifindex: int, program: Program, mode: AttachMode | None = None) -> Attached:
         """Make the program run on the device, in the direction it is made for. Idempotent.
 
         An attachment that is there is adopted: left alone if it runs this very program, else given it atomically, so
@@ -83,19 +83,21 @@ class Links:
         Args:
             ifindex: Of a device in the calling thread's network namespace.
             program: What to run.
+            mode: How to attach; None: the best that the kernel has.
 
         Raises:
             BPFError: No such device (errno ENODEV), or the kernel refused.
         """
+        mode = self._forced or mode or AttachMode.best()
         path = self._path(ifindex, program.direction, program.name)
         old = self._read(path)
-        if old is not None and old.alive and old.mode is self.mode and old.program_id == program.id:
+        if old is not None and old.alive and old.mode is mode and old.program_id == program.id:
             return old
-        if self.mode is AttachMode.TCX:
+        if mode is AttachMode.TCX:
             self._attach_tcx(path, ifindex, program, old)
         else:
             self._attach_clsact(path, ifindex, program, old)
-        return Attached(ifindex, program.direction, program.name, self.mode, program.id)
+        return Attached(ifindex, program.direction, program.name, mode, program.id)
 
     def detach(self, ifindex: int, direction: Direction, program: str) -> bool:
         """Remove the attachment; tell whether there was one. Also for a device that is gone. Idempotent."""
@@ -129,7 +131,7 @@ class Links:
         return dead
 
     def replace(self, programs: Mapping[str, Program], direction: Direction) -> list[Attached]:
-        """Give every living attachment of that direction its program's new version, and this mode.
+        """Give every living attachment of that direction its program's new version, and the mode of these Links.
 
         Args:
             programs: New versions by name; attachments of other programs are left alone.
@@ -142,7 +144,7 @@ class Links:
         for item in self.all():
             if item.direction is direction and item.alive and item.program in programs:
                 try:
-                    replaced.append(self.attach(item.ifindex, programs[item.program]))
+                    replaced.append(self.attach(item.ifindex, programs[item.program], item.mode))
                 except BPFError as error:
                     if error.errno not in (errno.ENODEV, errno.ENOLINK):  # the device went this moment
                         raise

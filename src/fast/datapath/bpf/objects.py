@@ -204,6 +204,15 @@ def _btf_of(handle: Any) -> Btf:
     return Btf(bytes(ffi.buffer(raw, size[0])))
 
 
+def object_btf(spec: ObjectSpec) -> Btf:
+    """Read the type information of an object file without loading it; BPFError where there is no such file."""
+    handle = _open(spec)
+    try:
+        return _btf_of(handle)
+    finally:
+        lib.bpf_object__close(handle)
+
+
 def kernel_btf(btf_id: int) -> Btf | None:
     """Read type information that the kernel holds, as of a pinned map; None where there is none of that id."""
     handle = lib.btf__load_from_kernel_by_id(btf_id) if btf_id else ffi.NULL

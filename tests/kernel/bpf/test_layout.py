@@ -1,0 +1,113 @@
+"""Every struct and enum that C and Python share, compared through the object's BTF; and reasons with their document."""
+
+import struct
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from fast.datapath.bpf import layout, reasons, spec
+from fast.datapath.bpf.objects import object_btf
+
+STRUCTS = {
+    layout.LocalPod: {},
+    layout.ClusterPod: {},
+    layout.LocalDev: {},
+    layout.FlowKey: {},
+    layout.Flow: {},
+    layout.Metric: {"byte_count": "bytes"},
+    layout.Event: {"length_bytes": "length"},
+    layout.Config: {"node_ip": "node_addr", "node_ip6": "node_addr6"},
+}
+ENUMS = {
+    "fast_routing": (layout.Routing, "ROUTING_"),
+    "fast_event_kind": (layout.EventSwitch, "EVENT_"),
+    "fast_local_pod_flag": (layout.LocalPodFlag, "POD_"),
+    "fast_kind": (layout.Kind, "KIND_"),
+    "fast_device_role": (layout.Device, "DEVICE_"),
+    "fast_reason": (reasons.Reason, ""),
+    "fast_direction": (reasons.PacketDirection, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def btf():
+    return object_btf(spec.DATAPATH)
+
+
+def pieces(format_):
+    """Give (offset, size) of every value that a struct format packs, its padding left out."""
+    offset, found = 0, []
+    text = format_.format.removeprefix("=")
+    position = 0
+    while position < len(text):
+        count = ""
+        while text[position].isdigit():
+            count += text[position]
+            position += 1
+        code = text[position]
+        position += 1
+        size = struct.calcsize(f"={count}{code}")
+        if code == "s":
+            found.append((offset, size))
+        elif code != "x":
+            one = struct.calcsize(f"={code}")
+            found += [(offset + i * one, one) for i in range(int(count or 1))]
+        offset += size
+    return found
+
+
+@pytest.mark.parametrize("mirror", STRUCTS, ids=lambda mirror: mirror.C_NAME)
+def test_a_mirrored_struct_has_the_size_and_the_pieces_of_its_c_original(btf, mirror):
+    size, members = btf.struct(mirror.C_NAME)
+    assert mirror.FORMAT.size == size
+    mine = [piece for piece in pieces(mirror.FORMAT)]
+    theirs = [(field.offset_bytes, field.size_bytes) for field in members if field.name != "pad"]
+    assert [piece for piece in mine if piece in theirs] == theirs
+    padding = [(field.offset_bytes, field.size_bytes) for field in members if field.name == "pad"]
+    assert set(mine) - set(theirs) <= set(padding)
+
+
+@pytest.mark.parametrize("mirror", STRUCTS, ids=lambda mirror: mirror.C_NAME)
+def test_a_mirrored_structs_fields_have_the_names_of_its_c_original(btf, mirror):
+    names = STRUCTS[mirror]
+    _, members = btf.struct(mirror.C_NAME)
+    theirs = {field.name for field in members} - {"pad"}
+    mine = {names.get(field.name, field.name) for field in fields(mirror)}
+    assert theirs - mine <= {"node_ip"}, "C has fields that Python lacks"
+    assert mine <= theirs
+
+
+def test_every_struct_of_the_maps_has_a_mirror(btf):
+    mirrored = {mirror.C_NAME for mirror in STRUCTS} | {"fast_addr", "fast_mirrored", "fast_packet"}
+    used = {name for map_ in spec.DATAPATH.maps for name in (map_.key, map_.value) if name}
+    assert used <= mirrored
+
+
+@pytest.mark.parametrize("name", ENUMS)
+def test_a_mirrored_enum_has_the_names_and_numbers_of_its_c_original(btf, name):
+    mirror, prefix = ENUMS[name]
+    theirs = {member.removeprefix(prefix): value for member, value in btf.enum(name).items()}
+    theirs.pop("REASON_NONE", None)
+    assert {member.name: member.value for member in mirror if member.name != "NONE"} == theirs
+
+
+def test_every_reason_fits_into_the_metrics_and_drops_begin_where_they_say():
+    assert max(reasons.Reason) < reasons.REASON_SLOTS
+    assert max(reasons.PacketDirection) < reasons.DIRECTION_SLOTS
+    for reason in reasons.Reason:
+        assert reason.is_drop == reason.name.startswith("DROP_")
+
+
+def test_the_document_lists_every_reason_in_its_words():
+    text = (Path(__file__).parents[3] / "docs" / "datapath.md").read_text()
+    rows = [f"| `{reason.name}` | {reason.value} | {reason.description} |" for reason in reasons.Reason]
+    assert [row for row in rows if row not in text] == []
+    assert text.count("| `DROP_") == sum(reason.is_drop for reason in reasons.Reason)
+
+
+def test_the_object_has_every_program_and_map_that_the_spec_names(btf):
+    for program in spec.DATAPATH.programs:
+        assert btf.has_function(program.name)
+    for map_ in spec.DATAPATH.maps:
+        assert btf.variable(".maps", map_.name)
