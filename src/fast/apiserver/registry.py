@@ -198,7 +198,8 @@ def load_definitions() -> Definitions:
     specs: dict[str, Any] = msgspec.json.decode(text)
     for name, defaults in _DEFAULTS.items():
         for key, value in defaults.items():
-            specs[name]["properties"][key] = specs[name]["properties"][key] | {"default": value}
+            nullable = {"nullable": True} if value is None else {}
+            specs[name]["properties"][key] = specs[name]["properties"][key] | {"default": value} | nullable
     return Definitions(specs)
 
 

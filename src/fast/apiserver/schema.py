@@ -105,7 +105,9 @@ class Schema:
 
     def _sub(self, spec: Mapping[str, Any]) -> Schema:
         if self._definitions is not None and "$ref" in spec:
-            return self._definitions.get(spec["$ref"])
+            found = self._definitions.get(spec["$ref"])
+            beside = {name: value for name, value in spec.items() if name != "$ref"}  # as a default
+            return Schema({**found.spec, **beside}, self._definitions) if beside else found
         return Schema(spec, self._definitions)
 
     def field(self, name: str) -> Schema | None:

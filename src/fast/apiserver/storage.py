@@ -187,6 +187,11 @@ class Store:
         if bucket := self._buckets.pop(resource, None):
             bucket.log.close()
 
+    def end_watches(self) -> None:
+        """Tell everybody who follows a resource that there is no more."""
+        for bucket in self._buckets.values():
+            bucket.log.close()
+
     async def write(self, change: Callable[[Transaction], T], *, dry_run: bool = False) -> T:
         """Run ``change`` alone against the newest state, and return once what it did is on disk.
 

@@ -21,7 +21,13 @@ from fast.apiserver.status import FieldError, forbidden_field, invalid_value, re
 from fast.apiserver.storage import Transaction
 
 _SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
-_STATEFUL_SET_MUTABLE: tuple[str, ...] = ("replicas", "ordinals", "template", "updateStrategy", "minReadySeconds")
+_STATEFUL_SET_MUTABLE: tuple[str, ...] = (
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "minReadySeconds",
+)
 _STATEFUL_SET_MUTABLE += ("persistentVolumeClaimRetentionPolicy", "revisionHistoryLimit")
 _NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 

@@ -67,6 +67,14 @@ class Verbs:
             raise status.not_found(kind.gvr, name)
         return record
 
+    def exists(self, kind: Kind, name: str, namespace: str | None) -> bool:
+        """Whether there is an object of that name."""
+        return kind.key(name, namespace) in self.store.bucket(kind.storage).records
+
+    def scale(self, kind: Kind, record: Record) -> Object:
+        """Show an object's scale."""
+        return scale_of(kind, kind.whole(record.decode()))
+
     async def get(self, gvr: GVR, name: str, namespace: str | None = None) -> Object:
         """Read one object."""
         kind = self.kind(gvr)
@@ -222,8 +230,7 @@ class Verbs:
                 entry["time"] = old["time"] if old and unchanged else timestamp()
             return made
 
-        exists = kind.key(name, namespace) in self.store.bucket(kind.storage).records
-        if not exists and not subresource:
+        if not self.exists(kind, name, namespace) and not subresource:
             new = merged({})
             managed = new["metadata"].pop("managedFields", [])
             return await self._create(kind, new, namespace, options, managed)

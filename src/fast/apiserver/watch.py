@@ -47,6 +47,11 @@ class EventLog:
         self._rendered: dict[tuple[int, bytes], bytes] = {}
         self.closed = False
 
+    @property
+    def newest(self) -> int:
+        """The version of the last event."""
+        return self._versions[-1] if self._versions else self.oldest
+
     def append(self, event: Event) -> None:
         """Add a committed event; call ``wake`` after the last one of a group."""
         self._events.append(event)

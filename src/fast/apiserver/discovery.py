@@ -1,0 +1,242 @@
+"""What the server tells about its resources: discovery in both forms, versions, and OpenAPI as far as kubectl asks."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from fast.apiserver.api import Object
+from fast.apiserver.kinds import GVR
+from fast.apiserver.registry import Kind, Registry
+
+_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+_CUSTOM_VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
+_SUBRESOURCE_VERBS = ["get", "patch", "update"]
+_SCALE = GVR("autoscaling", "v1", "scale")
+#: Resources that are no kinds of the registry: what clients post to ask about themselves.
+REVIEWS = {
+    GVR("authentication.k8s.io", "v1", "selfsubjectreviews"): "SelfSubjectReview",
+    GVR("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
+    GVR("authorization.k8s.io", "v1", "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
+}
+VERSION = {
+    "major": "1",
+    "minor": "36",
+    "emulationMajor": "1",
+    "emulationMinor": "36",
+    "minCompatibilityMajor": "1",
+    "minCompatibilityMinor": "35",
+    "gitVersion": "v1.36.2+fast",
+    "gitCommit": "",
+    "gitTreeState": "clean",
+    "buildDate": "1970-01-01T00:00:00Z",
+    "goVersion": "none",
+    "compiler": "none",
+    "platform": "linux/amd64",
+}
+
+
+def _verbs(kind: Kind) -> list[str]:
+    return _CUSTOM_VERBS if kind.custom else _VERBS
+
+
+def _subresources(kind: Kind) -> list[tuple[str, GVR, str, list[str]]]:
+    """A kind's subresources: name, the group and version of what they take, its kind, verbs."""
+    found = [
+        (name, kind.gvr, takes, ["create", "get"] if name == "exec" else ["create"])
+        for name, takes in kind.subresources
+        if name != "finalize"
+    ]
+    found += [(name, kind.gvr, takes, ["update"]) for name, takes in kind.subresources if name == "finalize"]
+    if kind.scale:
+        found.append(("scale", _SCALE, "Scale", _SUBRESOURCE_VERBS))
+    if kind.status:
+        found.append(("status", kind.gvr, kind.kind, _SUBRESOURCE_VERBS))
+    return sorted(found, key=lambda item: item[0])
+
+
+def groups(registry: Registry) -> dict[str, list[str]]:
+    """The named groups and their versions."""
+    found: dict[str, list[str]] = {}
+    for gvr in [kind.gvr for kind in registry] + list(REVIEWS):
+        if gvr.group and gvr.version not in found.setdefault(gvr.group, []):
+            found[gvr.group].append(gvr.version)
+    return found
+
+
+def api_versions(address: str) -> Object:
+    """Answer ``/api``."""
+    where = [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]
+    return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": where}
+
+
+def group_list(registry: Registry) -> Object:
+    """Answer ``/apis``."""
+    listed = [_group(name, versions) for name, versions in groups(registry).items()]
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
+
+
+def _group(name: str, versions: list[str]) -> Object:
+    served = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
+    return {"name": name, "versions": served, "preferredVersion": served[0]}
+
+
+def group(registry: Registry, name: str) -> Object | None:
+    """Answer ``/apis/GROUP``; None where there is none."""
+    versions = groups(registry).get(name)
+    return {"kind": "APIGroup", "apiVersion": "v1"} | _group(name, versions) if versions else None
+
+
+def resource_list(registry: Registry, group_name: str, version: str) -> Object | None:
+    """Answer ``/apis/GROUP/VERSION`` and ``/api/v1``; None where there is none."""
+    resources: list[Object] = []
+    for kind in registry:
+        if (kind.gvr.group, kind.gvr.version) == (group_name, version):
+            resources += _resource(kind)
+    for gvr, name in REVIEWS.items():
+        if (gvr.group, gvr.version) == (group_name, version):
+            entry = {"name": gvr.resource, "singularName": name.lower(), "namespaced": False, "kind": name}
+            resources.append(entry | {"verbs": ["create"]})
+    if not resources:
+        return None
+    group_version = f"{group_name}/{version}" if group_name else version
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": group_version,
+        "resources": resources,
+    }
+
+
+def _resource(kind: Kind) -> list[Object]:
+    entry: Object = {"name": kind.gvr.resource, "singularName": kind.singular, "namespaced": kind.namespaced}
+    entry |= {"kind": kind.kind, "verbs": _verbs(kind)}
+    if kind.short_names:
+        entry["shortNames"] = list(kind.short_names)
+    if kind.categories:
+        entry["categories"] = list(kind.categories)
+    digest = hashlib.sha256(f"{kind.storage}/{kind.gvr.version}/{kind.kind}".encode()).digest()
+    entry["storageVersionHash"] = base64.b64encode(digest[:8]).decode()
+    entries = [entry]
+    for name, taken, takes, verbs in _subresources(kind):
+        sub: Object = {
+            "name": f"{kind.gvr.resource}/{name}",
+            "singularName": "",
+            "namespaced": kind.namespaced,
+        }
+        if taken is _SCALE:
+            sub |= {"group": taken.group, "version": taken.version}
+        entries.append(sub | {"kind": takes, "verbs": verbs})
+    return entries
+
+
+def aggregated(registry: Registry, *, core: bool) -> Object:
+    """Answer ``/api`` (core) or ``/apis`` in the form that tells everything at once."""
+    items: dict[str, dict[str, list[Object]]] = {}
+    for kind in registry:
+        if (kind.gvr.group == "") == core:
+            versions = items.setdefault(kind.gvr.group, {})
+            versions.setdefault(kind.gvr.version, []).append(_aggregated_resource(kind))
+    if not core:
+        for gvr, name in REVIEWS.items():
+            entry = {"resource": gvr.resource, "responseKind": _response(gvr, name), "scope": "Cluster"}
+            entry |= {"singularResource": name.lower(), "verbs": ["create"]}
+            items.setdefault(gvr.group, {}).setdefault(gvr.version, []).append(entry)
+    listed = []
+    for name, versions in items.items():
+        served = [{"version": v, "resources": r, "freshness": "Current"} for v, r in versions.items()]
+        listed.append({"metadata": {"name": name} if name else {}, "versions": served})
+    head = {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}}
+    return head | {"items": listed}
+
+
+def _response(gvr: GVR, kind: str) -> Object:
+    return {"group": gvr.group, "version": gvr.version, "kind": kind}
+
+
+def _aggregated_resource(kind: Kind) -> Object:
+    shown = kind.gvr if kind.custom else GVR("", "", "")  # as kube-apiserver does for its own
+    entry: Object = {"resource": kind.gvr.resource, "responseKind": _response(shown, kind.kind)}
+    entry |= {"scope": "Namespaced" if kind.namespaced else "Cluster", "singularResource": kind.singular}
+    entry["verbs"] = _verbs(kind)
+    if kind.short_names:
+        entry["shortNames"] = list(kind.short_names)
+    if kind.categories:
+        entry["categories"] = list(kind.categories)
+    subresources = [
+        {
+            "subresource": name,
+            "responseKind": _response(taken if taken is _SCALE or kind.custom else shown, takes),
+            "verbs": verbs,
+        }
+        for name, taken, takes, verbs in _subresources(kind)
+    ]
+    return entry | ({"subresources": subresources} if subresources else {})
+
+
+def openapi_index(registry: Registry) -> Object:
+    """Answer ``/openapi/v3``: where each group version's document is."""
+    places = {"api/v1"} | {f"apis/{k.gvr.group}/{k.gvr.version}" for k in registry if k.gvr.group}
+    return {"paths": {place: {"serverRelativeURL": f"/openapi/v3/{place}"} for place in sorted(places)}}
+
+
+def openapi_document(registry: Registry, group_name: str, version: str) -> Object | None:
+    """Answer ``/openapi/v3/…``: schemas, and which operations take ``fieldValidation``."""
+    kinds = [kind for kind in registry if (kind.gvr.group, kind.gvr.version) == (group_name, version)]
+    if not kinds:
+        return None
+    paths: Object = {}
+    schemas: Object = {}
+    for kind in kinds:
+        name = _schema_name(kind, registry, schemas)
+        gvk = {"group": group_name, "version": version, "kind": kind.kind}
+        root = f"/apis/{group_name}/{version}" if group_name else f"/api/{version}"
+        middle = "/namespaces/{namespace}" if kind.namespaced else ""
+        paths[f"{root}{middle}/{kind.gvr.resource}"] = {"post": _operation(gvk, "post", name)}
+        paths[f"{root}{middle}/{kind.gvr.resource}/{{name}}"] = {
+            verb: _operation(gvk, verb, name) for verb in ("get", "put", "patch", "delete")
+        }
+    info = {"title": "Fast's embedded API server", "version": VERSION["gitVersion"]}
+    return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+
+
+def _operation(gvk: Object, verb: str, schema: str) -> Object:
+    names = ["dryRun", "fieldManager", "fieldValidation"] if verb in ("post", "put", "patch") else []
+    parameters = [
+        {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}} for name in names
+    ]
+    reference = {"$ref": f"#/components/schemas/{schema}"}
+    content = {"content": {"application/json": {"schema": reference}}}
+    operation = {"parameters": parameters, "responses": {"200": {"description": "OK"} | content}}
+    return operation | {"x-kubernetes-action": verb, "x-kubernetes-group-version-kind": gvk}
+
+
+def _schema_name(kind: Kind, registry: Registry, schemas: Object) -> str:
+    """Add a kind's schema, and those it refers to, to a document; gives its name there."""
+    specs = registry.definitions.specs
+    gvk = {"group": kind.gvr.group, "version": kind.gvr.version, "kind": kind.kind}
+    if kind.custom:
+        name = ".".join([*reversed(kind.gvr.group.split(".")), kind.gvr.version, kind.kind])
+        properties = {**(kind.schema.spec.get("properties") or {})}
+        properties["metadata"] = {
+            "$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+        }
+        spec = {**kind.schema.spec, "properties": properties, "x-kubernetes-group-version-kind": [gvk]}
+        schemas[name] = spec
+    else:
+        name = next(n for n, spec in specs.items() if gvk in spec.get("x-kubernetes-group-version-kind", ()))
+        schemas[name] = spec = specs[name]
+    pending: list[Any] = [spec]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            reference = node.get("$ref")
+            target = reference.rpartition("/")[2] if isinstance(reference, str) else ""
+            if target and target not in schemas:
+                schemas[target] = specs[target]
+                pending.append(specs[target])
+            pending += node.values()
+        elif isinstance(node, list):
+            pending += node
+    return name
