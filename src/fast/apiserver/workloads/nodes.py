@@ -99,11 +99,11 @@ class NodeController:
     async def _ensure_taints(self, node: Object) -> Object:
         before = node.get("spec", {}).get("taints") or []
         kept = [taint for taint in before if taint["key"] not in _OURS]
-        now = pods.format_time(pods.now())
         for taint in _condition_taints(node):
             same = (item for item in before if all(item.get(key) == taint[key] for key in taint))
-            stamp = {"timeAdded": now} if taint["effect"] == "NoExecute" else {}
-            kept.append(next(same, taint | stamp))
+            kept.append(next(same, taint))
+        added = {"timeAdded": pods.format_time(pods.now())}  # toleration ends a number of seconds after it
+        kept = [(added if taint["effect"] == "NoExecute" else {}) | taint for taint in kept]
         if kept == before:
             return node
         metadata = node["metadata"]
