@@ -63,7 +63,8 @@ class Cluster:
 
     async def make_ready(self, name: str, namespace: str = "default") -> None:
         status = {"phase": "Running", "conditions": [READY | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]}
-        await self.api.patch(PODS, name, {"status": status}, namespace, subresource="status")
+        patch = {"status": status}
+        await self.api.patch(PODS, name, patch, namespace, kind="strategic", subresource="status")
 
     async def until(self, condition, what: str, seconds: float = 20) -> None:
         """Wait until an async condition holds; looks after every change of the store."""
