@@ -15,10 +15,11 @@ from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, IpsSpec
 from fast.api.meta import ObjectMeta
 from fast.errors import Conflict, NotFound, Unavailable
+from fast.ipam.request import LABEL_STICKY_KEY, sticky_labels
 from fast.ipam.store import EndpointChange, PoolChange
 from fast.ipam.view import EndpointView
 
-Verb = Literal["create", "replace", "delete", "get"]
+Verb = Literal["create", "replace", "delete", "get", "list"]
 _T = TypeVar("_T")
 
 
@@ -90,6 +91,15 @@ class FakeCluster:
     def get(self, name: str) -> IpEndpoint | None:
         self.calls += 1
         return self.endpoints.get(name)
+
+    def of_sticky_key(self, key: str) -> list[IpEndpoint]:
+        self.calls += 1
+        label = sticky_labels(key)[LABEL_STICKY_KEY]
+        return [
+            endpoint
+            for endpoint in self.endpoints.values()
+            if endpoint.metadata.labels.get(LABEL_STICKY_KEY) == label
+        ]
 
     def _current(self, endpoint: IpEndpoint) -> IpEndpoint:
         """The record, where it still is the version that the write is meant for."""
@@ -197,6 +207,11 @@ class FakeStore:
         elif known is not None:
             self._view.removed(known)
         return found
+
+    async def refresh_sticky(self, key: str) -> None:
+        found = await self._call("list", key, lambda: self._cluster.of_sticky_key(key))
+        for endpoint in found:
+            self._view.wrote(endpoint)
 
     async def _call(self, verb: Verb, name: str, request: Callable[[], _T]) -> _T:
         fate = await self._gate(verb, name)

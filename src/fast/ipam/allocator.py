@@ -22,7 +22,7 @@ from fast.errors import (
 from fast.ipam.contention import Contention
 from fast.ipam.ledger import Ledger, PoolEntry
 from fast.ipam.metrics import IpamMetrics
-from fast.ipam.request import Attachment, ClaimRequest, NodeIdentity
+from fast.ipam.request import Attachment, ClaimRequest, NodeIdentity, sticky_labels
 from fast.ipam.rules import bound
 from fast.ipam.store import Store
 from fast.net import IPAddress, record_name
@@ -206,7 +206,8 @@ class Allocator:
             book.doubt(address, self._clock())
         name = record_name(address)
         try:
-            return await self._store.create(IpEndpoint(metadata=ObjectMeta(name=name), spec=spec))
+            metadata = ObjectMeta(name=name, labels=sticky_labels(sticky_key))
+            return await self._store.create(IpEndpoint(metadata=metadata, spec=spec))
         except Unavailable as error:
             return await self._find_out(name, spec, error)
 

@@ -227,8 +227,14 @@ class Ipam:
         self, plan: FamilyPlan, attachment: Attachment, request: ClaimRequest, steps: list[_Step]
     ) -> None:
         """Come by one address, and note the writes in ``steps``."""
+        asked_live = not request.sticky_key
         for _ in range(_MOST_ATTEMPTS):
             found = self._record_to_use(plan, attachment, request)
+            if found is None and not asked_live:
+                # race: sticky-from-afar: the record may be so young that the view has not seen it
+                await self._store.refresh_sticky(request.sticky_key)
+                asked_live = True
+                continue
             if found is None:
                 record = await self._allocator.create(plan, attachment, self.node, request.sticky_key)
                 steps.append(_Step(None, record, "created"))

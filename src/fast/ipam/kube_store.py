@@ -13,6 +13,7 @@ from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips
 from fast.api.resources import IPENDPOINTS, IPSES
 from fast.errors import NotFound
+from fast.ipam.request import sticky_labels
 from fast.ipam.store import EndpointChange, PoolChange
 from fast.ipam.view import EndpointView
 from fast.kube import Change, Informer, KubeClient
@@ -113,6 +114,12 @@ class KubeStore:
             return None
         self._view.wrote(found)
         return found
+
+    async def refresh_sticky(self, key: str) -> None:
+        """See :class:`fast.ipam.store.Store`."""
+        selector = ",".join(f"{label}={value}" for label, value in sticky_labels(key).items())
+        for found in (await self._client.list(IPENDPOINTS, label_selector=selector)).items:
+            self._view.wrote(compact(found))
 
     async def _settle(self) -> None:
         """Let the watch have the last word about own writes that it should have shown long ago."""

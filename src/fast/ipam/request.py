@@ -18,6 +18,9 @@ from fast.net import IPAddress, parse_address
 #: Identity of an attachment: (container_id, ifname). A pod's name never is one.
 AttachmentKey = tuple[str, str]
 
+#: On the records of sticky pods: their key, in a label's spelling, so that a live list can select them.
+LABEL_STICKY_KEY = "fast.io/sticky-key"
+
 _LABEL_POD_INDEX = "apps.kubernetes.io/pod-index"
 _ORDINAL = re.compile(r"-(\d+)$")
 
@@ -135,6 +138,11 @@ def sticky_key_of(pod: Pod) -> str:
             ordinal = index if index and index.isdecimal() else suffix and suffix.group(1)
             return f"{owner.uid}/{int(ordinal)}" if ordinal else ""
     return ""
+
+
+def sticky_labels(key: str) -> dict[str, str]:
+    """Give the labels of a record of that sticky key; none where it is empty."""
+    return {LABEL_STICKY_KEY: key.replace("/", ".")} if key else {}
 
 
 def parse_sticky_key(key: str) -> tuple[str, int] | None:

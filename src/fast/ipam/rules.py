@@ -20,6 +20,7 @@ new-sandbox               a pod's sandbox is made anew, the old record stays beh
 recreated-pod             a new pod of the same name gets the record of the old one                 on_add, admit
 reused-container-id       another node's sandbox of the same container ID is mistaken for ours      on_add, on_del
 sticky-still-bound        a StatefulSet's new pod takes the address of one that still runs          on_add
+sticky-from-afar          a StatefulSet's pod moves before its new node saw the old record          ipam
 terminating-pod           an ADD comes after the pod was told to stop                               admit
 moved-pod                 an ADD is served on a node the pod is not on                              admit
 late-del                  the DEL of an old sandbox frees the new sandbox's address                 on_del

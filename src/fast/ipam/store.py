@@ -65,6 +65,9 @@ class Store(Protocol):
     async def refresh(self, name: str) -> IpEndpoint | None:
         """Read a record past the view, and show what was read in the view; None where there is none."""
 
+    async def refresh_sticky(self, key: str) -> None:
+        """Read the records of a sticky key past the view, and show what was read in the view."""
+
 
 class PodView(Protocol):
     """Pods and namespaces, by a live read or a cache known to be fresh."""
