@@ -3,7 +3,6 @@
 import pytest
 
 from fast.datapath.bpf import Config, EventSwitch, Routing
-
 from kernel.bpf.node import NODE, NODE6, TUNNEL_PORT, V4, V6, VNI, Family, LoadedNode, make_devices
 from kernel.bpf.overlay import Tunnel, compiled
 from kernel.lab import Machine

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from fast.datapath.bpf import (
+    DATAPATH,
     ClusterPod,
     Config,
-    DATAPATH,
     Device,
     Kind,
     LocalDev,
@@ -27,7 +27,6 @@ from fast.datapath.bpf import (
     load,
 )
 from fast.net import IPAddress, Mac
-
 from kernel.bpf.packets import Ip, ethernet
 from kernel.lab import Machine
 

@@ -8,10 +8,18 @@ import subprocess
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from fast.datapath.bpf import FROM_OVERLAY, TO_OVERLAY, Direction, MapSpec, ObjectSpec, ProgramSpec, RunContext, load
+from fast.datapath.bpf import (
+    FROM_OVERLAY,
+    TO_OVERLAY,
+    Direction,
+    MapSpec,
+    ObjectSpec,
+    ProgramSpec,
+    RunContext,
+    load,
+)
 from fast.datapath.bpf.maps import INDEX, RAW, Map
 from fast.net import Mac
-
 from kernel.bpf.node import OTHER_NODE, VNI, LoadedNode, grown
 from kernel.bpf.packets import Ip, ethernet
 
@@ -68,7 +76,9 @@ class Tunnel:
         )
         before = self.node.metrics.read()
         run = self._object.programs["with_tunnel_key"].run
-        result = self.node.machine.call(run, frame, RunContext(ifindex=self.node.devices["tunnel"], **context))
+        result = self.node.machine.call(
+            run, frame, RunContext(ifindex=self.node.devices["tunnel"], **context)
+        )
         return result, grown(before, self.node.metrics.read())
 
     def close(self) -> None:

@@ -97,4 +97,3 @@ class Ip:
             + self.destination.packed
             + body
         )
-

@@ -4,9 +4,18 @@ from ipaddress import ip_address
 
 import pytest
 
-from fast.datapath.bpf import ClusterPod, Device, Flow, FlowKey, Kind, LocalDev, LocalPodFlag, PacketDirection, Reason
+from fast.datapath.bpf import (
+    ClusterPod,
+    Device,
+    Flow,
+    FlowKey,
+    Kind,
+    LocalDev,
+    LocalPodFlag,
+    PacketDirection,
+    Reason,
+)
 from fast.net import Mac
-
 from kernel.bpf.node import (
     HOST_MAC,
     MAC_B,
@@ -135,7 +144,11 @@ def test_a_flow_that_came_through_the_stack_stays_on_it_and_others_do_not(node, 
     node.flows.put(FlowKey.of((ip.a, 1000), (peer, 80), TCP), Flow(1))
     result, grew = node.from_pod(Ip(ip.a, peer, TCP, tcp(1000, 80)))
     assert (result.verdict, grew) == (PASS, counted(Reason.STACK_FLOW))
-    for other in (Ip(ip.a, peer, TCP, tcp(1001, 80)), Ip(ip.a, peer, TCP, tcp(80, 1000)), Ip(ip.a, peer, UDP, udp(1000, 80))):
+    for other in (
+        Ip(ip.a, peer, TCP, tcp(1001, 80)),
+        Ip(ip.a, peer, TCP, tcp(80, 1000)),
+        Ip(ip.a, peer, UDP, udp(1000, 80)),
+    ):
         assert node.from_pod(other)[0].verdict == REDIRECT
 
 
@@ -158,7 +171,9 @@ def test_an_icmp_error_goes_the_way_of_the_flow_that_it_quotes(node, ip, protoco
 
 def test_an_icmp_error_of_a_ping_goes_the_way_of_that_ping(node, ip):
     protocol, request = ECHO_REQUEST[ip.a.version]
-    error = Ip(ip.a, ip.b, protocol, icmp(UNREACHABLE[ip.a.version][1], 1, payload=bytes(ping(ip.b, ip.a, 9))))
+    error = Ip(
+        ip.a, ip.b, protocol, icmp(UNREACHABLE[ip.a.version][1], 1, payload=bytes(ping(ip.b, ip.a, 9)))
+    )
     assert node.from_pod(error)[1] == counted(Reason.FORWARD_LOCAL_POD)
     node.flows.put(FlowKey.of((ip.a, 9), (ip.b, 9), protocol), Flow(1))
     assert node.from_pod(error)[1] == counted(Reason.STACK_FLOW)
@@ -167,8 +182,12 @@ def test_an_icmp_error_of_a_ping_goes_the_way_of_that_ping(node, ip):
 def test_an_icmp_error_that_quotes_too_little_goes_to_the_stack(node, ip):
     kind = UNREACHABLE[ip.a.version]
     quoted = bytes(Ip(ip.b, ip.a, TCP, b""))
-    assert node.from_pod(Ip(ip.a, ip.b, kind[0], icmp(kind[1], 3, payload=quoted)))[1] == counted(Reason.STACK_FLOW)
-    assert node.from_pod(Ip(ip.a, ip.b, kind[0], icmp(kind[1], 3, payload=quoted[:8])))[1] == counted(Reason.STACK_FLOW)
+    assert node.from_pod(Ip(ip.a, ip.b, kind[0], icmp(kind[1], 3, payload=quoted)))[1] == counted(
+        Reason.STACK_FLOW
+    )
+    assert node.from_pod(Ip(ip.a, ip.b, kind[0], icmp(kind[1], 3, payload=quoted[:8])))[1] == counted(
+        Reason.STACK_FLOW
+    )
 
 
 def sized(ip, total):
@@ -291,7 +310,9 @@ def test_udp_to_the_tunnels_port_is_refused_wherever_a_node_might_be(node, ip, p
 
 def test_the_tunnels_port_is_refused_behind_options_and_extension_headers_too(node):
     behind_options = Ip(V4.a, V4.other_node, UDP, udp(1, TUNNEL_PORT), options=b"\x01" * 40)
-    behind_extensions = Ip(V6.a, V6.node, UDP, udp(1, TUNNEL_PORT), extensions=(HOP_BY_HOP, DESTINATION_OPTIONS))
+    behind_extensions = Ip(
+        V6.a, V6.node, UDP, udp(1, TUNNEL_PORT), extensions=(HOP_BY_HOP, DESTINATION_OPTIONS)
+    )
     for packet in (behind_options, behind_extensions):
         assert node.from_pod(packet)[1] == counted(Reason.DROP_TUNNEL_PORT)
 
@@ -306,7 +327,12 @@ def test_pods_may_use_the_tunnels_port_among_themselves_and_for_tcp(node, ip):
     ("family", "protocol", "kind"), [(V4, ICMP, 5), (V6, ICMPV6, 134), (V6, ICMPV6, 137)]
 )
 def test_a_pod_that_plays_router_is_refused(node, family, protocol, kind):
-    for destination in (family.b, family.r, family.node, ip_address("ff02::1") if family is V6 else family.outside):
+    for destination in (
+        family.b,
+        family.r,
+        family.node,
+        ip_address("ff02::1") if family is V6 else family.outside,
+    ):
         result, grew = node.from_pod(Ip(family.a, destination, protocol, icmp(kind) + bytes(40)))
         assert (result.verdict, grew) == (SHOT, counted(Reason.DROP_ROGUE_ROUTER))
 

@@ -5,9 +5,31 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from fast.datapath.bpf import TO_OVERLAY as PROGRAM_TO_OVERLAY
-from fast.datapath.bpf import ClusterPod, Device, Flow, FlowKey, Kind, LocalDev, LocalPodFlag, PacketDirection, Reason
-
-from kernel.bpf.node import HOST_MAC, MAC_A, NODE, OTHER_NODE, PASS, REDIRECT, SHOT, TUNNEL_PORT, V4, V6, VNI, only
+from fast.datapath.bpf import (
+    ClusterPod,
+    Device,
+    Flow,
+    FlowKey,
+    Kind,
+    LocalDev,
+    LocalPodFlag,
+    PacketDirection,
+    Reason,
+)
+from kernel.bpf.node import (
+    HOST_MAC,
+    MAC_A,
+    NODE,
+    OTHER_NODE,
+    PASS,
+    REDIRECT,
+    SHOT,
+    TUNNEL_PORT,
+    V4,
+    V6,
+    VNI,
+    only,
+)
 from kernel.bpf.packets import ETH_ARP, ETH_IPV4, ETH_VLAN, ICMP, ICMPV6, TCP, UDP, Ip, echo, icmp, tcp, udp
 
 FROM_OVERLAY, TO_OVERLAY = PacketDirection.FROM_OVERLAY, PacketDirection.TO_OVERLAY
@@ -100,7 +122,9 @@ def test_another_vni_is_refused(tunnel, ip):
 
 def test_a_packet_without_a_tunnel_key_is_refused(node, ip):
     packet = Ip(ip.r, ip.a, TCP, tcp(1, 2))
-    result, grew = node.run("fast_from_overlay", bytes(12) + packet.ethertype.to_bytes(2, "big") + bytes(packet), "tunnel")
+    result, grew = node.run(
+        "fast_from_overlay", bytes(12) + packet.ethertype.to_bytes(2, "big") + bytes(packet), "tunnel"
+    )
     assert (result.verdict, grew) == (SHOT, came(Reason.DROP_NO_TUNNEL_KEY))
 
 
@@ -179,7 +203,9 @@ def test_a_destination_that_lives_on_no_other_node_is_refused(node, ip, place):
 
 @pytest.mark.parametrize("place", ["outside", "nobody", "r", "other_node"])
 def test_a_source_that_is_not_of_this_node_is_refused(node, ip, place):
-    result, grew = node.to_overlay(Ip(getattr(ip, place), ip.r, TCP, tcp(1, 2)), ingress_ifindex=node.devices["nic"])
+    result, grew = node.to_overlay(
+        Ip(getattr(ip, place), ip.r, TCP, tcp(1, 2)), ingress_ifindex=node.devices["nic"]
+    )
     assert (result.verdict, grew) == (SHOT, went(Reason.DROP_SOURCE_ELSEWHERE))
 
 
@@ -226,4 +252,6 @@ def test_pings_between_nodes_and_pods_keep_their_own_ways(tunnel, ip):
 
 def test_the_sender_is_judged_by_its_address_in_network_order(tunnel):
     swapped = IPv4Address(bytes(reversed(OTHER_NODE.packed)))
-    assert tunnel.brings(Ip(V4.r, V4.a, TCP, tcp(1, 2)), sender=swapped)[1] == came(Reason.DROP_UNKNOWN_SENDER)
+    assert tunnel.brings(Ip(V4.r, V4.a, TCP, tcp(1, 2)), sender=swapped)[1] == came(
+        Reason.DROP_UNKNOWN_SENDER
+    )

@@ -3,7 +3,6 @@
 import pytest
 
 from fast.datapath.bpf import Flow, FlowKey, PacketDirection, Reason
-
 from kernel.bpf.node import PASS, REDIRECT, SHOT, only
 from kernel.bpf.packets import GRE, ICMP, ICMPV6, TCP, UDP, Ip, echo, icmp, tcp, udp
 
@@ -79,7 +78,11 @@ def test_an_entry_is_touched_at_most_once_a_second(node, ip):
 
 
 @pytest.mark.parametrize(
-    "raw", [Ip.of("fe80::1", "ff02::1:ff00:10", ICMPV6, icmp(135) + bytes(20)), Ip.of("10.244.1.11", "10.244.1.10", TCP, b"")]
+    "raw",
+    [
+        Ip.of("fe80::1", "ff02::1:ff00:10", ICMPV6, icmp(135) + bytes(20)),
+        Ip.of("10.244.1.11", "10.244.1.10", TCP, b""),
+    ],
 )
 def test_nothing_from_the_stack_is_refused(node, raw):
     result, grew = node.to_pod(raw)

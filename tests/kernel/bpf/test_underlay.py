@@ -6,7 +6,6 @@ import pytest
 
 from fast.datapath.bpf import Flow, FlowKey, LocalPodFlag, PacketDirection, Reason
 from fast.net import Mac
-
 from kernel.bpf.node import HOST_MAC, MAC_A, PASS, REDIRECT, SHOT, V4, only
 from kernel.bpf.packets import ETH_ARP, TCP, UDP, Ip, ethernet, tcp, udp
 
@@ -49,7 +48,9 @@ def test_what_is_for_no_pod_of_this_node_is_left_alone_uncounted(arrives, place)
 
 
 def test_what_is_not_ip_is_left_alone_uncounted(native, nic_mac):
-    result, grew = native.run("fast_from_underlay", ethernet(Mac.derived("x"), nic_mac, ETH_ARP, bytes(28)), "nic")
+    result, grew = native.run(
+        "fast_from_underlay", ethernet(Mac.derived("x"), nic_mac, ETH_ARP, bytes(28)), "nic"
+    )
     assert (result.verdict, grew) == (PASS, {})
 
 

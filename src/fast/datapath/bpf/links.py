@@ -1,8 +1,9 @@
 """Attachments: a program on a device's ingress or egress, pinned, adopted by the next agent, replaced atomically.
 
-tcx links where the kernel has them; clsact filters otherwise, recorded by a pin of the program. Which of the two an
-attachment is shows in what its pin holds, so either can be turned into the other: the new one is made before the old
-one goes. Both at once is harmless: the programs' verdicts do not depend on how often a packet was looked at.
+By a tcx link, or by a clsact filter and a pin of the program that records it: for kernels without tcx links, and where
+making one costs too much (ADR 7). Which of the two an attachment is shows in what its pin holds, so either can be turned
+into the other: the new one is made before the old one goes. Both at once is harmless: the programs' verdicts do not
+depend on how often a packet was looked at.
 """
 
 from __future__ import annotations

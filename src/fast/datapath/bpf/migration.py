@@ -34,10 +34,13 @@ def raw_map(fd: int, name: str) -> RawMap:
 
 
 def move_entries(old: RawMap, new: RawMap) -> int:
-    """Copy what is in ``old`` and not yet in ``new``. Entries that ``new`` has are newer and stay.
+    """Bring the entries of ``old`` into ``new``.
+
+    An LRU map, which programs write, keeps what it has of its own: that is newer. Every other hash map is made to hold just
+    what ``old`` does: it may be left over from an attempt that failed, with entries that have been deleted since.
 
     Returns:
-        How many entries were new.
+        How many entries were written.
 
     Raises:
         MapFull: They do not all fit.
@@ -46,14 +49,14 @@ def move_entries(old: RawMap, new: RawMap) -> int:
     if new.info.type == MapType.PERCPU_ARRAY:
         return _move_per_cpu(old, new)
     convert_key, convert_value = _converters(old, new)
-    present = new.snapshot_raw() if new.info.type != MapType.ARRAY else {}
     entries = {convert_key(key): convert_value(value) for key, value in old.snapshot_raw().items()}
     if new.info.type == MapType.ARRAY:
-        entries = {key: value for key, value in entries.items() if _index(key) < new.info.max_entries}
-        return new.put_many_raw(entries)
-    return new.put_many_raw(
-        {key: value for key, value in entries.items() if key not in present}, only_new=True
-    )
+        return new.put_many_raw({key: entries[key] for key in entries if _index(key) < new.info.max_entries})
+    present = new.snapshot_raw()
+    if new.info.type == MapType.LRU_HASH:
+        return new.put_many_raw({key: entries[key] for key in entries if key not in present}, only_new=True)
+    new.delete_many_raw([key for key in present if key not in entries])
+    return new.put_many_raw({key: entries[key] for key in entries if entries[key] != present.get(key)})
 
 
 def _converters(old: RawMap, new: RawMap) -> tuple[Convert, Convert]:
