@@ -28,6 +28,7 @@ from fast.datapath.identity import (
 from fast.datapath.netlink import Link, Netlink, Request, records, requests
 from fast.datapath.netns import Netns, run_in
 from fast.datapath.programs import Attachments, DeviceKind
+from fast.datapath.retirement import GONE_GROUP, Retirement
 from fast.errors import DatapathError, NetlinkError
 from fast.net import IPAddress, IPNetwork, Mac
 
@@ -68,6 +69,7 @@ class Endpoints:
         self._node_ip6 = node_ip6
         # Deleting an entry only if it is still of that device is no one operation for the kernel.
         self._entries_lock = threading.Lock()
+        self._retirement = Retirement(lambda ifindex: programs.remove(ifindex, DeviceKind.POD))
 
     def attach(self, spec: EndpointSpec, mtu: int) -> Endpoint:
         """Make the endpoint, or find it made already; on failure nothing of it is left.
@@ -116,7 +118,11 @@ class Endpoints:
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise
+            # One that was detached a moment ago may hold the name yet, at either end.
+            self._retirement.sweep(host)
             existing = host.find_link(host_device_name(spec.container_id, spec.ifname))
+            if existing is None and pod.find_link(spec.ifname) is None:
+                return self._add_veth(host, netns, spec, mtu)
             if existing is None:
                 raise DatapathError(
                     f"the pod's namespace {spec.netns_path} has an interface {spec.ifname} already, not made by Fast"
@@ -142,7 +148,7 @@ class Endpoints:
 
     def _configure(self, host: Netlink, pod: Netlink, netns: Netns, spec: EndpointSpec, link: Link) -> None:
         """Do everything that comes after the pair exists."""
-        self._programs.ensure(link.index, DeviceKind.POD)
+        self._programs.ensure(link.index, DeviceKind.SHAPED_POD if spec.via_stack else DeviceKind.POD)
         host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
         if any(address.version == 6 for address in spec.addresses):  # noqa: PLR2004 -- IP version
             run_in(netns.fd, lambda: _enable_ipv6(spec.ifname))
@@ -163,6 +169,8 @@ class Endpoints:
     def detach(self, container_id: str, ifname: str) -> bool:
         """Remove the endpoint wherever it still is: also when the pod's namespace, and the veth with it, is gone.
 
+        Afterwards nothing reaches the pod; the switched-off device itself is deleted a little later.
+
         Returns:
             Whether anything was there to remove.
 
@@ -175,18 +183,20 @@ class Endpoints:
                 # The veth went with the namespace; which entries were its is to be seen by what has no device now.
                 return bool(self.reap(host))
             found = parse_alias(link.alias)
-            if found is not None and found[:2] != (container_id, ifname):
+            if link.group == GONE_GROUP or (found is not None and found[:2] != (container_id, ifname)):
                 return False
-            self._remove(host, link)
+            self._forget(self._addresses_of(link), link.index)
+            self._retirement.retire(host, link)
         return True
 
+    def _addresses_of(self, link: Link) -> Iterable[IPAddress]:
+        if (parsed := parse_alias(link.alias)) is not None:
+            return parsed[2]
+        return [address for address, pod in self._pods.items() if pod.ifindex == link.index]
+
     def _remove(self, host: Netlink, link: Link) -> None:
-        """Entries first, so that nobody is redirected into a device on its way out."""
-        parsed = parse_alias(link.alias)
-        addresses = (
-            parsed[2] if parsed else tuple(a for a, pod in self._pods.items() if pod.ifindex == link.index)
-        )
-        self._forget(addresses, link.index)
+        """Delete it and wait until it is gone. Entries first: nobody is redirected into a dying device then."""
+        self._forget(self._addresses_of(link), link.index)
         host.execute(requests.delete_link(link.index, link.name))
         self._programs.remove(link.index, DeviceKind.POD)
 
@@ -206,7 +216,10 @@ class Endpoints:
         Entries are listed before devices: an endpoint being attached has its device before its entry.
         """
         entries = list(self._pods.items())
-        alive = {link.index for link in host.links("veth")}
+        devices = host.links("veth")
+        alive = {link.index for link in devices if link.group != GONE_GROUP}
+        if len(alive) < len(devices):
+            self._retirement.sweep(host)
         gone = []
         for address, pod in entries:
             if pod.ifindex not in alive:

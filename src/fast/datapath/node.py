@@ -23,12 +23,13 @@ from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.bpf.spec import DATAPATH, FROM_UNDERLAY
 from fast.datapath.cluster import ClusterTable, SyncResult
 from fast.datapath.config import DatapathConfig
-from fast.datapath.endpoint import Endpoints
+from fast.datapath.endpoint import Endpoints, endpoint_of
 from fast.datapath.firewall import Firewall, Ruleset
 from fast.datapath.identity import Endpoint, EndpointSpec
 from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.programs import Attachments, DeviceKind
 from fast.datapath.repair import Repair, RepairKind
+from fast.datapath.retirement import GONE_GROUP
 from fast.datapath.routing import ensure_node_routes, ensure_subnet_routes, remove_rules
 from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay
 from fast.errors import DatapathError
@@ -270,7 +271,9 @@ class NodeDatapath:
         return self._up().endpoints.attach(spec, spec.mtu or self.pod_mtu)
 
     def detach(self, container_id: str, ifname: str) -> bool:
-        """Remove a pod's interface, also when its namespace is gone. Takes some 20 ms in the kernel. Idempotent.
+        """Remove a pod's interface, also when its namespace is gone. Idempotent.
+
+        Afterwards nothing reaches the pod; the switched-off device itself is deleted a little later.
 
         Returns:
             Whether anything was there to remove.
@@ -329,7 +332,7 @@ class NodeDatapath:
         """
         with self._lock, Netlink() as netlink:
             for link in netlink.links("veth"):
-                if link.alias.startswith("fast:"):
+                if endpoint_of(link) is not None or link.group == GONE_GROUP:
                     netlink.execute(requests.delete_link(link.index, link.name))
             if (tunnel := netlink.find_link(TUNNEL_DEVICE)) is not None:
                 netlink.execute(requests.delete_link(tunnel.index, tunnel.name))

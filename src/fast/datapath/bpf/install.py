@@ -47,8 +47,7 @@ def install(spec: ObjectSpec, pins: PinDirectory, mode: AttachMode | None = None
         links.replace(loaded.programs, Direction.EGRESS)
         _move(loaded, pins)
         links.replace(loaded.programs, Direction.INGRESS)
-        for program in loaded.programs.values():
-            pin(program.fd, pins.programs / program.name)
+        _pin_programs(loaded, pins)
         _commit(loaded, pins)
     except BaseException:
         loaded.close()
@@ -65,6 +64,12 @@ def _move(loaded: Object, pins: PinDirectory) -> None:
         with raw_map(old, name) as source, raw_map(os.dup(loaded.maps[name].fd), name) as target:
             if loaded.spec.map(name).migrated:
                 move_entries(source, target)
+
+
+def _pin_programs(loaded: Object, pins: PinDirectory) -> None:
+    """Let new attachments run this version."""
+    for program in loaded.programs.values():
+        pin(program.fd, pins.programs / program.name)
 
 
 def _commit(loaded: Object, pins: PinDirectory) -> None:

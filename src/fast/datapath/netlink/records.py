@@ -40,6 +40,7 @@ class Link:
     vxlan_port: int = 0
     collect_metadata: bool = False
     learning: bool = False
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def parse_link(body: bytes) -> Link:
         arp=not flags & wire.IFF_NOARP,
         vxlan_port=int.from_bytes(data.get(wire.IFLA_VXLAN_PORT, b""), "big"),
         collect_metadata=any(data.get(wire.IFLA_VXLAN_COLLECT_METADATA, b"")),
+        group=wire.parse_u32(attributes.get(wire.IFLA_GROUP)),
         learning=any(data.get(wire.IFLA_VXLAN_LEARNING, b"")),
     )
 

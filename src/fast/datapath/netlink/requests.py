@@ -108,6 +108,7 @@ def set_link(
     mac: Mac | None = None,
     alias: str | None = None,
     name: str | None = None,
+    group: int | None = None,
 ) -> Request:
     """Change what is given of the device of that index; with index 0, of the device called ``name``."""
     flags = 0 if up is None else wire.IFF_UP
@@ -115,7 +116,9 @@ def set_link(
     body += b"" if name is None else wire.text(wire.IFLA_IFNAME, name)
     body += b"" if mtu is None else wire.u32(wire.IFLA_MTU, mtu)
     body += b"" if mac is None else wire.attribute(wire.IFLA_ADDRESS, mac)
-    body += b"" if alias is None else wire.attribute(wire.IFLA_IFALIAS, alias.encode())
+    # The kernel takes an alias without its NUL; an empty one, which takes the alias away, has to be one byte, the NUL.
+    body += b"" if alias is None else wire.attribute(wire.IFLA_IFALIAS, alias.encode() or b"\0")
+    body += b"" if group is None else wire.u32(wire.IFLA_GROUP, group)
     return Request(wire.RTM_NEWLINK, 0, body, f"set device {name or index}")
 
 
@@ -129,6 +132,13 @@ def delete_link(index: int, name: str) -> Request:
     """Delete the device (for a veth: both ends). ENODEV is tolerated. The kernel takes some 20 ms for it."""
     body = _link_body(index) + (b"" if index else wire.text(wire.IFLA_IFNAME, name))
     return Request(wire.RTM_DELLINK, 0, body, f"delete device {name}").tolerating(errno.ENODEV)
+
+
+def delete_group(group: int) -> Request:
+    """Delete every device of the group, all in one wait of the kernel's. An empty group is tolerated."""
+    body = _link_body() + wire.u32(wire.IFLA_GROUP, group)
+    request = Request(wire.RTM_DELLINK, 0, body, f"delete the devices of group {group}")
+    return request.tolerating(errno.ENODEV, errno.EINVAL)
 
 
 def dump_links(kind: str = "") -> Request:
