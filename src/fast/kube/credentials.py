@@ -157,7 +157,9 @@ class ExecPlugin:
     def _grant_of(self, status: _ExecStatus) -> Grant:
         tls = None
         if status.client_certificate_data:
-            tls = self.tls_factory(status.client_certificate_data.encode(), status.client_key_data.encode())
+            tls = self.tls_factory(
+                certificate=status.client_certificate_data.encode(), key=status.client_key_data.encode()
+            )
         if tls is None and not status.token:
             raise InvalidConfig(f"exec plugin {self.command} gave neither a token nor a client certificate")
         return Grant(f"Bearer {status.token}" if status.token else "", tls)
@@ -229,5 +231,5 @@ class ExecPlugin:
 class TLSFactory(Protocol):
     """Makes a TLS context, with the cluster's trust, out of a client certificate and key in PEM."""
 
-    def __call__(self, certificate: bytes, key: bytes) -> ssl.SSLContext:
+    def __call__(self, *, certificate: bytes, key: bytes) -> ssl.SSLContext:
         """Give the context; InvalidConfig where the PEM is bad."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import msgspec
 import yaml
 
 from fast.errors import InvalidConfig
-from fast.kube.credentials import Credentials, ExecPlugin, Fixed, TokenFile
+from fast.kube.credentials import Credentials, ExecPlugin, Fixed, TLSFactory, TokenFile
 from fast.kube.tls import client_context
 
 _EXEC_VERSIONS = {"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
@@ -234,7 +233,7 @@ def _pem(data: str, path: str, field: str, file: Path) -> bytes | None:
     return None
 
 
-def _trust(entry: NamedCluster, where: str) -> Callable[..., ssl.SSLContext]:
+def _trust(entry: NamedCluster, where: str) -> TLSFactory:
     """The maker of TLS contexts that trust what the cluster entry says."""
     cluster = entry.cluster
     ca = _pem(
@@ -247,7 +246,7 @@ def _trust(entry: NamedCluster, where: str) -> Callable[..., ssl.SSLContext]:
     return partial(client_context, ca=ca, insecure=cluster.insecure_skip_tls_verify)
 
 
-def _client_tls(entry: NamedUser, trust: Callable[..., ssl.SSLContext]) -> ssl.SSLContext:
+def _client_tls(entry: NamedUser, trust: TLSFactory) -> ssl.SSLContext:
     user = entry.user
     certificate = _pem(
         user.client_certificate_data, user.client_certificate, "client-certificate", entry.file
@@ -258,9 +257,7 @@ def _client_tls(entry: NamedUser, trust: Callable[..., ssl.SSLContext]) -> ssl.S
     return trust(certificate=certificate or b"", key=key or b"")
 
 
-def _credentials(
-    entry: NamedUser, cluster: NamedCluster, trust: Callable[..., ssl.SSLContext]
-) -> Credentials:
+def _credentials(entry: NamedUser, cluster: NamedCluster, trust: TLSFactory) -> Credentials:
     user, where = entry.user, f"{entry.file}: user {entry.name!r}"
     unsupported = {"auth-provider": user.auth_provider, "username": user.username, "as": user.impersonate}
     for field, value in unsupported.items():
@@ -278,7 +275,7 @@ def _credentials(
 
 
 def _exec_plugin(
-    plugin: Exec, where: str, file: Path, cluster: NamedCluster, trust: Callable[..., ssl.SSLContext]
+    plugin: Exec, where: str, file: Path, cluster: NamedCluster, trust: TLSFactory
 ) -> ExecPlugin:
     if plugin.api_version not in _EXEC_VERSIONS:
         supported = ", ".join(sorted(_EXEC_VERSIONS))

@@ -1,4 +1,4 @@
-"""What the tests of fast.kube share: clients on a nasty server, informers that clean up, waiting without sleeping blindly."""
+"""What the tests of fast.kube share: informers that clean up, waiting without sleeping blindly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def eventually() -> Eventually:
 
     async def wait(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 -- conditions are plain state of many kinds
                 await asyncio.sleep(0.005)
 
     return wait
@@ -35,7 +35,7 @@ def eventually() -> Eventually:
 
 @pytest.fixture
 def run_informer() -> RunInformer:
-    """Runs an informer of IpEndpoints on a nasty server with quick timing, and checks that it is still alive at the end."""
+    """Runs an informer of IpEndpoints on a nasty server with quick timing; it must still be alive at the end."""
 
     @asynccontextmanager
     async def run(nasty: NastyServer, **options: Any) -> AsyncIterator[Informer[IpEndpoint]]:
