@@ -33,7 +33,7 @@ def metrics(drops: bool, bpf_dir: Path, output: str) -> None:
             "reason": reason.name.lower(),
             "direction": direction.name.lower(),
             "packets": metric.packets,
-            "bytes": metric.bytes,
+            "bytes": metric.byte_count,
             "drop": reason.is_drop,
             "description": reason.description,
         }

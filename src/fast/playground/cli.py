@@ -13,8 +13,6 @@ import click
 if TYPE_CHECKING:
     from fast.playground.lifecycle import Playground
 
-_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-
 name_option = click.option(
     "--name", default="default", show_default=True, help="Which playground; several live side by side."
 )
@@ -44,14 +42,14 @@ def playground() -> None:
     type=click.IntRange(min=0),
     default=2,
     show_default=True,
-    help="How many; 0: only the API server.",
+    help="0: only the API server.",
 )
 @click.option(
     "--mtu",
     type=click.IntRange(1280, 65535),
     default=1500,
     show_default=True,
-    help="Of the network between the nodes.",
+    help="Of the network between the nodes, in bytes.",
 )
 @click.option(
     "--agent-arg",
@@ -141,25 +139,25 @@ def kubeconfig(name: str) -> None:
     click.echo(found.directory.kubeconfig)
 
 
-@playground.command(context_settings=_PASS_ON)
+@playground.command()
 @name_option
 @namespace_option
 @click.argument("pod")
 @click.argument("command", nargs=-1, required=True)
 def exec(name: str, namespace: str, pod: str, command: tuple[str, ...]) -> None:
-    """Run a command of this machine in a pod's network namespace: exec POD -- CMD…"""
+    """Run a command of this machine in a pod's network namespace: exec POD -- CMD."""
     found = _playground(name)
     assert found.settings is not None
     placed = found.sandbox(namespace, pod)
     _become(placed.command(list(command)), placed.node.environment() | {"HOSTNAME": pod})
 
 
-@playground.command(context_settings=_PASS_ON)
+@playground.command()
 @name_option
 @click.argument("node")
 @click.argument("command", nargs=-1, required=True)
 def node(name: str, node: str, command: tuple[str, ...]) -> None:
-    """Run a command of this machine on a node (or in the "underlay" between them): node NODE -- CMD…"""
+    """Run a command of this machine on a node (or in the "underlay" between them): node NODE -- CMD."""
     found = _playground(name)
     assert found.settings is not None
     place = found.place(node)
@@ -169,4 +167,4 @@ def node(name: str, node: str, command: tuple[str, ...]) -> None:
 def _become(argv: list[str], environment: dict[str, Any]) -> None:
     """Become the command, so that terminal, signals, output and exit status are its own."""
     sys.stdout.flush()
-    os.execvpe(argv[0], argv, environment)
+    os.execvpe(argv[0], argv, environment)  # noqa: S606 -- no shell is wanted

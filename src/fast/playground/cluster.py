@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fast.api.crds import manifests as crd_manifests
 from fast.api.meta import ObjectMeta
 from fast.api.resources import IPENDPOINTS, IPSES, Resource
@@ -17,6 +19,12 @@ from fast.playground.rbac import manifests as rbac_manifests
 _POLL_SECONDS = 0.05
 
 
+class Created(msgspec.Struct):
+    """Any object, as answered: only that it is one matters."""
+
+    metadata: ObjectMeta
+
+
 class Manifest(dict[str, Any]):
     """Any object, as written."""
 
@@ -26,10 +34,8 @@ class Manifest(dict[str, Any]):
         return ObjectMeta(name=self["metadata"]["name"], namespace=self["metadata"].get("namespace", ""))
 
 
-def _resource(
-    group: str, version: str, plural: str, kind: str, namespaced: bool = False
-) -> Resource[Manifest]:
-    return Resource(group, version, plural, kind, namespaced, Manifest)
+def _resource(group: str, version: str, plural: str, kind: str, namespaced: bool = False) -> Resource[Any]:
+    return Resource(group, version, plural, kind, namespaced, Created)
 
 
 _RBAC = "rbac.authorization.k8s.io"

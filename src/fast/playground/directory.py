@@ -52,6 +52,7 @@ class StateDirectory:
         self.api_data = self.path / "apiserver"
         self.disks = self.path / "disks"
         self._settings = self.path / "playground.json"
+        self._mark = self.path / "up"
 
     def socket(self, init: str) -> Path:
         """Give the control socket of the playground's init (``playground``), the underlay's or a node's."""
@@ -67,12 +68,21 @@ class StateDirectory:
             folder.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)
 
+    @property
+    def marked_up(self) -> bool:
+        """Whether ``up`` came to its end."""
+        return self._mark.exists()
+
+    def mark_up(self) -> None:
+        """Note that ``up`` came to its end."""
+        self._mark.touch()
+
     def write_settings(self, settings: Settings) -> None:
-        """Write down the settings: the mark that ``up`` came to its end."""
+        """Write down the settings."""
         self._settings.write_bytes(msgspec.json.encode(settings))
 
     def find_settings(self) -> Settings | None:
-        """Read the settings; None where there is no playground, or ``up`` never came to its end."""
+        """Read the settings; None where there is no playground, or ``up`` has not come that far."""
         try:
             return msgspec.json.decode(self._settings.read_bytes(), type=Settings)
         except (FileNotFoundError, msgspec.DecodeError):

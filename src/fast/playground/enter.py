@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         placed = get_sandbox(StateDirectory(playground), namespace, pod)
         command = placed.command(arguments[_SEPARATOR:])
         environment = placed.node.environment() | {"HOSTNAME": pod}
-        os.execvpe(command[0], command, environment)
+        os.execvpe(command[0], command, environment)  # noqa: S606 -- no shell is wanted
     except (FastError, OSError) as error:
         print(error, file=sys.stderr)
     return _FAILED

@@ -37,7 +37,7 @@ class Identities:
         """Write the controller's kubeconfig, as its ServiceAccount; gives where."""
         path = self._directory.path / f"{CONTROLLER}.kubeconfig"
         token = self._tokens.ensure_service_account(NAMESPACE, CONTROLLER)
-        self._write(path, self._host_server, CONTROLLER, token)
+        self._write(path, self._node_server, CONTROLLER, token)
         return path
 
     def write_agent(self, node: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A playground as a whole: up, down, status. The order of things is decided here; how each is done, in the other modules."""
+"""A playground as a whole: up, down, status. The order of things is decided here; how each is done, elsewhere."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Playground:
     @property
     def is_up(self) -> bool:
         """Whether ``up`` came to its end and the playground still lives."""
-        if self.directory.find_settings() is None:
+        if not self.directory.marked_up:
             return False
         try:
             self.root.status()
@@ -134,8 +134,7 @@ class Playground:
         self._wait(lambda: "" if self.cluster.answers() else "the API server does not answer")
         progress("installing the CRDs and starting the controller")
         self.cluster.install()
-        kubeconfig = identities.write_controller()
-        self._start(programs.CONTROLLER, programs.controller_command(), {"KUBECONFIG": str(kubeconfig)})
+        self._start_controller(identities)
         self.directory.write_settings(settings)
         for node in list_nodes(self.directory):
             progress(f"starting node {node.name} ({node.address})")
@@ -143,6 +142,7 @@ class Playground:
         if settings.nodes:
             progress("waiting for the nodes to be Ready")
             self._wait(self._nodes_problem)
+        self.directory.mark_up()
 
     def _start_root(self) -> None:
         """Start the init of everything. A session of its own: the terminal's signals are not for it."""
@@ -188,15 +188,18 @@ class Playground:
             )
             identities.write_admin()
             command = programs.api_server_command(self.directory)
+            log = self.directory.log(f"{_ROOT}-{programs.API_SERVER}")
             descriptors = (host.fileno(), underlay.fileno())
-            self._start(programs.API_SERVER, command, {}, descriptors=descriptors)
+            self.root.start(programs.API_SERVER, command, log=log, descriptors=descriptors)
         return identities
 
-    def _start(
-        self, name: str, command: list[str], environment: dict[str, str], *, descriptors: tuple[int, ...] = ()
-    ) -> None:
-        log = self.directory.log(name)
-        self.root.start(name, command, log=log, environment=environment, descriptors=descriptors)
+    def _start_controller(self, identities: Identities) -> None:
+        """Start the controller, on the underlay: its metrics' port must not clash with another playground's."""
+        environment = {"KUBECONFIG": str(identities.write_controller())}
+        log = self.directory.log(f"{UNDERLAY}-{programs.CONTROLLER}")
+        self.underlay.control.start(
+            programs.CONTROLLER, programs.controller_command(), log=log, environment=environment
+        )
 
     def boot(self, node: Node, settings: Settings, identities: Identities) -> None:
         """Start a node with its agent and kubelet; its disk, if it ran before, is what it was."""
@@ -260,7 +263,8 @@ class Playground:
     def programs(self) -> list[ProgramStatus]:
         """Give every program of the playground; of what does not run (any more), nothing."""
         found = []
-        for place, control in [(_ROOT, self.root), *((node.name, node.control) for node in self.nodes())]:
+        places = [self.underlay, *self.nodes()]
+        for place, control in [(_ROOT, self.root), *((item.name, item.control) for item in places)]:
             try:
                 states = control.status()
             except InitGone:
@@ -291,7 +295,7 @@ class Playground:
         """Give the last lines that the programs wrote."""
         texts = []
         for item in failing:
-            log = self.directory.log(item.name if item.place == _ROOT else f"{item.place}-{item.name}")
+            log = self.directory.log(f"{item.place}-{item.name}")
             if log.exists() and (lines := log.read_text(errors="replace").splitlines()[-_LOG_LINES:]):
                 texts.append("\n".join([f"\n--- {item.place} {item.name}: {item.state}", *lines]))
         return "".join(texts)

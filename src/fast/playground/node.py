@@ -22,6 +22,7 @@ from fast.playground.processes import VARIABLE
 from fast.playground.underlay import connect_node, node_address
 
 _BOOT_SECONDS = 30.0
+_POLL_SECONDS = 0.01
 
 
 class Place:
@@ -131,7 +132,7 @@ class Node(Place):
         root.stop(self.name, signal.SIGKILL)
         deadline = time.monotonic() + _BOOT_SECONDS
         while self.running and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(_POLL_SECONDS)
 
 
 def _start_init(root: Control, place: Place, namespaces: list[str], options: list[str]) -> None:
@@ -142,10 +143,11 @@ def _start_init(root: Control, place: Place, namespaces: list[str], options: lis
     argv += ["-m", "fast.playground.init", "--socket", str(socket), *options]
     log = place.directory.log(f"{place.name}-init")
     root.start(place.name, argv, log=log, environment={"NODE_NAME": place.name}, restarts=False)
-    try:
-        place.control.wait_ready(_BOOT_SECONDS)
-    except InitGone as error:
-        raise InitGone(f"{place.name} did not start: {log.read_text(errors='replace').strip()}") from error
+    deadline = time.monotonic() + _BOOT_SECONDS
+    while not place.running:
+        if root.status()[place.name].pid is None or time.monotonic() > deadline:
+            raise InitGone(f"{place.name} did not start: {log.read_text(errors='replace').strip()}")
+        time.sleep(_POLL_SECONDS)
 
 
 def list_nodes(directory: StateDirectory) -> list[Node]:

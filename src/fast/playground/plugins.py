@@ -95,7 +95,7 @@ def find_network(directory: Path) -> Network | None:
         offered = {version, *content.get("cniVersions", ())}
         chosen = next((known for known in _VERSIONS if known in offered), version)
         return Network(content["name"], chosen, plugins)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidConfig(f"{files[0]} is no CNI network configuration: {error!r}") from error
 
 

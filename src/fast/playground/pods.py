@@ -1,4 +1,4 @@
-"""Finding the sandbox of a pod in a playground, by what the kubelets wrote on their nodes' disks. Asks no API server."""
+"""Finding the sandbox of a pod, by what the kubelets wrote on their nodes' disks. Asks no API server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which programs make up a playground, with their command lines, and where the playground finds them. Starts nothing."""
+"""Which programs make up a playground, their command lines and where they are found. Starts nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def api_server_command(directory: StateDirectory) -> list[str]:
     """Give the API server's command; it is passed the machine's and the underlay's listening socket."""
     enter = shlex.join([sys.executable, "-I", "-m", "fast.playground.enter", directory.name])
     return [
-        *_module("fast.apiserver.main"),
+        _script("fast-apiserver"),
         *("--data-dir", str(directory.api_data)),
         *("--listen-fd", "{fd1}", "--listen-fd", "{fd2}"),
         *("--tls-san", str(OUTSIDE)),
@@ -32,12 +32,12 @@ def api_server_command(directory: StateDirectory) -> list[str]:
 
 def controller_command() -> list[str]:
     """Give the controller's command; its kubeconfig comes by KUBECONFIG."""
-    return _module("fast.controller.main")
+    return [_script("fast-controller-manager")]
 
 
 def agent_command(settings: Settings) -> list[str]:
     """Give an agent's command; it finds everything at the default paths."""
-    return [*_module("fast.agent.main"), *settings.agent_args]
+    return [_script("fast-agent"), *settings.agent_args]
 
 
 def agent_environment(node: Node) -> dict[str, str]:
@@ -52,7 +52,16 @@ def agent_environment(node: Node) -> dict[str, str]:
 
 def kubelet_command(node: Node) -> list[str]:
     """Give the command of a node's kubelet; its kubeconfig comes by KUBECONFIG."""
-    return [*_module("fast.playground.kubelet"), "--node", node.name, "--address", str(node.address)]
+    return [
+        sys.executable,
+        "-I",
+        "-m",
+        "fast.playground.kubelet",
+        "--node",
+        node.name,
+        "--address",
+        str(node.address),
+    ]
 
 
 def find_plugin() -> Path:
@@ -75,5 +84,6 @@ def find_plugin() -> Path:
     )
 
 
-def _module(name: str) -> list[str]:
-    return [sys.executable, "-I", "-m", name]
+def _script(name: str) -> str:
+    """Give the path of a program of this installation."""
+    return str(Path(sys.executable).parent / name)

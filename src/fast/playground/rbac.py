@@ -1,4 +1,4 @@
-"""The rights of Fast's programs in a playground: exactly what they need, so that a missing right is found here. Data only."""
+"""The rights of Fast's programs in a playground: what they need and no more, so that a missing one is found here."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ NETWORK = IPv4Network("192.168.77.0/24")
 OUTSIDE = IPv4Address("192.168.77.254")
 MAX_NODES = 200
 _BRIDGE = "underlay"
+_IFLA_MASTER = 10  # linux/if_link.h
 _DEFAULT_ROUTE = parse_subnet("0.0.0.0/0")
 _UPLINK = "eth0"
 
@@ -106,5 +107,5 @@ def _add_bridge(mtu: int) -> Request:
 
 
 def _set_master(index: int, bridge: int) -> Request:
-    body = b"\0\0\0\0" + index.to_bytes(4, "little") + bytes(8) + wire.u32(wire.IFLA_MASTER, bridge)
+    body = b"\0\0\0\0" + index.to_bytes(4, "little") + bytes(8) + wire.u32(_IFLA_MASTER, bridge)
     return Request(wire.RTM_NEWLINK, 0, body, f"put device {index} into bridge {_BRIDGE}")
