@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import subprocess
 import threading
@@ -27,6 +28,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_FS, _CLONE_NEWNS, _CLONE_NEWNET = 0x200, 0x20000, 0x40000000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 COMMAND_SECONDS = 60.0
+_SANDBOXES = itertools.count(1)
 
 
 def _check(result: int, what: str) -> None:
@@ -129,8 +131,8 @@ class Machine:
         return child
 
     def sandbox(self, name: str) -> Sandbox:
-        """Make a pod's network namespace, bound at /run/netns/NAME of this machine."""
-        path = f"/run/netns/{name}"
+        """Make a pod's network namespace, bound at /run/netns/NAME-NUMBER of this machine."""
+        path = f"/run/netns/{name}-{next(_SANDBOXES)}"
 
         def make() -> None:
             with open(path, "x"):

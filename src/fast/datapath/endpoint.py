@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import structlog
@@ -28,7 +28,7 @@ from fast.datapath.identity import (
 from fast.datapath.netlink import Link, Netlink, Request, records, requests
 from fast.datapath.netns import Netns, run_in
 from fast.datapath.programs import Attachments, DeviceKind
-from fast.datapath.retirement import GONE_GROUP, Retirement
+from fast.datapath.retirement import FINISHED_GROUP, GONE_GROUP, UNFINISHED_GROUP, Retirement
 from fast.errors import DatapathError, NetlinkError
 from fast.net import IPAddress, IPNetwork, Mac
 
@@ -69,7 +69,22 @@ class Endpoints:
         self._node_ip6 = node_ip6
         # Deleting an entry only if it is still of that device is no one operation for the kernel.
         self._entries_lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._free = threading.Condition()
         self._retirement = Retirement(lambda ifindex: programs.remove(ifindex, DeviceKind.POD))
+
+    @contextlib.contextmanager
+    def _exclusively(self, name: str) -> Iterator[None]:
+        """Let only one call at a time work on the device of that name: a DEL may come while its ADD still runs."""
+        with self._free:
+            self._free.wait_for(lambda: name not in self._busy)
+            self._busy.add(name)
+        try:
+            yield
+        finally:
+            with self._free:
+                self._busy.remove(name)
+                self._free.notify_all()
 
     def attach(self, spec: EndpointSpec, mtu: int) -> Endpoint:
         """Make the endpoint, or find it made already; on failure nothing of it is left.
@@ -84,7 +99,12 @@ class Endpoints:
             NetnsGone: The pod's namespace does not exist.
             DatapathError: The kernel refused a step, or the interface's name is taken inside the pod.
         """
-        with Netns.open(spec.netns_path) as netns, Netlink() as host, Netlink(netns.fd) as pod:
+        with (
+            self._exclusively(host_device_name(spec.container_id, spec.ifname)),
+            Netns.open(spec.netns_path) as netns,
+            Netlink() as host,
+            Netlink(netns.fd) as pod,
+        ):
             link = self._make_veth(host, pod, netns, spec, mtu)
             if link is None:  # there already, and right
                 return self._described(spec, host, mtu)
@@ -135,14 +155,10 @@ class Endpoints:
     def _add_veth(self, host: Netlink, netns: Netns, spec: EndpointSpec, mtu: int) -> Link:
         """Make the pair in one round trip, and learn its index in the same."""
         name = host_device_name(spec.container_id, spec.ifname)
-        alias = format_alias(spec.container_id, spec.ifname, spec.addresses)
         host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
         answers = host.execute(
-            requests.add_veth(name, host_mac, spec.ifname, pod_mac, netns.fd, mtu),
-            # Fails with the first where that fails for another reason than that the device exists, with the same
-            # alias then: an alias tells one identity, and the name is made from that.
-            requests.set_link(0, name=name, alias=alias).tolerating(errno.ENODEV),
-            requests.get_link(name).tolerating(errno.ENODEV),
+            requests.add_veth(name, host_mac, spec.ifname, pod_mac, netns.fd, mtu, UNFINISHED_GROUP),
+            requests.get_link(name).tolerating(errno.ENODEV),  # where the first failed, that is what counts
         )
         return records.parse_link(answers[0])
 
@@ -153,7 +169,11 @@ class Endpoints:
         if any(address.version == 6 for address in spec.addresses):  # noqa: PLR2004 -- IP version
             run_in(netns.fd, lambda: _enable_ipv6(spec.ifname))
         pod.execute(*_pod_requests(spec, link.peer_index, host_mac))
-        host.execute(*self._host_requests(spec, link.index, pod_mac))
+        alias = format_alias(spec.container_id, spec.ifname, spec.addresses)
+        host.execute(
+            *self._host_requests(spec, link.index, pod_mac),
+            requests.set_link(link.index, alias=alias, group=FINISHED_GROUP),
+        )
         flags = LocalPodFlag.VIA_STACK if spec.via_stack else LocalPodFlag(0)
         entry = LocalPod(link.index, pod_mac, host_mac, flags)
         with self._entries_lock:
@@ -177,8 +197,9 @@ class Endpoints:
         Raises:
             DatapathError: The kernel refused.
         """
-        with Netlink() as host:
-            link = host.find_link(host_device_name(container_id, ifname))
+        name = host_device_name(container_id, ifname)
+        with self._exclusively(name), Netlink() as host:
+            link = host.find_link(name)
             if link is None:
                 # The veth went with the namespace; which entries were its is to be seen by what has no device now.
                 return bool(self.reap(host))
@@ -226,6 +247,11 @@ class Endpoints:
                 gone += self._forget([address], pod.ifindex)
         self._programs.reap()
         return gone
+
+    @staticmethod
+    def drop_unfinished(host: Netlink) -> None:
+        """Delete what a process that died left half made. For a process's start: nothing may be in the making."""
+        host.execute(requests.delete_group(UNFINISHED_GROUP))
 
     def check(self, spec: EndpointSpec) -> None:
         """Prove that the endpoint is as it should be.

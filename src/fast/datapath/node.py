@@ -29,7 +29,7 @@ from fast.datapath.identity import Endpoint, EndpointSpec
 from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.programs import Attachments, DeviceKind
 from fast.datapath.repair import Repair, RepairKind
-from fast.datapath.retirement import GONE_GROUP
+from fast.datapath.retirement import GONE_GROUP, UNFINISHED_GROUP
 from fast.datapath.routing import ensure_node_routes, ensure_subnet_routes, remove_rules
 from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay
 from fast.errors import DatapathError
@@ -79,6 +79,8 @@ class NodeDatapath:
         with self._lock:
             if self._running is None:
                 self._running = self._load()
+                with Netlink() as netlink:
+                    self._running.endpoints.drop_unfinished(netlink)
             return self._converge(self._running)
 
     def verify(self) -> list[Repair]:
@@ -332,7 +334,7 @@ class NodeDatapath:
         """
         with self._lock, Netlink() as netlink:
             for link in netlink.links("veth"):
-                if endpoint_of(link) is not None or link.group == GONE_GROUP:
+                if endpoint_of(link) is not None or link.group in (GONE_GROUP, UNFINISHED_GROUP):
                     netlink.execute(requests.delete_link(link.index, link.name))
             if (tunnel := netlink.find_link(TUNNEL_DEVICE)) is not None:
                 netlink.execute(requests.delete_link(tunnel.index, tunnel.name))

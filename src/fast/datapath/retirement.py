@@ -1,8 +1,9 @@
-"""Taking devices out of service at once, and deleting them together a little later, off the caller's path.
+"""Device groups: deleting devices together a little later, off the caller's path, and finding those never finished.
 
 Deleting a device makes the kernel wait for RCU, some 20 ms each; all devices of a group are deleted in one such wait.
 So a pod's veth is first switched off (which takes its routes with it), stripped of its alias and put into a group, in
 0.1 ms, and a thread deletes the group. Whoever dies in between leaves devices that can do nothing, for the next sweep.
+A device that is being made is in a group, too: whoever dies over it leaves it there for the next process to delete.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ log = structlog.get_logger()
 
 #: Device group of what is to be deleted; 0 is the kernel's default for all others.
 GONE_GROUP = 0xFA57
+UNFINISHED_GROUP = 0xFA58
+FINISHED_GROUP = 0
 
 
 class Retirement:

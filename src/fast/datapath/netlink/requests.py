@@ -51,8 +51,12 @@ def _link_body(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
     return _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, flags, change)
 
 
-def add_veth(name: str, mac: Mac, peer: str, peer_mac: Mac, peer_netns: int, mtu: int) -> Request:
+def add_veth(
+    name: str, mac: Mac, peer: str, peer_mac: Mac, peer_netns: int, mtu: int, group: int = 0
+) -> Request:
     """Make a veth pair: ``name`` here and up, ``peer`` (down) right inside the namespace of descriptor ``peer_netns``.
+
+    ``group`` is the device group of ``name``.
 
     The peer cannot be created up: the kernel would open it before its other end exists (ENOTCONN).
     """
@@ -68,6 +72,7 @@ def add_veth(name: str, mac: Mac, peer: str, peer_mac: Mac, peer_netns: int, mtu
         + wire.text(wire.IFLA_IFNAME, name)
         + wire.attribute(wire.IFLA_ADDRESS, mac)
         + wire.u32(wire.IFLA_MTU, mtu)
+        + wire.u32(wire.IFLA_GROUP, group)
         + wire.nested(
             wire.IFLA_LINKINFO,
             wire.text(wire.IFLA_INFO_KIND, "veth"),
