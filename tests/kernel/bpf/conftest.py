@@ -1,4 +1,4 @@
-"""Fixtures: one machine with devices for all tests here; the programs loaded for each routing, maps filled anew a test."""
+"""Fixtures: a machine with devices, the programs loaded for each routing, and their maps filled anew for each test."""
 
 import pytest
 

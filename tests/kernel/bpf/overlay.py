@@ -33,8 +33,10 @@ def compiled(directory: Path) -> Path:
     out = directory / "tunnel_key.bpf.o"
     machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
     subprocess.run(
-        ["clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", f"-I/usr/include/{machine}-linux-gnu"]
-        + ["-c", str(Path(__file__).with_name("tunnel_key.bpf.c")), "-o", str(out)],
+        [
+            *("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", f"-I/usr/include/{machine}-linux-gnu"),
+            *("-c", str(Path(__file__).with_name("tunnel_key.bpf.c")), "-o", str(out)),
+        ],
         check=True,
     )
     return out

@@ -170,7 +170,7 @@ def test_an_icmp_error_goes_the_way_of_the_flow_that_it_quotes(node, ip, protoco
 
 
 def test_an_icmp_error_of_a_ping_goes_the_way_of_that_ping(node, ip):
-    protocol, request = ECHO_REQUEST[ip.a.version]
+    protocol, _ = ECHO_REQUEST[ip.a.version]
     error = Ip(
         ip.a, ip.b, protocol, icmp(UNREACHABLE[ip.a.version][1], 1, payload=bytes(ping(ip.b, ip.a, 9)))
     )

@@ -61,7 +61,7 @@ def pieces(format_):
 def test_a_mirrored_struct_has_the_size_and_the_pieces_of_its_c_original(btf, mirror):
     size, members = btf.struct(mirror.C_NAME)
     assert mirror.FORMAT.size == size
-    mine = [piece for piece in pieces(mirror.FORMAT)]
+    mine = pieces(mirror.FORMAT)
     theirs = [(field.offset_bytes, field.size_bytes) for field in members if field.name != "pad"]
     assert [piece for piece in mine if piece in theirs] == theirs
     padding = [(field.offset_bytes, field.size_bytes) for field in members if field.name == "pad"]

@@ -1,4 +1,4 @@
-"""fast_to_pod, what the stack sends to a pod: it passes, and flows that could be cut short on their way back are kept."""
+"""fast_to_pod, what the stack sends to a pod: it passes, and flows that could be cut short on the way back are kept."""
 
 import pytest
 

@@ -13,18 +13,20 @@ An agent may die at any point of this: maps stay staged, and the next one goes o
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 
 from fast.datapath.bpf.links import AttachMode, Links
 from fast.datapath.bpf.migration import move_entries, raw_map
 from fast.datapath.bpf.objects import Object, load
 from fast.datapath.bpf.pins import PinDirectory, find_pin, pin
-from fast.datapath.bpf.spec import Direction, ObjectSpec
+from fast.datapath.bpf.spec import Direction, MapType, ObjectSpec
 
 
 def install(spec: ObjectSpec, pins: PinDirectory, mode: AttachMode | None = None) -> Object:
     """Put the object into service: after this, every attachment runs its programs, and new ones can be made.
 
-    Idempotent. Existing attachments are turned to ``mode``, if one is given. Must not run twice at a time for one directory.
+    Idempotent. Existing attachments are turned to ``mode``, if one is given. Must not run twice at a time for one
+    directory.
 
     Args:
         spec: What to load.
@@ -43,9 +45,9 @@ def install(spec: ObjectSpec, pins: PinDirectory, mode: AttachMode | None = None
     links = Links(pins, mode)
     loaded = load(spec, pins)
     try:
-        _move(loaded, pins)
+        _move(loaded, pins, loaded.staged)
         links.replace(loaded.programs, Direction.EGRESS)
-        _move(loaded, pins)
+        _move(loaded, pins, {name for name in loaded.staged if spec.map(name).type is MapType.LRU_HASH})
         links.replace(loaded.programs, Direction.INGRESS)
         _pin_programs(loaded, pins)
         _commit(loaded, pins)
@@ -55,9 +57,9 @@ def install(spec: ObjectSpec, pins: PinDirectory, mode: AttachMode | None = None
     return loaded
 
 
-def _move(loaded: Object, pins: PinDirectory) -> None:
+def _move(loaded: Object, pins: PinDirectory, names: Set[str]) -> None:
     """Move entries into the staged maps from those in use."""
-    for name in loaded.staged:
+    for name in names:
         old = find_pin(pins.maps / name)
         if old is None:
             continue

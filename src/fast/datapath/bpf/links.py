@@ -1,9 +1,9 @@
 """Attachments: a program on a device's ingress or egress, pinned, adopted by the next agent, replaced atomically.
 
 By a tcx link, or by a clsact filter and a pin of the program that records it: for kernels without tcx links, and where
-making one costs too much (ADR 7). Which of the two an attachment is shows in what its pin holds, so either can be turned
-into the other: the new one is made before the old one goes. Both at once is harmless: the programs' verdicts do not
-depend on how often a packet was looked at.
+making one costs too much (ADR 7). Which of the two an attachment is shows in what its pin holds, so either can be
+turned into the other: the new one is made before the old one goes. Both at once is harmless: the programs' verdicts do
+not depend on how often a packet was looked at.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ class Links:
             return False
         if old.mode is AttachMode.CLSACT:
             self._delete_filter(ifindex, direction)
+        elif old.alive:
+            self._detach_link(path)
         path.unlink(missing_ok=True)
         return True
 
@@ -196,6 +198,13 @@ class Links:
             return False
         check(result, f"updating {path}")
         return True
+
+    def _detach_link(self, path: Path) -> None:
+        """Stop the pinned link now: the kernel takes one that merely lost its last pin away at its leisure."""
+        fd = find_pin(path)
+        if fd is not None:
+            with Descriptor(fd):
+                lib.bpf_link_detach(fd)
 
     def _attach_clsact(self, path: Path, ifindex: int, program: Program, old: Attached | None) -> None:
         """Set the filter; pinning the program over a link's pin then takes the link away."""

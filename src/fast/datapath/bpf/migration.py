@@ -36,8 +36,8 @@ def raw_map(fd: int, name: str) -> RawMap:
 def move_entries(old: RawMap, new: RawMap) -> int:
     """Bring the entries of ``old`` into ``new``.
 
-    An LRU map, which programs write, keeps what it has of its own: that is newer. Every other hash map is made to hold just
-    what ``old`` does: it may be left over from an attempt that failed, with entries that have been deleted since.
+    An LRU map, which programs write, keeps what it has of its own: that is newer. Every other hash map is made to hold
+    just what ``old`` does: it may be left over from an attempt that failed, with entries that are deleted by now.
 
     Returns:
         How many entries were written.
