@@ -1,5 +1,4 @@
-"""An API server that misbehaves on purpose: every fault of a list or watch that a real one, a proxy or the network
-can show.
+"""An API server that misbehaves on purpose: every fault of a watch that a real one, a proxy or the network can show.
 
 It holds objects like a (very small) API server; each watch that is opened plays the next :class:`Fault` of its
 script, the last one for ever. Its contract is tests/unit/kube/test_nasty_server.py.

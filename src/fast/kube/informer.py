@@ -20,7 +20,7 @@ import structlog
 
 from fast.api.meta import HasMetadata
 from fast.api.resources import Resource
-from fast.errors import Expired, FastError, KubeError, Unavailable
+from fast.errors import Expired, FastError, KubeError, Throttled, Unavailable
 from fast.kube.client import KubeClient, decoder_of, metadata_of
 from fast.kube.status import error_of_event
 
@@ -32,6 +32,9 @@ T = TypeVar("T", bound=HasMetadata)
 _SLICE_SECONDS = 0.005
 #: A watch that ends cleanly sooner than this, without an event, is a fault: going on at once would be a hot loop.
 _SHORTEST_WATCH_SECONDS = 1.0
+#: After this many watches in a row that the server refused (as opposed to not being there) the version is given
+#: up: a server that was restored from a backup knows no version as new as ours, and says so in words of its own.
+_MOST_REFUSALS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,32 +154,33 @@ class Informer(Generic[T]):
     async def run(self) -> None:
         """Follow the server until cancelled. Never returns, and raises nothing but CancelledError."""
         first, longest = self._timing.backoff
-        delay = first
+        delay, refusals = first, 0
         while True:
             began = time.monotonic()
             try:
                 if self._version is None:
                     await self._list()
+                    refusals = 0
                 if await self._watch():
-                    delay = first
+                    delay, refusals = first, 0
                     continue
-                reason: FastError = Unavailable(
+                error: FastError = Unavailable(
                     f"watch {self._resource.plural} ended at once, without an event"
                 )
-            except Expired as error:
-                self._version = None
-                reason = error
-            except FastError as error:
-                reason = error
+            except FastError as caught:
+                error = caught
             self.failures += 1
+            refusals += _is_refusal(error)
+            if isinstance(error, Expired) or refusals >= _MOST_REFUSALS:
+                self._version = None
             if time.monotonic() - began > longest:
                 delay = first
-            asked = reason.retry_after_seconds if isinstance(reason, KubeError) else None
+            asked = error.retry_after_seconds if isinstance(error, KubeError) else None
             wait = max(delay * random.uniform(1, 2), asked or 0.0)
             log.warning(
                 "informer interrupted",
                 resource=self._resource.plural,
-                error=str(reason),
+                error=str(error),
                 retry_in=round(wait, 1),
             )
             await asyncio.sleep(wait)
@@ -299,6 +303,11 @@ class Informer(Generic[T]):
             handler(change)
         except Exception:
             log.exception("handler failed", resource=self._resource.plural, key=change.current.metadata.key)
+
+
+def _is_refusal(error: FastError) -> bool:
+    """Whether the server answered, and not just that we come too often."""
+    return isinstance(error, KubeError) and error.status > 0 and not isinstance(error, Throttled)
 
 
 def _key_of(raw: msgspec.Raw) -> str:

@@ -218,6 +218,15 @@ async def test_waits_as_long_as_a_throttling_server_asks(run_informer, eventuall
         assert asyncio.get_running_loop().time() - began >= 1.0
 
 
+async def test_a_version_that_the_server_keeps_refusing_is_given_up(run_informer, eventually):
+    async with (
+        nasty_server(*[Fault.INTERNAL_ERROR] * 5, Fault.NONE) as nasty,
+        run_informer(nasty) as informer,
+    ):
+        await eventually(lambda: informer.relists == 2)
+        assert len(nasty.watches) in {5, 6}
+
+
 async def test_watches_that_end_at_once_do_not_make_a_hot_loop(run_informer, eventually):
     async with nasty_server(Fault.CLOSE_AT_ONCE) as nasty, run_informer(nasty):
         await asyncio.sleep(0.6)
