@@ -3,14 +3,13 @@
 import os
 import pty
 import select
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+
+from e2e.kubectl import serving
 
 _POD = """
 apiVersion: v1
@@ -20,24 +19,6 @@ spec:
   nodeName: n1
   containers: [{name: first, image: busybox}, {name: second, image: busybox}]
 """
-_SERVER = "from fast.apiserver.main import main; main()"
-
-
-class Kubectl:
-    """Runs kubectl on one server."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        beside_python = Path(sys.executable).with_name("kubectl")
-        self.path = str(beside_python) if beside_python.exists() else shutil.which("kubectl")
-        self.env = os.environ | {"KUBECONFIG": str(kubeconfig)}
-
-    def __call__(self, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [self.path, *args], input=stdin, capture_output=True, env=self.env, timeout=60, check=False
-        )
-
-    def start(self, *args: str, **options) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([self.path, *args], env=self.env, **options)
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +27,9 @@ def kubectl(tmp_path_factory):
     enter = place / "enter"
     enter.write_text('#!/bin/sh\nexport NS=$1 POD=$2 CONTAINER=$3\nshift 4\nexec "$@"\n')
     enter.chmod(0o755)
-    flags = ["--data-dir", str(place / "data"), "--listen", "127.0.0.1:0", "--exec-command", str(enter)]
-    flags += ["--kubeconfig-out", str(place / "kubeconfig")]
-    server = subprocess.Popen([sys.executable, "-c", _SERVER, *flags], stdout=subprocess.PIPE)
-    try:
-        assert b"ready" in server.stdout.readline()
-        run = Kubectl(place / "kubeconfig")
-        created = run("create", "-f", "-", stdin=_POD.encode())
-        assert created.returncode == 0, created.stderr
+    with serving(place, "--exec-command", str(enter)) as run:
+        run.check("create", "-f", "-", stdin=_POD.encode())
         yield run
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 def test_output_errors_and_exit_status_are_the_commands(kubectl):

@@ -10,6 +10,7 @@ import msgspec
 import yaml
 from aiohttp import web
 
+from fast.apiserver import protobuf
 from fast.apiserver.api import Object, Options
 from fast.apiserver.deletion import Deletion
 from fast.apiserver.kinds import GVR
@@ -130,7 +131,7 @@ async def read_body(request: web.Request) -> bytes:
 
 
 async def read_object(request: web.Request, kind: str) -> Any:
-    """Read a JSON or YAML body.
+    """Read a JSON, YAML or (as far as kubectl needs) protobuf body.
 
     Args:
         request: It.
@@ -140,10 +141,10 @@ async def read_object(request: web.Request, kind: str) -> Any:
         ApiError: 400 for what is neither, 415 for another Content-Type.
     """
     media = request.headers.get("Content-Type", JSON).partition(";")[0].strip().lower()
-    if media not in (JSON, "application/yaml"):
+    if media not in (JSON, "application/yaml", protobuf.MEDIA_TYPE):
         raise unsupported_media_type([JSON, "application/yaml"])
     body = await read_body(request)
-    made = parse_yaml(body) if media == "application/yaml" else parse_json(body)
+    made = parse_json(body) if media == JSON else parse_any(body)
     if not isinstance(made, dict):
         shown = body[:256].hex()
         why = "couldn't get version/kind; json parse error: the body is no JSON object"
@@ -161,6 +162,15 @@ def parse_json(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise bad_request(f"couldn't get version/kind; json parse error: {error}") from error
+
+
+def parse_any(body: bytes) -> Any:
+    """Read protobuf, JSON or YAML, whichever it is.
+
+    Raises:
+        ApiError: 400, or 415 for protobuf that is not known.
+    """
+    return protobuf.decode(body) if body.startswith(protobuf.MAGIC) else parse_yaml(body)
 
 
 def parse_yaml(body: bytes) -> Any:

@@ -273,7 +273,7 @@ class Handler:
 
     async def _delete(self, request: web.Request, kind: Kind, target: Target) -> web.Response:
         text = await requests.read_body(request)
-        body = requests.parse_yaml(text) if text else {}
+        body = requests.parse_any(text) if text else {}
         if not isinstance(body, dict):
             raise status.bad_request("cannot read DeleteOptions: no object")
         options = requests.read_options(request, body=body)
