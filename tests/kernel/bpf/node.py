@@ -64,6 +64,9 @@ V6 = Family(A6, B6, R6, NODE6, OTHER_NODE6, OUTSIDE6, VIP6, ip_address("fd00:244
 
 def make_devices(machine: Machine) -> dict[str, int]:
     """Make the devices and give their indexes by name."""
+    machine.run(
+        "sysctl -qw net.ipv6.conf.default.disable_ipv6=1"
+    )  # a device that is up says nothing of its own
     machine.run("\n".join(f"ip link add {name} type veth peer name {name}-p" for name in DEVICES))
     links = {link["ifname"]: link["ifindex"] for link in json.loads(machine.run("ip -j link show"))}
     return {name: links[name] for name in DEVICES}
