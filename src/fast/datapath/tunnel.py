@@ -145,7 +145,8 @@ def _port_taken(netlink: Netlink, config: DatapathConfig, error: NetlinkError) -
     if error.errno not in (errno.EADDRINUSE, errno.EEXIST):
         return error
     port = config.tunnel_port
-    other = next((link.name for link in netlink.links("vxlan") if link.vxlan_port == port), None)
+    others = (link.name for link in netlink.links("vxlan") if link.vxlan_port == port)
+    other = next((name for name in others if name != TUNNEL_DEVICE), None)
     owner = (
         f"VXLAN device {other}"
         if other
