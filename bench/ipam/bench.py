@@ -1,0 +1,188 @@
+"""How fast many agents claim addresses from one pool at once: Fast's records beside compare-and-swap on a status map.
+
+Runs on the embedded API server, or on any cluster by --kubeconfig (which must have Fast's CRDs; the pool
+``bench``, its records and a ConfigMap are made and deleted). Rounds of all scenarios are interleaved; the table
+gives medians.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import yaml
+from claimants import CONFIG_MAPS, NAMESPACE, POOL, ConfigMap
+
+from fast.api.ips import Ips, IpsSpec
+from fast.api.meta import ObjectMeta
+from fast.api.resources import IPENDPOINTS, IPSES, Resource
+from fast.errors import NotFound
+from fast.kube import ClusterConfig, KubeClient
+from fast.net import parse_address
+
+HERE = Path(__file__).parent
+CRDS = HERE.parents[1] / "deploy" / "crds"
+SCENARIOS = ("records, with room", "records, exactly full", "status map")
+
+
+class Crd(msgspec.Struct):
+    """A CustomResourceDefinition, as far as this needs it."""
+
+    metadata: ObjectMeta
+    spec: dict[str, Any]
+    api_version: str = msgspec.field(name="apiVersion", default="apiextensions.k8s.io/v1")
+    kind: str = "CustomResourceDefinition"
+
+
+CRD = Resource(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False, Crd
+)
+
+
+@contextlib.asynccontextmanager
+async def api_server(kubeconfig: Path | None) -> AsyncIterator[Path]:
+    """Give a kubeconfig: the one named, or that of an embedded API server of our own."""
+    if kubeconfig is not None:
+        yield kubeconfig
+        return
+    with tempfile.TemporaryDirectory(prefix="fast-bench-") as directory:
+        path = Path(directory) / "kubeconfig"
+        server = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "from fast.apiserver.main import main; main()",
+            "--data-dir", directory, "--listen", "127.0.0.1:0", "--kubeconfig-out", str(path),
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert server.stdout is not None
+            await asyncio.wait_for(server.stdout.readline(), 30)
+            async with KubeClient(ClusterConfig.load(path)) as client:
+                for manifest in sorted(CRDS.glob("*.yaml")):
+                    await client.create(CRD, msgspec.convert(yaml.safe_load(manifest.read_text()), Crd))
+            yield path
+        finally:
+            server.terminate()
+            await server.wait()
+
+
+async def prepare(client: KubeClient, size: int) -> None:
+    """Make the pool and the empty map, and nothing else of them."""
+    await clean(client)
+    last = parse_address("10.64.0.0") + size - 1
+    spec = IpsSpec(subnet="10.64.0.0/10", ips=(f"10.64.0.0-{last}",))
+    await client.create(IPSES, Ips(metadata=ObjectMeta(name=POOL), spec=spec))
+    await client.create(CONFIG_MAPS, ConfigMap(metadata=ObjectMeta(name=POOL, namespace=NAMESPACE)))
+
+
+async def clean(client: KubeClient) -> None:
+    """Delete what this benchmark made."""
+    records = await client.list(IPENDPOINTS, field_selector=f"spec.pool={POOL}")
+    for record in records.items:
+        await client.delete(IPENDPOINTS, record.metadata.name)
+    for resource, name, namespace in ((IPSES, POOL, None), (CONFIG_MAPS, POOL, NAMESPACE)):
+        with contextlib.suppress(NotFound):
+            await client.delete(resource, name, namespace)
+
+
+async def one_round(kubeconfig: Path, scenario: str, options: dict[str, Any]) -> dict[str, float]:
+    """Let the agents of all processes claim together once."""
+    agents, claims, processes = options["agents"], options["claims"], options["processes"]
+    total = agents * claims
+    async with KubeClient(ClusterConfig.load(kubeconfig)) as client:
+        await prepare(client, total if "full" in scenario else total * 4)
+    algorithm = "records" if scenario.startswith("records") else "status-map"
+    share = agents // processes
+    workers = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, str(HERE / "claimants.py"), "--kubeconfig", str(kubeconfig), "--algorithm", algorithm,
+            "--first", str(1 + index * share), "--agents", str(share), "--claims", str(claims),
+            "--seconds", str(options["seconds"]),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 26,
+        )
+        for index in range(processes)
+    ]  # fmt: skip
+    for worker in workers:
+        assert worker.stdout is not None
+        await worker.stdout.readline()
+    answers = await asyncio.gather(*(worker.communicate(b"go\n") for worker in workers))
+    results = [json.loads(stdout) for stdout, _ in answers]
+    addresses = [address for result in results for address in result["addresses"]]
+    if len(set(addresses)) != len(addresses):
+        raise SystemExit("an address was given twice")
+    if (
+        algorithm == "records"
+        and len(addresses) != total
+        and max(r["ended"] - r["began"] for r in results) < options["seconds"]
+    ):
+        raise SystemExit(f"{total} claims were wanted, {len(addresses)} made")
+    seconds = sorted(value for result in results for value in result["seconds"])
+    elapsed = max(result["ended"] for result in results) - min(result["began"] for result in results)
+    calls = sum(sum(result["calls"].values()) for result in results)
+    return {
+        "claims": len(addresses),
+        "claims_per_second": len(addresses) / elapsed,
+        "p50_ms": 1000 * statistics.median(seconds),
+        "p99_ms": 1000 * seconds[int(0.99 * (len(seconds) - 1))],
+        "calls_per_claim": calls / len(addresses),
+    }
+
+
+async def measure(options: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """Run every scenario in every round."""
+    results: dict[str, list[dict[str, float]]] = {scenario: [] for scenario in SCENARIOS}
+    async with api_server(options["kubeconfig"]) as kubeconfig:
+        for number in range(options["rounds"]):
+            for scenario in SCENARIOS:
+                found = await one_round(kubeconfig, scenario, options)
+                results[scenario].append(found)
+                rounded = {key: round(value, 2) for key, value in found.items()}
+                print(f"round {number + 1}, {scenario}: {rounded}", file=sys.stderr)
+        async with KubeClient(ClusterConfig.load(kubeconfig)) as client:
+            await clean(client)
+    return results
+
+
+@click.command()
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path, exists=True), help="Instead of an embedded API server."
+)
+@click.option("--agents", default=32, show_default=True, help="All together; a multiple of --processes.")
+@click.option("--processes", default=2, show_default=True)
+@click.option("--claims", default=50, show_default=True, help="Claims of each agent.")
+@click.option("--seconds", default=20.0, show_default=True, help="After which no agent begins another claim.")
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print every round as JSON.")
+def main(as_json: bool, **options: Any) -> None:
+    """Measure claims per second, their times and their API calls."""
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    results = asyncio.run(measure(options))
+    if as_json:
+        print(json.dumps(results, indent=2))
+        return
+    medians = {
+        scenario: {key: statistics.median(item[key] for item in rounds) for key in rounds[0]}
+        for scenario, rounds in results.items()
+    }
+    print(f"{options['agents']} agents, medians of {options['rounds']} rounds")
+    print(f"{'':24}{'claims/s':>10}{'p50 ms':>10}{'p99 ms':>10}{'calls/claim':>13}")
+    for scenario, item in medians.items():
+        print(
+            f"{scenario:24}{item['claims_per_second']:10.1f}{item['p50_ms']:10.1f}{item['p99_ms']:10.1f}"
+            f"{item['calls_per_claim']:13.2f}"
+        )
+    ratio = medians[SCENARIOS[0]]["claims_per_second"] / medians[SCENARIOS[2]]["claims_per_second"]
+    print(f"records with room are {ratio:.1f} times the status map")
+
+
+if __name__ == "__main__":
+    main()
