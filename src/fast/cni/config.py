@@ -18,6 +18,9 @@ NEWEST_VERSION = SUPPORTED_VERSIONS[-1]
 #: The version of the specification that brought a verb.
 _SINCE = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+_ABSENT = msgspec.Raw(
+    b"null"
+)  # not None: msgspec takes an object for a type of "Raw | None" only where it is null
 _MIN_MTU, _MAX_MTU = 68, 65535  # RFC 791's least; the most that an IP packet can be
 
 
@@ -63,7 +66,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     ipam: Any = None
     runtime_config: RuntimeConfig = msgspec.field(name="runtimeConfig", default=RuntimeConfig())
     args: Any = None
-    prev_result: msgspec.Raw | None = msgspec.field(name="prevResult", default=None)
+    prev_result: msgspec.Raw = msgspec.field(name="prevResult", default=_ABSENT)
     valid_attachments: tuple[ValidAttachment, ...] | None = msgspec.field(
         name="cni.dev/valid-attachments", default=None
     )
@@ -71,7 +74,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_prev_result(self) -> bool:
         """Whether a plugin before this one made a result."""
-        return self.prev_result is not None and bytes(self.prev_result) != b"null"
+        return bytes(self.prev_result) != b"null"
 
 
 class _VersionOnly(msgspec.Struct):

@@ -159,7 +159,7 @@ class Verbs:
             FastError: What is missing.
         """
         self._require_ready()
-        if not config.has_prev_result or config.prev_result is None:
+        if not config.has_prev_result:
             raise CallError(Code.INVALID_CONFIG, "prevResult is missing: CHECK compares with it")
         expected = sandbox_addresses(parse_result(bytes(config.prev_result)), invocation.ifname)
         key = (invocation.container_id, invocation.ifname)
@@ -233,7 +233,7 @@ def version_reply(version: str = NEWEST_VERSION) -> CniReply:
 
 def _previous_of(invocation: Invocation, config: NetworkConfig) -> Result | None:
     """The result of an earlier plugin of the chain, if Fast can stand behind it."""
-    if not config.has_prev_result or config.prev_result is None:
+    if not config.has_prev_result:
         return None
     previous = parse_result(bytes(config.prev_result))
     if previous.ips or any(item.sandbox and item.name == invocation.ifname for item in previous.interfaces):
