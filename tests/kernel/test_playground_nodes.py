@@ -105,6 +105,15 @@ def test_a_power_cut_ends_every_process_and_leaves_the_disk_but_a_new_boot_id_an
     assert ping(node, machines.nodes[1].address)
 
 
+def test_a_command_on_a_node_starts_where_its_caller_is_or_in_the_root_where_the_node_lacks_that(
+    node, monkeypatch
+):
+    monkeypatch.chdir("/usr/lib")
+    assert node.run("pwd").stdout == "/usr/lib\n"
+    monkeypatch.chdir("/run/fast-playground")
+    assert node.run("pwd").stdout == "/\n"
+
+
 def test_init_starts_a_program_again_that_was_killed_and_not_one_that_was_stopped(machines, node):
     log = machines.playground.directory.log("program")
     node.control.start("program", ["sleep", "600"], log=log)

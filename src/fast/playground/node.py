@@ -63,12 +63,15 @@ class Place:
         """Give the command line that runs ``argv`` there and passes on its output and exit status.
 
         Args:
-            argv: The command, looked up on PATH there.
+            argv: The command, looked up on PATH there; started in this process's working directory, else in /.
             network: Network namespace to enter instead of the place's own: a pod's.
         """
         pid = self.control.init_pid()
         net = f"--net={network}" if network else "--net"
-        return ["nsenter", "--target", str(pid), "--mount", "--pid", net, "--", *argv]
+        here = Path.cwd()
+        directory = here if Path(f"/proc/{pid}/root{here}").is_dir() else Path("/")
+        options = ["--target", str(pid), "--mount", "--pid", net, f"--wdns={directory}"]
+        return ["nsenter", *options, "--", *argv]
 
     def environment(self) -> dict[str, str]:
         """Give the environment for commands there: this process's, marked as the playground's."""
