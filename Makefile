@@ -42,7 +42,7 @@ $(OBJECTS)/.extension: src/fast/datapath/bpf/build_libbpf.py setup.py
 
 .PHONY: demo
 demo: setup ## Run the quick start on this machine: two nodes, four pods, real eBPF
-	@$(BIN)/python scripts/demo.py $(ARGS)
+	@$(BIN)/python scripts/demo $(ARGS)
 
 .PHONY: test
 test: setup ## Run every test (unit, kernel, e2e)

@@ -1,0 +1,86 @@
+"""What a playground is made of on this machine, noted while it is up, so that afterwards its absence can be shown."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fast.playground.directory import StateDirectory
+from fast.playground.processes import find_processes
+
+_NAMESPACES = ("net", "mnt", "pid")
+_BPF_FILESYSTEM = Path("/sys/fs/bpf")
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What was there.
+
+    Attributes:
+        directory: Of the playground.
+        namespaces: Its network, mount and pid namespaces, as the kernel spells them: ``net:[4026532281]``.
+        pins: What lay in the machine's own BPF filesystem, where a playground has no business.
+        devices: The machine's own network devices, which a playground leaves alone.
+    """
+
+    directory: StateDirectory
+    namespaces: frozenset[str]
+    pins: frozenset[str]
+    devices: frozenset[str]
+
+    def remaining(self) -> list[str]:
+        """Say what of it is still there, and what the playground changed on the machine; empty is as it should be."""
+        found = [f"process {pid}" for pid in find_processes(self.directory.name)]
+        if self.directory.path.exists():
+            found.append(f"directory {self.directory.path}")
+        found += [f"mount {line}" for line in _mounts() if str(self.directory.path) in line]
+        found += [f"namespace {item}" for item in sorted(self.namespaces & _held_namespaces())]
+        found += [f"pin {_BPF_FILESYSTEM}/{name}" for name in sorted(_names(_BPF_FILESYSTEM) - self.pins)]
+        found += [f"network device {name}" for name in sorted(_devices() ^ self.devices)]
+        return found
+
+
+def find_traces(playground: str) -> Traces:
+    """Note what a playground has on this machine now.
+
+    Args:
+        playground: Its name; one that is up.
+
+    Returns:
+        Its traces; compare them after ``down``.
+    """
+    own = {_namespace("self", kind) for kind in _NAMESPACES}
+    held = {_namespace(str(pid), kind) for pid in find_processes(playground) for kind in _NAMESPACES}
+    return Traces(
+        StateDirectory(playground),
+        frozenset(held - own - {""}),
+        frozenset(_names(_BPF_FILESYSTEM)),
+        frozenset(_devices()),
+    )
+
+
+def _held_namespaces() -> set[str]:
+    """Every namespace that a process is in, or that a mount of this mount namespace keeps."""
+    pids = [entry for entry in os.listdir("/proc") if entry.isdigit()]
+    mounted = {line.split()[3] for line in _mounts() if " - nsfs " in line}
+    return mounted | {_namespace(pid, kind) for pid in pids for kind in _NAMESPACES}
+
+
+def _namespace(pid: str, kind: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/{kind}")
+    except OSError:  # the process has ended
+        return ""
+
+
+def _mounts() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
+def _names(directory: Path) -> set[str]:
+    return {entry.name for entry in directory.iterdir()} if directory.is_dir() else set()
+
+
+def _devices() -> set[str]:
+    return _names(Path("/sys/class/net"))
