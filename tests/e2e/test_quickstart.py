@@ -1,5 +1,6 @@
 """``make demo``: the quick start, as a new user runs it."""
 
+import os
 import re
 import signal
 import subprocess
@@ -50,7 +51,10 @@ def test_a_quick_start_that_is_not_as_it_says_fails(tmp_path):
         f'#!/bin/sh\n{kubectl} "$@" | sed "s/5 received, 0% packet loss/4 received, 20% packet loss/"\n'
     )
     liar.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": f"{tmp_path}:{os.defpath}:/usr/sbin:/sbin",
+    }
     done = subprocess.run(DEMO, capture_output=True, text=True, timeout=150, check=False, env=environment)
     assert done.returncode == 1
     assert "✗ packets to 10.244.100.0 were lost" in done.stdout
