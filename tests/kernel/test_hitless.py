@@ -1,0 +1,219 @@
+"""What may be done to a node while its pods talk: pings every 2 ms and TCP streams lose nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import random
+import signal
+import sys
+import time
+
+import pytest
+
+from fast.datapath.bpf.install import install
+from fast.datapath.bpf.layout import ClusterPod, Config, EventSwitch, Routing
+from fast.datapath.bpf.spec import DATAPATH
+from fast.datapath.node import NodeDatapath
+from fast.datapath.repair import RepairKind
+from kernel import traffic
+from kernel.fastlab import POD_SUBNETS, attach_pods, cluster
+from kernel.lab import eventually
+from kernel.load import load
+from kernel.services import Service, vip
+from kernel.services import install as install_services
+
+
+@pytest.fixture(scope="module", params=["vxlan", "native"])
+def made(request):
+    with cluster(routing=request.param) as found:
+        attach_pods(found, 2)
+        services = [Service(vip(1, v), found.pods[2].ip if v == 4 else found.pods[2].ip6) for v in (4, 6)]
+        for node in found.nodes:
+            install_services(node, services, "nft")
+        yield found
+
+
+def everything(made):
+    """Short cut and stack, same node and across, both families."""
+    a, b, c, _ = made.pods
+    pings = {
+        "ping on the node": (a, b.ip),
+        "ping across": (a, c.ip),
+        "ping across, IPv6": (a, c.ip6),
+        "ping from the node": (made.nodes[0], c.ip),
+    }
+    streams = {
+        "TCP on the node": (a, b, b.ip, 9001, 9001),
+        "TCP across": (a, c, c.ip, 9002, 9002),
+        "TCP across, IPv6": (a, c, c.ip6, 9003, 9003),
+        "TCP through a Service": (a, c, vip(1, 4), 80, 8080),
+    }
+    return load(pings, streams)
+
+
+def test_an_agent_that_starts_anew_adopts_what_runs(made):
+    with everything(made) as found:
+        for _ in range(5):
+            for node in made.nodes:
+                node.restart()
+    found.assert_unharmed()
+
+
+def test_other_programs_take_over_by_atomic_exchange(made):
+    node = made.nodes[0]
+    routing = Routing.NATIVE if node.config.routing == "native" else Routing.VXLAN
+    config = Config(
+        node_ip=node.ip, tunnel_port=node.config.tunnel_port, vni=node.config.vni, routing=routing
+    )
+
+    def upgrade(events):
+        spec = DATAPATH.configured(dataclasses.replace(config, events=events)).sized(fast_cluster_pods=4096)
+        install(spec, node.datapath._pins).close()
+
+    with everything(made) as found:
+        for events in (EventSwitch.DROP | EventSwitch.NEW_FLOW, EventSwitch.DROP) * 5:
+            node.call(upgrade, events)
+    node.restart()
+    found.assert_unharmed()
+
+
+def test_another_map_size_takes_the_entries_along(made):
+    node = made.nodes[0]
+    before = node.call(node.datapath._up().loaded.cluster_pods.snapshot_raw)
+    with everything(made) as found:
+        for size in (8192, 2048, 4096):
+            node.config = dataclasses.replace(node.config, max_cluster_entries=size)
+            node.restart()
+            assert node.call(node.datapath._up().loaded.cluster_pods.snapshot_raw) == before
+    found.assert_unharmed()
+
+
+AGENT = """
+import pickle, sys, time
+from fast.datapath.node import NodeDatapath
+datapath = NodeDatapath(pickle.loads(bytes.fromhex(sys.argv[1])))
+print("starting", flush=True)
+while True:
+    datapath.ensure()
+    print("up", flush=True)
+"""
+
+
+def test_an_agent_that_is_killed_at_any_moment_harms_nobody_and_the_next_one_finds_its_way(made):
+    node = made.nodes[0]
+    random.seed(7)
+    with everything(made) as found:
+        for attempt in range(6):
+            config = dataclasses.replace(node.config, max_cluster_entries=4096 + 1024 * (attempt % 2))
+            agent = node.start(sys.executable, "-c", AGENT, pickle.dumps(config).hex())
+            assert agent.stdout.readline() == "starting\n"
+            time.sleep(random.uniform(0, 0.12))
+            agent.send_signal(signal.SIGKILL)
+            agent.wait()
+        node.restart()
+    assert node.call(node.datapath.verify) == []
+    found.assert_unharmed()
+
+
+def test_an_agent_that_stays_away_is_not_missed(made):
+    with everything(made) as found:
+        for node in made.nodes:
+            node.datapath._up().loaded.close()
+        time.sleep(0.5)
+        for node in made.nodes:
+            node.restart()
+    found.assert_unharmed()
+
+
+def test_pods_that_come_and_go_do_not_disturb_the_others(made):
+    node = made.nodes[0]
+    with everything(made) as found:
+        for n in range(20):
+            node.detach(node.attach(f"x{n}", f"10.244.7.{n}", f"fd00:244::7:{n}"))
+    found.assert_unharmed()
+
+
+def test_a_full_sync_and_changed_subnets_do_not_disturb_anybody(made):
+    node = made.nodes[0]
+    many = {node.ip + 0x01000000 + n: ClusterPod(made.nodes[1].ip) for n in range(3000)}
+    with everything(made) as found:
+        for entries in (made.entries() | many, made.entries()) * 5:
+            node.call(node.datapath.sync_cluster, entries)
+        node.call(node.datapath.set_pod_subnets, POD_SUBNETS[:1])
+        node.call(node.datapath.set_pod_subnets, POD_SUBNETS)
+    # Without their subnet the node itself does not know IPv6 pods on other nodes; its pods do.
+    found.assert_unharmed()
+
+
+def test_a_flushed_ruleset_is_put_back_before_a_packet_between_pods_misses_it(made):
+    a, b, c, _ = made.pods
+    node = made.nodes[0]
+    streams = {"TCP on the node": (a, b, b.ip, 9001, 9001), "TCP across": (a, c, c.ip, 9002, 9002)}
+    with load({"ping on the node": (a, b.ip), "ping across": (a, c.ip6)}, streams) as found:
+        node.run("nft flush ruleset")
+        assert [repair.kind for repair in node.call(node.datapath.verify)] == [RepairKind.FIREWALL]
+    found.assert_unharmed()
+    install_services(node, [Service(vip(1, 4), c.ip), Service(vip(1, 6), c.ip6)], "nft")
+
+
+def test_a_deleted_tunnel_device_costs_packets_only_until_it_is_back(made):
+    a, b, c, _ = made.pods
+    node = made.nodes[0]
+    streams = {"TCP on the node": (a, b, b.ip, 9001, 9001), "TCP across": (a, c, c.ip, 9002, 9002)}
+    with load({"on the node": (a, b.ip), "across": (a, c.ip), "IPv6": (a, c.ip6)}, streams) as found:
+        traffic.ping(a, c.ip6)
+        node.run("ip link del fast_vxlan")
+        started = time.monotonic()
+        assert RepairKind.TUNNEL_DEVICE in {repair.kind for repair in node.call(node.datapath.verify)}
+        away_seconds = time.monotonic() - started
+        traffic.ping(a, c.ip6)
+    assert not found.failures
+    assert found.lost["on the node"] == found.lost["TCP on the node"] == found.lost["TCP across"] == 0
+    # Deleting the device itself takes some of the time.
+    assert found.lost["IPv6"] <= (away_seconds + 1.0) / 0.002
+    if node.config.routing == "native":
+        assert found.lost["across"] == 0, "natively routed, nothing between pods needs the device"
+
+
+def test_a_pod_that_restarts_with_its_address_is_reached_at_once(made):
+    a, here = made.pods[0], made.nodes[1]
+    for n in range(3):
+        pod = here.attach(f"again{n}", "10.244.2.77", "fd00:244::2:77")
+        made.sync()
+        traffic.ping(a, pod.ip)
+        traffic.ping(a, pod.ip6)
+        here.detach(pod)
+
+
+def test_an_address_that_moves_to_another_node_is_reached_there_as_soon_as_the_map_says_so(made):
+    a, (here, there) = made.pods[0], made.nodes
+    pod = there.attach("before", "10.244.9.9", "fd00:244::9:9")
+    made.sync()
+    with load({"moving": (a, pod.ip), "moving, IPv6": (a, pod.ip6)}, {}) as found:
+        eventually(lambda: traffic.ping(a, pod.ip) is None)
+        started = time.monotonic()
+        there.detach(pod)
+        moved = here.attach("after", "10.244.9.9", "fd00:244::9:9")
+        made.sync()
+        away_seconds = time.monotonic() - started
+        traffic.ping(a, moved.ip)
+        traffic.ping(made.pods[2], moved.ip6)
+    for lost in found.lost.values():
+        assert lost <= away_seconds / 0.002 + 50
+    here.detach(moved)
+    made.sync()
+
+
+def test_a_node_that_was_rebooted_comes_up_with_the_same_pods_again(made):
+    """A reboot takes every device, pin, route and rule; what the agent does afterwards is what it does on any start."""
+    node, a, c = made.nodes[1], made.pods[0], made.pods[2]
+    node.call(node.datapath.clean)
+    node.datapath = NodeDatapath(node.config)
+    node.call(node.datapath.ensure)
+    for pod in node.pods:
+        pod.endpoint = node.call(node.datapath.attach, pod.spec)
+    made.sync()
+    install_services(node, [Service(vip(1, 4), c.ip), Service(vip(1, 6), c.ip6)], "nft")
+    traffic.ping(a, c.ip)
+    traffic.ping(a, c.ip6)
