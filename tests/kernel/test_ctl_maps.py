@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from fast.datapath.bpf.maps import ClusterPods, LocalPods
-from kernel import traffic
+from kernel import services, traffic
 from kernel.fastlab import attach_pods, cluster
+from kernel.services import Service
 
 MACS = "--pod-mac 02:00:00:00:00:01 --host-mac 02:00:00:00:00:02"
 
@@ -142,11 +143,18 @@ def test_metrics_count_the_packets_between_pods_by_reason_and_direction(made, no
     assert not any(row["drop"] for row in rows(node, "metrics")) or rows(node, "metrics --drops")
 
 
-def test_flows_list_shows_a_flow_that_came_through_the_stack(made, node):
-    traffic.ping(node.pods[0], made.outside_ip)
-    found = [row for row in rows(node, "flows list") if row["protocol"] == "icmp"]
-    assert any({row["lowIP"], row["highIP"]} == {str(node.pods[0].ip), str(made.outside_ip)} for row in found)
-    assert all(row["lastSeenSecondsAgo"] < 60 for row in found)
+def test_flows_list_shows_a_services_flow_to_a_pod_elsewhere(made, node):
+    there = made.nodes[1].pods[0]
+    assert rows(node, "flows list") == []
+    services.install(node, [Service(services.vip(1, 4), there.ip)], "nft")
+    with traffic.server(there, services.BACKEND_PORT):
+        traffic.tcp(node.pods[0], services.vip(1, 4), services.SERVICE_PORT)
+    (flow,) = rows(node, "flows list")
+    ends = {(flow["lowIP"], flow["lowPort"]), (flow["highIP"], flow["highPort"])}
+    assert flow["protocol"] == "tcp"
+    assert (str(there.ip), services.BACKEND_PORT) in ends
+    assert {ip for ip, _ in ends} == {str(there.ip), str(node.pods[0].ip)}
+    assert flow["lastSeenSecondsAgo"] < 60
 
 
 def test_without_pins_the_error_names_the_directory_and_what_to_do(node):

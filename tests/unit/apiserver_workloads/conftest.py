@@ -1,18 +1,16 @@
 """A server without HTTP: the real store and verbs, the real controllers, and a kubelet that only writes statuses."""
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 
 import pytest
 
-from fast.apiserver.api import ApiError
-from fast.apiserver.kinds import DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICA_SETS, STATEFUL_SETS
+from fakes.kubelet import StatusKubelet
+from fast.apiserver.kinds import DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, STATEFUL_SETS
 from fast.apiserver.registry import Registry
 from fast.apiserver.storage import Store
 from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import run_workloads
-
-READY = {"type": "Ready", "status": "True"}
 
 
 class Cluster:
@@ -20,14 +18,7 @@ class Cluster:
 
     def __init__(self, api: Verbs) -> None:
         self.api = api
-        self.holds: set[str] = set()  # names of pods that shall not become ready
-        self.keeps: set[str] = set()  # names of pods that end only when the test says so
-
-    async def add_node(self, name: str, **spec) -> None:
-        await self.api.create(
-            NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": spec}
-        )
-        await self.api.patch(NODES, name, {"status": {"conditions": [READY]}}, subresource="status")
+        self.kubelet = StatusKubelet(api)
 
     async def create(self, kind: str, name: str, *, labels: dict | None = None, **spec) -> dict:
         gvr = {"Deployment": DEPLOYMENTS, "ReplicaSet": REPLICA_SETS, "StatefulSet": STATEFUL_SETS}[kind]
@@ -46,25 +37,6 @@ class Cluster:
 
     async def pod_names(self) -> list[str]:
         return sorted(pod["metadata"]["name"] for pod in await self.pods())
-
-    async def run_kubelet(self) -> None:
-        """Make bound pods ready, and end those that were deleted."""
-        subscription = self.api.subscribe(PODS)
-        async for event, _, pod in subscription:
-            meta = pod["metadata"]
-            if event == "DELETED" or not pod["spec"].get("nodeName"):
-                continue
-            with suppress(ApiError):
-                if meta.get("deletionTimestamp"):
-                    if meta["name"] not in self.keeps:
-                        await self.api.delete(PODS, meta["name"], meta["namespace"], grace_period_seconds=0)
-                elif pod["status"]["phase"] == "Pending" and meta["name"] not in self.holds:
-                    await self.make_ready(meta["name"], meta["namespace"])
-
-    async def make_ready(self, name: str, namespace: str = "default") -> None:
-        status = {"phase": "Running", "conditions": [READY | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]}
-        patch = {"status": status}
-        await self.api.patch(PODS, name, patch, namespace, kind="strategic", subresource="status")
 
     async def until(self, condition, what: str, seconds: float = 20) -> None:
         """Wait until an async condition holds; looks after every change of the store."""
@@ -106,9 +78,9 @@ async def cluster(tmp_path, request):
         )
         made = Cluster(verbs)
         for node in ("n1", "n2"):
-            await made.add_node(node)
+            await made.kubelet.add_node(node)
         tasks.append(asyncio.create_task(run_workloads(verbs, registry, node_grace_seconds=grace)))
-        tasks.append(asyncio.create_task(made.run_kubelet()))
+        tasks.append(asyncio.create_task(made.kubelet.run()))
         yield made
         failed = [task.exception() for task in tasks if task.done()]
         for task in reversed(tasks):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from fakes.kubelet import Everything
 from fast.apiserver.kinds import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS
 
 IMAGE = "/spec/template/spec/containers/0/image"
@@ -86,7 +87,7 @@ async def test_a_rollout_whose_pods_do_not_come_up_keeps_the_old_ones_and_misses
     await cluster.create("Deployment", "web", progressDeadlineSeconds=2)
     await cluster.until_status(DEPLOYMENTS, "web", **_rolled_out(2))
     before = set(await cluster.pod_names())
-    cluster.holds = _Everything()
+    cluster.kubelet.holds = Everything()
     await _roll(cluster)
 
     async def stuck() -> bool:
@@ -100,16 +101,11 @@ async def test_a_rollout_whose_pods_do_not_come_up_keeps_the_old_ones_and_misses
     assert deployment["status"]["availableReplicas"] == 2
 
 
-class _Everything:
-    def __contains__(self, _: object) -> bool:
-        return True
-
-
 async def test_recreate_ends_every_old_pod_before_it_makes_a_new_one(cluster):
     await cluster.create("Deployment", "web", strategy={"type": "Recreate"})
     await cluster.until_status(DEPLOYMENTS, "web", **_rolled_out(2))
     old = await cluster.pod_names()
-    cluster.keeps = {old[0]}
+    cluster.kubelet.keeps = {old[0]}
     await _roll(cluster)
 
     async def one_left() -> bool:
@@ -188,7 +184,7 @@ async def test_scaling_down_ends_the_pods_that_are_missed_least(cluster):
 
 
 async def test_a_pod_counts_as_available_only_after_it_was_ready_for_long_enough(cluster):
-    cluster.holds = _Everything()
+    cluster.kubelet.holds = Everything()
     await cluster.create("ReplicaSet", "web", replicas=1, minReadySeconds=2)
     await cluster.until_status(REPLICA_SETS, "web", replicas=1)
     (name,) = await cluster.pod_names()

@@ -57,7 +57,7 @@ async def test_what_a_deleted_object_owned_goes_in_the_background(cluster):
 async def test_foreground_deletion_keeps_the_owner_until_its_dependents_are_gone(cluster):
     await _running(cluster)
     slow = (await cluster.pod_names())[0]
-    cluster.keeps = {slow}
+    cluster.kubelet.keeps = {slow}
     await cluster.api.delete(DEPLOYMENTS, "web", "default", propagation="Foreground")
 
     async def one_pod_left() -> bool:
@@ -166,7 +166,7 @@ async def test_a_namespace_goes_after_everything_in_it(cluster):
 
     await cluster.until(pod_runs, "a running pod")
     (pod,) = await cluster.pods("shop")
-    cluster.keeps = {pod["metadata"]["name"]}
+    cluster.kubelet.keeps = {pod["metadata"]["name"]}
     answer = await cluster.api.delete(NAMESPACES, "shop")
     assert answer["status"]["phase"] == "Terminating"
 

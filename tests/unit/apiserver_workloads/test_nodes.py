@@ -75,7 +75,7 @@ async def test_a_node_that_no_longer_renews_its_lease_becomes_unreachable(cluste
 
 async def test_pods_leave_a_node_at_once_that_is_fenced(cluster):
     pods = await _running(cluster)
-    cluster.keeps = {pods["n1"]}  # nobody there to end it in an orderly way
+    cluster.kubelet.keeps = {pods["n1"]}  # nobody there to end it in an orderly way
     taint = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
     await cluster.api.patch(NODES, "n1", {"spec": {"taints": [taint]}})
 

@@ -22,11 +22,11 @@ async def _watch_pods(cluster, seen: list[tuple[str, str]]) -> None:
 
 
 async def test_pods_start_in_order_each_when_the_one_before_is_ready(cluster):
-    cluster.holds = {"db-1"}
+    cluster.kubelet.holds = {"db-1"}
     await cluster.create("StatefulSet", "db", replicas=3, serviceName="db")
     await cluster.until_status(STATEFUL_SETS, "db", replicas=2, readyReplicas=1)
     assert await cluster.pod_names() == ["db-0", "db-1"]
-    await cluster.make_ready("db-1")
+    await cluster.kubelet.make_ready("db-1")
     stateful_set = await _ready(cluster, 3)
     status, (first, *_) = stateful_set["status"], await cluster.pods()
     assert status["currentRevision"] == status["updateRevision"]
@@ -70,7 +70,7 @@ async def _names_are(cluster, names: list[str]) -> bool:
 
 
 async def test_parallel_management_waits_for_nobody(cluster):
-    cluster.holds = {"db-0", "db-1", "db-2"}
+    cluster.kubelet.holds = {"db-0", "db-1", "db-2"}
     await cluster.create("StatefulSet", "db", replicas=3, podManagementPolicy="Parallel")
     await cluster.until_status(STATEFUL_SETS, "db", replicas=3, readyReplicas=0)
     await cluster.api.patch(STATEFUL_SETS, "db", {"spec": {"replicas": 1}}, "default")
