@@ -6,38 +6,46 @@ The life of an address::
                    BOUND ─DEL of a sticky pod─▶ RETAINED (no containerID) ─same stickyKey─▶ BOUND
 
 What each function gives is acted upon by a *single* write with the record's uid and resourceVersion as
-preconditions, so
-a decision made on a state that has passed does nothing. The races, each named where it is decided:
+preconditions, so a decision made on a state that has passed does nothing.
 
-========================  ========================================================================
-==================== race                      what would go wrong
-     decided in ========================  ========================================================================
-==================== two-claimants             two agents choose one address at the same time
-     (create by name) lost-answer               the API server took a create, its answer got lost
-      allocator, GC own-write-echo            the watch shows a time before a write of ours
-    view retried-add               the runtime repeats an ADD, a second address is taken                     on_add
-new-sandbox               a pod's sandbox is made anew, the old record stays behind                 on_add
-recreated-pod             a new pod of the same name gets the record of the old one                 on_add, admit
-reused-container-id       another node's sandbox of the same container ID is mistaken for ours      on_add, on_del
-sticky-still-bound        a StatefulSet's new pod takes the address of one that still runs          on_add
-sticky-from-afar          a StatefulSet's pod moves before its new node saw the old record          ipam
-terminating-pod           an ADD comes after the pod was told to stop                               admit
-moved-pod                 an ADD is served on a node the pod is not on                              admit
-late-del                  the DEL of an old sandbox frees the new sandbox's address                 on_del
-other-interface           the DEL of one interface frees the address of another                     on_del
-del-against-takeover      a DEL was decided before, and is written after, a new sandbox's takeover  (preconditions)
-add-in-flight             the GC frees a record whose sandbox is being made                         on_agent_sweep
-half-seen-sandbox         the GC looks while the runtime has made the record but not the namespace  on_agent_sweep
-changed-between-sightings the GC counts two different owners as one seen twice                      on_agent_sweep
-rebooted-node             records of sandboxes that a reboot took stay for ever                     on_agent_sweep
-foreign-node              an agent frees what another node's agent answers for                      on_agent_sweep
-partitioned-node          a pod's object is gone, its sandbox still runs on a node out of reach
-on_controller_sweep stale-pod-list            a pod made after the list was read counts as gone
-    on_controller_sweep mass-disappearance        an empty answer of the API server frees everybody's address
-        breaker retained-and-rebound      a retained address is freed while its pod comes back
-on_retained sticky-twice              two addresses are kept for one ordinal
-on_retained ========================  ========================================================================
-====================
+The races of DESIGN section 4: what would go wrong, and where it is decided. Each is named again at the line that
+decides it, and planted as a bug in ``tests/unit/ipam/plants.py``, where the model test must find it.
+
+Claiming:
+
+- ``two-claimants``: two agents choose one address at the same time; create by name, in ``allocator``.
+- ``lost-answer``: the API server took a create, its answer got lost; ``allocator``, and the GC.
+- ``own-write-echo``: the watch shows a time before a write of ours; ``view``.
+- ``retried-add``: the runtime repeats an ADD, a second address is taken; :func:`on_add`.
+- ``new-sandbox``: a pod's sandbox is made anew, the old record stays behind; :func:`on_add`.
+- ``recreated-pod``: a new pod of the same name gets the record of the old one; :func:`admit`, :func:`on_add`.
+- ``reused-container-id``: another node's sandbox of the same ID is mistaken for ours; :func:`on_add`, :func:`on_del`.
+- ``other-interface``: a call for one interface gets or frees the address of another; :func:`on_add`, :func:`on_del`.
+- ``terminating-pod``: an ADD comes after the pod was told to stop; :func:`admit`.
+- ``moved-pod``: an ADD is served on a node the pod is not on; :func:`admit`.
+- ``sticky-still-bound``: a StatefulSet's new pod takes the address of one that still runs; :func:`on_add`.
+- ``sticky-from-afar``: a StatefulSet's pod moves before its new node saw the old record; ``ipam``.
+
+Releasing:
+
+- ``late-del``: the DEL of an old sandbox frees the new sandbox's address; :func:`on_del`.
+- ``del-against-takeover``: a DEL was decided before, and is written after, a takeover; the preconditions.
+
+Garbage collection by the agent:
+
+- ``add-in-flight``: a record is freed whose sandbox is being made; :func:`on_agent_sweep`.
+- ``half-seen-sandbox``: the sandbox is missed by one look at the kernel; :func:`on_agent_sweep`.
+- ``changed-between-sightings``: two owners, each missed once, count as one missed twice; :class:`Sighting`.
+- ``rebooted-node``: records of sandboxes that a reboot took stay behind; :func:`on_agent_sweep`.
+- ``foreign-node``: an agent frees what another node's agent answers for; :func:`on_agent_sweep`.
+
+Garbage collection by the controller:
+
+- ``partitioned-node``: a pod is gone, its sandbox still runs on a node out of reach; :func:`on_controller_sweep`.
+- ``stale-pod-list``: a pod made after the list was read counts as gone; :func:`on_controller_sweep`.
+- ``mass-disappearance``: an empty answer of the API server frees everybody's address; :func:`breaker`.
+- ``retained-and-rebound``: a retained address is freed while its pod comes back; :func:`on_retained`.
+- ``sticky-twice``: two addresses are kept for one ordinal; :func:`on_retained`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,343 @@
+"""What may happen in a simulated cluster, as hypothesis' rules, one thing a step. What must hold is the world's.
+
+Whoever acts keeps to what Kubernetes promises, and to no more: a node is fenced, or its Node deleted, only while it is
+off; a pod of a node that is tainted and running again is not deleted by force; the runtime tells a DEL at any time
+after it took a sandbox down, or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from fakes.store import Fate
+from fast.api.core import Pod
+from unit.ipam.processes import Agent, Controller, Request, Sandbox, SimNode, Violation
+from unit.ipam.world import STATEFUL_SET, World, a_node, a_pod, a_stateful_set
+
+_T = TypeVar("_T")
+_PODS = ("web-0", "web-1", "web-2", "db-0", "db-1", "dual-0", "dual-1")
+_FATES = (Fate.ANSWERED, Fate.ANSWERED, Fate.ANSWERED, Fate.LOST, Fate.ANSWER_LOST)
+_KNOWN_PODS = 6
+
+#: Chooses among what there is; which that is only the step knows.
+picks = st.integers(0, 11)
+
+
+def _pick(items: Sequence[_T], pick: int) -> _T | None:
+    return items[pick % len(items)] if items else None
+
+
+class Cluster(RuleBasedStateMachine):
+    """Steps in a world; at the end it must come to rest with every address where it belongs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.known: list[Pod] = []  # what some kubelet may still believe in
+        self.old_keys: list[tuple[SimNode, tuple[str, str]]] = []
+        self.broken = False
+
+    def teardown(self) -> None:
+        try:
+            if not self.broken:
+                self.world.quiesce()
+                self.world.check_at_rest()
+        finally:
+            self.world.close()
+
+    def _turn(self) -> None:
+        try:
+            self.world.turn()
+        except Violation:
+            self.broken = True
+            raise
+
+    def _node(self, pick: int) -> SimNode:
+        nodes = list(self.world.nodes.values())
+        return nodes[pick % len(nodes)]
+
+    def _sandboxes(self) -> list[tuple[SimNode, Sandbox]]:
+        return [
+            (node, item)
+            for node in self.world.nodes.values()
+            if node.powered
+            for item in node.sandboxes.values()
+        ]
+
+    def _is_fenced(self, node: SimNode) -> bool:
+        found = self.world.node_objects.get(node.name)
+        return found is None or found.out_of_service
+
+    # ── pods ──
+
+    @rule(name=st.sampled_from(_PODS), node=picks, started=st.booleans())
+    def make_pod(self, name: str, node: int, started: bool) -> None:
+        where = self._node(node)
+        if name in self.world.pods or (self._is_fenced(where) and not where.powered):
+            return
+        if where.name not in self.world.node_objects:
+            return
+        pod = a_pod(name, f"{name}-uid{self.world.next_number()}", where.name)
+        self.world.pods[name] = pod
+        self.known = [*self.known, pod][-_KNOWN_PODS:]
+        if started:
+            self.world.ensure_sandbox(where, pod)
+            self._turn()
+
+    @rule(pick=picks, uid_known=st.booleans())
+    def start_sandbox(self, pick: int, uid_known: bool) -> None:
+        pod = _pick(self.known, pick)
+        if pod is None:
+            return
+        now = self.world.pods.get(pod.metadata.name)
+        if (
+            now is not None
+            and now.metadata.uid != pod.metadata.uid
+            and now.spec.node_name == pod.spec.node_name
+        ):
+            uid_known = True  # a runtime that gives no UID cannot be helped here
+        self.world.ensure_sandbox(self.world.nodes[pod.spec.node_name], pod, uid_known=uid_known)
+        self._turn()
+
+    @rule(pick=picks, other=picks)
+    def start_sandbox_under_the_id_of_another_nodes(self, pick: int, other: int) -> None:
+        pod, found = _pick(self.known, pick), _pick(self._sandboxes(), other)
+        if pod is None or found is None or found[0].name == pod.spec.node_name:
+            return
+        node = self.world.nodes[pod.spec.node_name]
+        self.world.ensure_sandbox(node, pod, container_id=found[1].container_id)
+        self._turn()
+
+    @rule(pick=picks)
+    def attach_a_second_interface(self, pick: int) -> None:
+        found = _pick(
+            [item for item in self._sandboxes() if item[1].pod.metadata.name.startswith("web")], pick
+        )
+        if found is not None:
+            node, sandbox = found
+            self.world.ensure_sandbox(node, sandbox.pod, container_id=sandbox.container_id, ifname="net1")
+            self._turn()
+
+    @rule(pick=picks)
+    def repeat_add(self, pick: int) -> None:
+        found = _pick(self._sandboxes(), pick)
+        if found is not None and found[0].agent is not None:
+            found[0].agent.start(found[0].agent.add(found[1], uid_known=True))
+            self._turn()
+
+    @rule(pick=picks, told=st.booleans(), anew=st.booleans())
+    def take_down_sandbox(self, pick: int, told: bool, anew: bool) -> None:
+        found = _pick(self._sandboxes(), pick)
+        if found is None:
+            return
+        node, sandbox = found
+        for item in [item for item in node.sandboxes.values() if item.container_id == sandbox.container_id]:
+            self.world.destroy(node, item)
+            self.old_keys.append((node, item.key))
+        if told:
+            self._tell_del(node, sandbox.key)
+        if anew:
+            self.world.ensure_sandbox(node, sandbox.pod)
+        self._turn()
+
+    @rule(pick=picks)
+    def tell_del_of_old_sandbox(self, pick: int) -> None:
+        found = _pick(self.old_keys, pick)
+        if found is not None and found[0].powered and found[1] not in found[0].sandboxes:
+            self._tell_del(*found)
+            self._turn()
+
+    def _tell_del(self, node: SimNode, key: tuple[str, str]) -> None:
+        if node.agent is not None:
+            node.agent.start(node.agent.delete(key))
+        elif node.powered:  # fast-cni leaves the tombstone
+            if key not in node.tombstones:
+                node.tombstones.append(key)
+            if key in node.to_delete:
+                node.to_delete.remove(key)
+
+    @rule(pick=picks, how=st.sampled_from(("gracefully", "by force", "evicted")))
+    def delete_pod(self, pick: int, how: str) -> None:
+        pod = _pick(list(self.world.pods.values()), pick)
+        if pod is None:
+            return
+        node = self.world.nodes[pod.spec.node_name]
+        if how == "gracefully":
+            pod.metadata.deletion_timestamp = "2026-01-01T00:00:00Z"
+        elif how == "evicted":
+            pod.status.phase = "Failed"
+        elif not (self._is_fenced(node) and node.powered):
+            del self.world.pods[pod.metadata.name]
+
+    @rule(pick=picks, node=picks)
+    def move_pod_by_force(self, pick: int, node: int) -> None:
+        """Delete it by force and make it again elsewhere, as is done with a StatefulSet's pod on a silent node."""
+        pod = _pick(list(self.world.pods.values()), pick)
+        if pod is not None:
+            self.delete_pod(pick, "by force")
+            self.make_pod(pod.metadata.name, node, True)
+
+    @rule(node=picks)
+    def kubelet_cleans_up(self, node: int) -> None:
+        where = self._node(node)
+        if where.powered and not where.partitioned:
+            self.old_keys += [(where, key) for key in where.sandboxes]
+            self.world.clean_up(where)
+            self._turn()
+
+    @rule(replicas=st.integers(0, 2))
+    def scale(self, replicas: int) -> None:
+        self.world.stateful_sets = {STATEFUL_SET: a_stateful_set(replicas)}
+
+    # ── requests, views, time ──
+
+    @rule(pick=picks, fate=st.sampled_from(_FATES))
+    def serve(self, pick: int, fate: Fate) -> None:
+        request = _pick(self.world.requests, pick)
+        if request is not None:
+            if request.verb in {"attach", "probe"} and fate is Fate.ANSWER_LOST:
+                fate = Fate.LOST
+            request.fate.set_result(fate)
+            self._turn()
+
+    @rule(most=st.integers(1, 20))
+    def serve_in_order(self, most: int) -> None:
+        for _ in range(most):
+            if self.world.requests:
+                self.serve(0, Fate.ANSWERED)
+
+    @rule(pick=picks, delivered=st.booleans())
+    def serve_everything_of_a_process(self, pick: int, delivered: bool) -> None:
+        process = _pick(self.world.processes(), pick)
+        if process is None:
+            return
+        if delivered:
+            process.store.deliver()
+        for _ in range(20):
+            mine = [index for index, item in enumerate(self.world.requests) if item.process is process]
+            if mine:
+                self.serve(mine[0], Fate.ANSWERED)
+
+    @rule(pick=picks)
+    def serve_and_kill_the_sender(self, pick: int) -> None:
+        """The server carries a write out; whoever sent it never learns."""
+        request = _pick(self.world.requests, pick)
+        if request is not None and request.verb not in {"attach", "probe"}:
+            request.fate.set_result(Fate.ANSWERED)
+            self._kill(request.process, request)
+            self._turn()
+
+    def _kill(self, process: object, sparing: Request | None = None) -> None:
+        if isinstance(process, Agent):
+            process.kill(sparing=sparing)
+            process.sim.agent = None
+        elif isinstance(process, Controller):
+            process.kill(sparing=sparing)
+
+    @rule(pick=picks, count=st.sampled_from((1, 2, 5, 100)))
+    def deliver(self, pick: int, count: int) -> None:
+        process = _pick(self.world.processes(), pick)
+        if process is not None:
+            process.store.deliver(count)
+            self._turn()
+
+    @rule(seconds=st.sampled_from((1.0, 6.0, 31.0)))
+    def wait(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    @rule(empty=st.booleans())
+    def api_server_answers_reads_with_nothing(self, empty: bool) -> None:
+        self.world.empty_answers = empty
+
+    # ── processes and nodes ──
+
+    @rule(node=picks)
+    def kill_agent(self, node: int) -> None:
+        self._kill(self._node(node).agent)
+        self._turn()
+
+    @rule(node=picks)
+    def start_agent(self, node: int) -> None:
+        where = self._node(node)
+        if where.powered and where.agent is None:
+            where.agent = Agent(self.world, where)
+            where.agent.start(where.agent.replay())
+            self._turn()
+
+    @rule(node=picks, missing=picks, misses=st.booleans(), served=st.booleans())
+    def agent_collects(self, node: int, missing: int, misses: bool, served: bool) -> None:
+        """A sweep of an agent; it may miss a sandbox, each of them once."""
+        where = self._node(node)
+        if where.agent is None:
+            return
+        sandbox = _pick(where.attached, missing)
+        if misses and sandbox is not None and not sandbox.was_missed:
+            sandbox.was_missed = sandbox.miss_next = True
+        where.agent.start(where.agent.gc())
+        self._turn()
+        if served:
+            index = self.world.processes().index(where.agent)
+            self.serve_everything_of_a_process(index, False)
+
+    @rule(served=st.booleans())
+    def controller_collects(self, served: bool) -> None:
+        if self.world.controller.dead:
+            self.world.controller = Controller(self.world)
+        self.world.controller.start(self.world.controller.sweep())
+        self._turn()
+        if served:
+            self.serve_everything_of_a_process(0, False)
+
+    @rule(on=st.booleans(), node=picks)
+    def partition(self, node: int, on: bool) -> None:
+        where = self._node(node)
+        where.partitioned = on and where.powered
+
+    @rule(node=picks)
+    def power_off(self, node: int) -> None:
+        where = self._node(node)
+        self._kill(where.agent)
+        for sandbox in where.sandboxes.values():
+            sandbox.exists = False
+            sandbox.addresses = ()
+            self.old_keys.append((where, sandbox.key))
+        where.sandboxes.clear()
+        where.powered = where.partitioned = False
+        self._turn()
+
+    @rule(node=picks)
+    def power_on(self, node: int) -> None:
+        where = self._node(node)
+        if not where.powered:
+            where.powered, where.boot = True, where.boot + 1
+            self.world.node_objects.setdefault(where.name, a_node(where.name))
+            self.start_agent(node)
+
+    @rule(node=picks)
+    def reboot(self, node: int) -> None:
+        self.power_off(node)
+        self.power_on(node)
+
+    @rule(node=picks, how=st.sampled_from(("fenced", "deleted")))
+    def give_node_up(self, node: int, how: str) -> None:
+        """Taint it out-of-service or delete its Node, while it is off; what it ran is deleted by Kubernetes."""
+        where = self._node(node)
+        if where.powered:
+            return
+        if how == "fenced" and where.name in self.world.node_objects:
+            self.world.node_objects[where.name] = a_node(where.name, fenced=True)
+        else:
+            self.world.node_objects.pop(where.name, None)
+        for name, pod in list(self.world.pods.items()):
+            if pod.spec.node_name == where.name:
+                del self.world.pods[name]
+
+    @rule(node=picks)
+    def remove_taint(self, node: int) -> None:
+        where = self._node(node)
+        if where.powered and where.name in self.world.node_objects:
+            self.world.node_objects[where.name] = a_node(where.name)

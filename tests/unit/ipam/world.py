@@ -1,0 +1,317 @@
+"""A cluster in which everything goes wrong: what is in it, what must hold in it, and how it comes to rest.
+
+:meth:`World.check` says what must hold after each step, :meth:`World.quiesce` lets every part do its job undisturbed,
+and :meth:`World.check_at_rest` says what must hold then. What happens in between the test decides (``machine``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from fakes.store import FakeCluster, Fate, a_pool
+from fast.api.core import (
+    TAINT_OUT_OF_SERVICE,
+    Node,
+    NodeSpec,
+    Pod,
+    PodSpec,
+    PodStatus,
+    StatefulSet,
+    StatefulSetSpec,
+    Taint,
+)
+from fast.api.ipendpoint import IpEndpoint, PodRef
+from fast.api.ips import ANNOTATION_POOLS
+from fast.api.meta import ObjectMeta, OwnerReference
+from unit.ipam.processes import NAMESPACE, Agent, Controller, Request, Sandbox, SimNode, Violation
+
+STATEFUL_SET = "set-uid"
+_LONGER_THAN_SIGHTINGS = 31.0
+
+
+class World:
+    """Everything; one event loop, turned by hand."""
+
+    def __init__(self, nodes: int = 3) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.now = 1000.0
+        self.calm = False
+        self.empty_answers = False
+        self.requests: list[Request] = []
+        self.violations: list[str] = []
+        self.errors: list[Exception] = []  # which no process may die of
+        self.pods: dict[str, Pod] = {}
+        self.cluster = FakeCluster()
+        self.cluster.put_pool(
+            a_pool("four", "10.0.0.0-10.0.0.11", subnet="10.0.0.0/24", releaseDelaySeconds=5)
+        )
+        self.cluster.put_pool(a_pool("six", "fd00::1-fd00::8", subnet="fd00::/64", releaseDelaySeconds=5))
+        self.nodes = {f"n{number}": SimNode(f"n{number}") for number in range(1, nodes + 1)}
+        self.node_objects = {name: a_node(name) for name in self.nodes}
+        self.stateful_sets = {STATEFUL_SET: a_stateful_set(2)}
+        self._counter = 0
+        self.controller = Controller(self)
+        for node in self.nodes.values():
+            node.agent = Agent(self, node)
+
+    def clock(self) -> float:
+        return self.now
+
+    def turn(self) -> None:
+        """Let everything run that can, then check what must always hold."""
+        self.loop.run_until_complete(_spin())
+        self.check()
+
+    def close(self) -> None:
+        for process in self.processes():
+            process.kill()
+        self.loop.run_until_complete(_spin())
+        pending = asyncio.all_tasks(self.loop)
+        for task in pending:
+            task.cancel()
+        if pending:
+            self.loop.run_until_complete(asyncio.wait(pending))
+        self.loop.close()
+
+    def processes(self) -> list[Agent | Controller]:
+        agents = [node.agent for node in self.nodes.values() if node.agent is not None]
+        return [self.controller, *agents]
+
+    def next_number(self) -> int:
+        self._counter += 1
+        return self._counter
+
+    def attached(self) -> Iterator[tuple[SimNode, Sandbox]]:
+        for node in self.nodes.values():
+            for sandbox in node.attached:
+                yield node, sandbox
+
+    # ── what must hold ──
+
+    def check(self) -> None:
+        """No address on two live sandboxes; a live sandbox's addresses are recorded as its own."""
+        if self.errors:
+            raise self.errors[0]
+        if self.violations:
+            raise Violation(self.violations[0])
+        seen: dict[str, Sandbox] = {}
+        for node, sandbox in self.attached():
+            for address in sandbox.addresses:
+                if address in seen:
+                    raise Violation(f"{address} is on sandboxes {seen[address].key} and {sandbox.key}")
+                seen[address] = sandbox
+                record = self.cluster.endpoints.get(address)
+                if record is None:
+                    raise Violation(f"{address} is free, but sandbox {sandbox.key} on {node.name} has it")
+                holder = (record.spec.container_id, record.spec.interface, record.spec.node)
+                if holder != (*sandbox.key, node.name):
+                    raise Violation(f"{address} is recorded for {holder}, but sandbox {sandbox.key} has it")
+
+    def inadmissible(self, ref: PodRef, node: str) -> str:
+        """Why an ADD that begins now must not succeed; the same question as ``rules.admit``, asked independently."""
+        pod = self.pods.get(ref.name)
+        if pod is None or pod.metadata.deletion_timestamp is not None:
+            return "its pod is gone or going"
+        if ref.uid not in ("", pod.metadata.uid):
+            return "its pod is another one by now"
+        if pod.spec.node_name != node:
+            return "its pod is on another node"
+        return "its pod has finished" if pod.status.phase == "Failed" else ""
+
+    def records_owned_by(self, sandbox: Sandbox, node: str) -> dict[str, IpEndpoint]:
+        """The records that an ADD of the sandbox, beginning now, has a right to."""
+        meta = sandbox.pod.metadata
+        key = sticky_key(meta.name)
+        return {
+            name: record
+            for name, record in self.cluster.endpoints.items()
+            if record.spec.interface == sandbox.ifname
+            and (
+                (record.spec.pod.uid == meta.uid and record.spec.node == node)
+                or (key and record.spec.sticky_key == key)
+            )
+        }
+
+    def check_continuity(
+        self, sandbox: Sandbox, entitled: dict[str, IpEndpoint], records: tuple[IpEndpoint, ...]
+    ) -> None:
+        """An address that a pod had a right to, all the while and as far as it was shown, is the one it gets."""
+        got = {record.metadata.name for record in records}
+        lost = [
+            name
+            for name, record in entitled.items()
+            if (now := self.cluster.endpoints.get(name)) is not None
+            and now.metadata.uid == record.metadata.uid
+            and name in self._shown_to(sandbox)
+        ]
+        for name in lost:
+            same_family = {other for other in got if ("-" in other) == ("-" in name)}
+            if same_family and not same_family & entitled.keys():
+                raise Violation(f"{name} was the pod's, but it was given {same_family}")
+        if sandbox.addresses and set(sandbox.addresses) != got:
+            raise Violation(f"{sandbox.key} had {sandbox.addresses}, and a second ADD gave it {got}")
+
+    def _shown_to(self, sandbox: Sandbox) -> set[str]:
+        """Names of the records that the agent of the sandbox cannot but know: sticky ones it reads live."""
+        node = self.nodes[sandbox.pod.spec.node_name]
+        key = sticky_key(sandbox.pod.metadata.name)
+        shown = set(node.agent.store.endpoints) if node.agent is not None else set()
+        return shown | {
+            name for name, item in self.cluster.endpoints.items() if key and item.spec.sticky_key == key
+        }
+
+    def check_rebooted(self, agent: Agent, seen: set[str]) -> None:
+        """A sweep that went through has freed, at once, the records of earlier boots that it saw."""
+        for record in self.cluster.endpoints.values():
+            mine = record.spec.node == agent.sim.name and record.metadata.uid in seen
+            key = (record.spec.container_id, record.spec.interface)
+            if mine and record.spec.boot_id != f"boot-{agent.sim.boot}" and not agent.ipam.is_attaching(key):
+                raise Violation(f"{record.metadata.name} of {record.spec.boot_id} outlived a sweep")
+
+    def check_at_rest(self) -> None:
+        """Every record has its sandbox, or is kept for an ordinal that will come again; every pod has an address."""
+        self.check()
+        owned = {address for _, sandbox in self.attached() for address in sandbox.addresses}
+        ordinals = {f"{STATEFUL_SET}/{n}" for n in range(self.stateful_sets[STATEFUL_SET].spec.replicas)}
+        slots = set()
+        for name, record in sorted(self.cluster.endpoints.items()):
+            key = record.spec.sticky_key
+            if name not in owned and not (not record.spec.container_id and key in ordinals):
+                raise Violation(f"{name} leaked: {record.spec}")
+            slot = (key, record.spec.interface, "-" in name)
+            if key and slot in slots:
+                raise Violation(f"{key} has two addresses, one of them {name}")
+            slots.add(slot)
+        for name, pod in self.pods.items():
+            here = self.nodes[pod.spec.node_name].attached
+            if not pod.finished and not any(item.pod.metadata.uid == pod.metadata.uid for item in here):
+                raise Violation(f"pod {name} has no sandbox though nothing is in its way")
+
+    # ── coming to rest ──
+
+    def quiesce(self) -> None:
+        """Heal everything and let every part do its job, as long as it takes."""
+        self.calm, self.empty_answers = True, False
+        for request in list(self.requests):
+            if not request.fate.done():
+                request.fate.set_result(Fate.ANSWERED)
+        self._heal()
+        for _ in range(4):
+            self._deliver_all()
+            self._kubelets()
+            for _ in range(2):
+                self._deliver_all()
+                for node in self.nodes.values():
+                    if node.agent is not None:
+                        node.agent.start(node.agent.gc())
+                self.controller.start(self.controller.sweep())
+                self.turn()
+                self.now += _LONGER_THAN_SIGHTINGS
+        self._deliver_all()
+
+    def _heal(self) -> None:
+        """Nodes that are out of service stay so; everything else runs and sees everything."""
+        for node in self.nodes.values():
+            node.partitioned = False
+            if node.powered and node.agent is None:
+                node.agent = Agent(self, node)
+        if self.controller.dead:
+            self.controller = Controller(self)
+        self.turn()
+        self._deliver_all()
+        for node in self.nodes.values():
+            if not node.powered and node.name in self.node_objects:
+                self.node_objects[node.name] = a_node(node.name, fenced=True)
+            if node.agent is not None:
+                node.agent.start(node.agent.replay())
+        self.turn()
+
+    def _deliver_all(self) -> None:
+        for process in self.processes():
+            process.store.deliver()
+
+    def _kubelets(self) -> None:
+        """Every kubelet brings its node to what the API says: sandboxes for its pods, none for others."""
+        for name, pod in list(self.pods.items()):
+            if not self.nodes[pod.spec.node_name].powered:
+                del self.pods[name]  # the pod GC: its node is gone or fenced
+        for node in self.nodes.values():
+            if node.powered:
+                self.clean_up(node)
+        self.turn()
+        for pod in self.pods.values():
+            node = self.nodes[pod.spec.node_name]
+            self.ensure_sandbox(node, pod)
+        self.turn()
+
+    def clean_up(self, node: SimNode) -> None:
+        """The kubelet takes down what no pod needs, and the runtime tells the plugin, again where it has to."""
+        for pod in [pod for pod in self.pods.values() if pod.terminating and pod.spec.node_name == node.name]:
+            del self.pods[pod.metadata.name]
+        wanted = {pod.metadata.uid for pod in self.pods.values() if not pod.finished}
+        for sandbox in list(node.sandboxes.values()):
+            if sandbox.pod.metadata.uid not in wanted or not sandbox.addresses:
+                self.destroy(node, sandbox)
+        for key in list(node.to_delete):
+            if node.agent is not None:
+                node.agent.start(node.agent.delete(key))
+
+    def destroy(self, node: SimNode, sandbox: Sandbox) -> None:
+        """The runtime takes a sandbox's interface down and will tell the plugin."""
+        sandbox.exists, sandbox.addresses = False, ()
+        node.sandboxes.pop(sandbox.key, None)
+        if sandbox.key not in node.to_delete:
+            node.to_delete.append(sandbox.key)
+
+    def ensure_sandbox(
+        self, node: SimNode, pod: Pod, *, container_id: str = "", ifname: str = "eth0", uid_known: bool = True
+    ) -> None:
+        """The kubelet makes a sandbox for a pod of its node that has none with that interface."""
+        mine = [
+            item
+            for item in node.sandboxes.values()
+            if item.pod.metadata.uid == pod.metadata.uid and item.ifname == ifname
+        ]
+        if mine or node.agent is None or not node.powered:
+            return
+        sandbox = Sandbox(container_id or f"c{self.next_number()}", ifname, pod)
+        if sandbox.key in node.sandboxes or sandbox.key in node.to_delete:
+            return
+        node.sandboxes[sandbox.key] = sandbox
+        node.agent.start(node.agent.add(sandbox, uid_known=uid_known))
+
+
+async def _spin() -> None:
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+def a_node(name: str, *, fenced: bool = False) -> Node:
+    taints = [Taint(key=TAINT_OUT_OF_SERVICE, effect="NoExecute")] if fenced else []
+    return Node(metadata=ObjectMeta(name=name), spec=NodeSpec(taints=taints))
+
+
+def a_stateful_set(replicas: int) -> StatefulSet:
+    metadata = ObjectMeta(name="db", namespace=NAMESPACE, uid=STATEFUL_SET)
+    return StatefulSet(metadata=metadata, spec=StatefulSetSpec(replicas=replicas))
+
+
+def sticky_key(name: str) -> str:
+    """The sticky key of a pod of that name; empty for those of no StatefulSet."""
+    return f"{STATEFUL_SET}/{name.removeprefix('db-')}" if name.startswith("db-") else ""
+
+
+def a_pod(name: str, uid: str, node: str) -> Pod:
+    """A pod as the API has it: ``db-…`` of the StatefulSet, ``dual-…`` with two families."""
+    owner = OwnerReference(
+        api_version="apps/v1", kind="StatefulSet", name="db", uid=STATEFUL_SET, controller=True
+    )
+    metadata = ObjectMeta(
+        name=name,
+        namespace=NAMESPACE,
+        uid=uid,
+        annotations={ANNOTATION_POOLS: "four,six" if name.startswith("dual") else "four"},
+        owner_references=[owner] if name.startswith("db-") else [],
+    )
+    return Pod(metadata=metadata, spec=PodSpec(node_name=node), status=PodStatus(phase="Pending"))
