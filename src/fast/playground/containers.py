@@ -15,11 +15,11 @@ from pathlib import Path
 
 from fast.datapath.netns import Netns, enter
 from fast.playground.pod_types import Container, Pod
+from fast.playground.processes import process_state, start_ticks
 from fast.playground.sandbox import ProcessRecord, Sandbox
 
 LOGS_DIR = Path("/var/log/pods")
 _HOLD = ["sleep", "infinity"]
-_START_TICKS_FIELD = 22
 #: Exit status of a process that another kubelet started: only its parent could tell.
 UNKNOWN_STATUS = 137
 
@@ -70,7 +70,7 @@ class ContainerProcesses:
                 preexec_fn=None if netns is None else lambda: enter(netns.fd),  # noqa: PLW1509 -- one thread by then
             )
         self._children[process.pid] = process
-        return ProcessRecord(pid=process.pid, start_ticks=_start_ticks(process.pid), started_at=now)
+        return ProcessRecord(pid=process.pid, start_ticks=start_ticks(process.pid), started_at=now)
 
     async def wait(self, record: ProcessRecord) -> int:
         """Wait until the process has ended; gives its exit status (128 + the signal's number where one ended it)."""
@@ -107,7 +107,7 @@ class ContainerProcesses:
 def is_running(record: ProcessRecord) -> bool:
     """Whether the recorded process still runs (a zombie does not)."""
     try:
-        return _start_ticks(record.pid) == record.start_ticks and _state(record.pid) != "Z"
+        return start_ticks(record.pid) == record.start_ticks and process_state(record.pid) != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -125,16 +125,3 @@ async def _readable(descriptor: int) -> None:
 def _signal(record: ProcessRecord, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(record.pid, number)
-
-
-def _stat_fields(pid: int) -> list[str]:
-    """Fields 3 and on of /proc/PID/stat: those behind the name, which may contain anything."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _start_ticks(pid: int) -> int:
-    return int(_stat_fields(pid)[_START_TICKS_FIELD - 3])
-
-
-def _state(pid: int) -> str:
-    return _stat_fields(pid)[0]

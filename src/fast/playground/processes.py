@@ -14,6 +14,7 @@ from fast.errors import FastError
 
 #: Every process of a playground has this variable, with the playground's name.
 VARIABLE = "FAST_PLAYGROUND"
+_START_TICKS_FIELD = 22
 
 
 def find_processes(playground: str) -> list[int]:
@@ -62,6 +63,21 @@ def _kill(pid: int, playground: str, deadline: float) -> None:
         os.close(descriptor)
     with contextlib.suppress(ChildProcessError):  # ours only where this very process started the playground
         os.waitpid(pid, os.WNOHANG)
+
+
+def start_ticks(pid: int) -> int:
+    """Give when a process started, in clock ticks since boot; OSError where there is none."""
+    return int(_stat_fields(pid)[_START_TICKS_FIELD - 3])
+
+
+def process_state(pid: int) -> str:
+    """Give a process's state as the kernel spells it (``Z`` is a zombie); OSError where there is none."""
+    return _stat_fields(pid)[0]
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Fields 3 and on of /proc/PID/stat: those behind the name, which may contain anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _pids() -> Iterator[int]:
