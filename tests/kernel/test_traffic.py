@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from fast.datapath.bpf.reasons import Reason
 from kernel import traffic
 from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster
 from kernel.services import Service, install, vip
-
-LARGE_BYTES = 3_000_000
-FRAGMENTED_BYTES = 4000
+from kernel.traffic import every_way
 
 
 @dataclass
@@ -42,18 +41,6 @@ def ip_of(place, version):
 
 def outside_ip(made, version):
     return made.outside_ip if version == 4 else made.nodes[0].ip6 + 99
-
-
-def every_way(source, address, seen, port=8080, icmp=True):
-    """TCP and UDP, small, bulk and fragments; and pings, small and in fragments, where ICMP goes that way."""
-    seen = str(seen)
-    assert traffic.tcp(source, address, port) == seen
-    assert traffic.tcp(source, address, port, LARGE_BYTES) == seen
-    assert traffic.udp(source, address, port) == seen
-    assert traffic.udp(source, address, port, FRAGMENTED_BYTES) == seen
-    if icmp:
-        traffic.ping(source, address)
-        traffic.ping(source, address, FRAGMENTED_BYTES)
 
 
 both = pytest.mark.parametrize("version", [4, 6])
@@ -103,13 +90,15 @@ def test_a_pod_reaches_outside_with_its_nodes_address(scene, version):
 def services(request, scene):
     listed = []
     for version in (4, 6):
-        a, b, c = (ip_of(pod, version) for pod in (scene.a, scene.b, scene.c))
+        a, b, c, d = (ip_of(pod, version) for pod in scene.made.pods)
         listed += [
             Service(vip(1, version), a, 30001),
             Service(vip(2, version), b, 30002, keeps_source=True),
             Service(vip(3, version), c, 30003),
             Service(vip(4, version), b, backend_port=9),
             Service(vip(5, version), c, backend_port=9),
+            Service(vip(6, version), c, 30006, keeps_source=True),
+            Service(vip(7, version), d, 30007, keeps_source=True),
         ]
     for node in scene.made.nodes:
         install(node, listed, request.param)
@@ -161,6 +150,34 @@ def test_a_node_port_from_outside_with_its_backend_on_another_node(services, ver
     every_way(
         services.made.outside, ip_of(services.here, version), ip_of(services.here, version), 30003, icmp=False
     )
+
+
+@both
+def test_a_node_port_that_keeps_the_clients_address_shows_the_nodes_where_the_backend_is_on_another_one(
+    services, version
+):
+    """A packet from outside may not come out of the tunnel; kube-proxy itself never sends it that way."""
+    node = ip_of(services.here, version)
+    every_way(services.made.outside, node, node, 30006, icmp=False)
+
+
+@both
+def test_a_node_port_of_the_clients_own_node_with_its_backend_here_there_and_in_the_client(services, version):
+    node = ip_of(services.here, version)
+    every_way(services.b, node, node, 30001, icmp=False)
+    every_way(services.a, node, node, 30001, icmp=False)
+    every_way(services.a, node, node, 30003, icmp=False)
+
+
+@both
+def test_a_pods_packet_that_another_node_would_send_on_to_a_third_is_refused_and_counted(services, version):
+    here = services.here
+    natively = here.config.routing == "native" and version == 4
+    reason = Reason.DROP_SOURCE_ELSEWHERE if natively else Reason.DROP_TUNNEL_TO_TUNNEL
+    before = here.count(reason)
+    with pytest.raises(TimeoutError):
+        traffic.udp(services.c, ip_of(here, version), 30007, attempts=1, seconds=0.3)
+    assert here.count(reason) == before + 1
 
 
 @both

@@ -16,6 +16,8 @@ from fast.net import IPAddress
 T = TypeVar("T")
 
 SECONDS = 10.0
+LARGE_BYTES = 3_000_000
+FRAGMENTED_BYTES = 4000
 _HEADER = struct.Struct("!I")
 # linux/in.h, linux/in6.h; Python's socket module does not have them.
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_WANT = 10, 23, 1
@@ -132,15 +134,21 @@ def tcp(place: Place, address: IPAddress, port: int = 8080, size: int = 100) -> 
     return _seen(seen)
 
 
-def udp(place: Place, address: IPAddress, port: int = 8080, size: int = 100, attempts: int = 3) -> str:
+def udp(
+    place: Place,
+    address: IPAddress,
+    port: int = 8080,
+    size: int = 100,
+    attempts: int = 3,
+    seconds: float = SECONDS,
+) -> str:
     """Send a datagram and have it back; give the client's address as the server saw it.
 
-    Larger ones than the path's MTU go as fragments. A lost one is sent again, ``attempts`` times in all: the first may
-    be what teaches the sender the path's MTU.
+    Larger ones than the path's MTU go as fragments. A lost one is sent again, ``attempts`` times in all within
+    ``seconds``: the first may be what teaches the sender the path's MTU.
     """
     payload = _payload(size)
     with place.call(socket.socket, _family(address), socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SECONDS / attempts)
         option = (
             (socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_WANT)
             if address.version == 4
@@ -149,6 +157,8 @@ def udp(place: Place, address: IPAddress, port: int = 8080, size: int = 100, att
         sock.setsockopt(*option)
         sock.connect((str(address), port))
         for attempt in range(attempts):
+            # Each waits four times as long as the one before.
+            sock.settimeout(seconds * 3 * 4**attempt / (4**attempts - 1))
             try:
                 sock.send(payload)
                 answer = sock.recv(1 << 16)
@@ -164,6 +174,27 @@ def udp(place: Place, address: IPAddress, port: int = 8080, size: int = 100, att
 def ping(place: Place, address: IPAddress, size: int = 56, count: int = 2, options: str = "") -> None:
     """Ping; AssertionError if not every echo is answered."""
     place.run(f"ping -n -q -c {count} -i 0.05 -W 3 -s {size} {options} {address}")
+
+
+def every_way(
+    source: Place, address: IPAddress, seen: IPAddress, port: int = 8080, icmp: bool = True
+) -> None:
+    """TCP and UDP, small, bulk and in fragments; and pings, small and in fragments, where ICMP goes that way.
+
+    Args:
+        source: The client's place.
+        address: What it connects to.
+        seen: The client's address as the server should see it.
+        port: What it connects to.
+        icmp: Whether the address answers pings.
+    """
+    assert tcp(source, address, port) == str(seen)
+    assert tcp(source, address, port, LARGE_BYTES) == str(seen)
+    assert udp(source, address, port) == str(seen)
+    assert udp(source, address, port, FRAGMENTED_BYTES) == str(seen)
+    if icmp:
+        ping(source, address)
+        ping(source, address, FRAGMENTED_BYTES)
 
 
 def reaches(probe: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:

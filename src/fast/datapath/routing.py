@@ -42,11 +42,11 @@ def ensure_subnet_routes(
     Raises:
         NetlinkError: The kernel refused.
     """
-    wanted = dict(subnets)
-    found: dict[IPNetwork, IPAddress | None] = {}
+    wanted = {subnet: (source, _route_mtu(subnet, mtus)) for subnet, source in subnets.items()}
+    found: dict[IPNetwork, tuple[IPAddress | None, int | None]] = {}
     for route in netlink.routes():
         if route.index == link.index and route.protocol == requests.ROUTE_PROTOCOL:
-            found[route.destination] = route.source
+            found[route.destination] = route.source, route.mtu
         elif route.destination in wanted:
             del wanted[route.destination]
             log.error(
@@ -54,12 +54,13 @@ def ensure_subnet_routes(
                 subnet=str(route.destination),
                 route=route,
             )
-    missing = [subnet for subnet, source in wanted.items() if subnet not in found or found[subnet] != source]
+    missing = [subnet for subnet, needed in wanted.items() if found.get(subnet) != needed]
     extra = [subnet for subnet in found if subnet not in wanted]
     netlink.execute(
         *(
-            requests.replace_route(subnet, link.index, source=wanted[subnet], mtu=_route_mtu(subnet, mtus))
+            requests.replace_route(subnet, link.index, source=source, mtu=mtu)
             for subnet in missing
+            for source, mtu in [wanted[subnet]]
         ),
         *(requests.delete_route(subnet, link.index) for subnet in extra),
     )
@@ -90,27 +91,27 @@ def ensure_node_routes(
     Raises:
         NetlinkError: The kernel refused.
     """
-    wanted = {ip_network(node) for node in nodes}
-    found = {route.destination for route in netlink.routes(table=NODES_TABLE) if route.index == link.index}
+    wanted = {node: _route_mtu(node, mtus) for node in map(ip_network, nodes)}
+    found = {
+        route.destination: route.mtu
+        for route in netlink.routes(table=NODES_TABLE)
+        if route.index == link.index
+    }
+    missing = [node for node, mtu in wanted.items() if node not in found or found[node] != mtu]
+    extra = [node for node in found if node not in wanted]
     ruled = {rule.source for rule in netlink.rules() if rule.table == NODES_TABLE}
     sources = set(subnets)
     netlink.execute(
-        *(
-            requests.replace_route(node, link.index, mtu=_route_mtu(node, mtus), table=NODES_TABLE)
-            for node in wanted - found
-        ),
-        *(requests.delete_route(node, link.index, table=NODES_TABLE) for node in found - wanted),
+        *(requests.replace_route(node, link.index, mtu=wanted[node], table=NODES_TABLE) for node in missing),
+        *(requests.delete_route(node, link.index, table=NODES_TABLE) for node in extra),
         *(requests.add_rule(source, NODES_TABLE, _RULE_PRIORITY) for source in sources - ruled),
         *(requests.delete_rule(source, NODES_TABLE, _RULE_PRIORITY) for source in ruled - sources),
     )
     return [
-        *(
-            Repair(RepairKind.ROUTE, f"route of pods to node {node.network_address} set")
-            for node in wanted - found
-        ),
+        *(Repair(RepairKind.ROUTE, f"route of pods to node {node.network_address} set") for node in missing),
         *(
             Repair(RepairKind.ROUTE, f"route of pods to node {node.network_address} deleted")
-            for node in found - wanted
+            for node in extra
         ),
         *(Repair(RepairKind.ROUTE, f"rule for packets from {source} set") for source in sources - ruled),
         *(Repair(RepairKind.ROUTE, f"rule for packets from {source} deleted") for source in ruled - sources),

@@ -62,6 +62,7 @@ class Route:
     source: IPAddress | None
     protocol: int
     table: int
+    mtu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ def parse_route(body: bytes) -> Route | None:
     raw = attributes.get(wire.RTA_DST, bytes(4 if is_v4 else 16))
     destination = IPv4Network((raw, length)) if is_v4 else IPv6Network((raw, length))
     gateway, source = attributes.get(wire.RTA_GATEWAY), attributes.get(wire.RTA_PREFSRC)
+    metrics = wire.parse_attributes(attributes.get(wire.RTA_METRICS, b""))
     return Route(
         destination=destination,
         index=wire.parse_u32(attributes[wire.RTA_OIF]),
@@ -133,6 +135,7 @@ def parse_route(body: bytes) -> Route | None:
         source=ip_address(source) if source else None,
         protocol=protocol,
         table=wire.parse_u32(attributes.get(wire.RTA_TABLE)) or table,
+        mtu=wire.parse_u32(metrics.get(wire.RTAX_MTU)) or None,
     )
 
 

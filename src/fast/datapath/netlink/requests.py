@@ -208,13 +208,16 @@ def replace_route(
         index: Of the device.
         gateway: Next hop, which must itself be reachable on-link.
         source: Preferred source address, for packets this host makes.
-        mtu: Largest packet the route carries, in bytes; None: as the device.
+        mtu: Largest packet the route carries, in bytes; None: as the device. Locked: the kernel forwards by the
+            device's otherwise, and tells senders of that first.
         table: Number of the routing table, up to 255.
     """
     body = _route(destination, index, table, on_link=gateway is None)
     body += b"" if gateway is None else wire.attribute(wire.RTA_GATEWAY, gateway.packed)
     body += b"" if source is None else wire.attribute(wire.RTA_PREFSRC, source.packed)
-    body += b"" if mtu is None else wire.nested(wire.RTA_METRICS, wire.u32(wire.RTAX_MTU, mtu))
+    if mtu is not None:
+        lock = wire.u32(wire.RTAX_LOCK, 1 << wire.RTAX_MTU)
+        body += wire.nested(wire.RTA_METRICS, lock, wire.u32(wire.RTAX_MTU, mtu))
     flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
     via = f" via {gateway}" if gateway else ""
     return Request(wire.RTM_NEWROUTE, flags, body, f"set route {destination}{via}")
