@@ -64,8 +64,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[Running]:
-    """A playground: Fast on n1, the reference plugin on n2, which Fast leaves alone there."""
-    with running(nodes=2) as found:
+    """A playground: Fast on n1, the reference plugin on n2, which Fast leaves alone there.
+
+    The agents do not look after what tests damage: CHECK has to find it.
+    """
+    with running(nodes=2, agent_args=("--verify-interval-seconds", "3600")) as found:
         found.make_pool("default-ips", "10.244.10.0-10.244.90.0")
         yield found
 

@@ -4,11 +4,14 @@ The suite knows of a plugin only what a :class:`Plugin` says; what differs betwe
 """
 
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -131,6 +134,19 @@ class Runtime:
         with self.start(command, sandbox, **variables) as process:
             stdout, stderr = process.communicate(text, timeout=60)
         return Answer(process.returncode, stdout, stderr)
+
+    def kill_during(self, command: str, sandbox: Sandbox, after_seconds: float) -> None:
+        """Start a call, and SIGKILL the plugin a moment after it was given its configuration."""
+        with self.start(command, sandbox) as process:
+            # the plugin is nsenter's child: in the node's process namespace it has another number
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            process.stdin.write(json.dumps(self.config()))
+            process.stdin.close()
+            time.sleep(after_seconds)
+            with suppress(ProcessLookupError, FileNotFoundError):
+                for child in children.read_text().split():
+                    os.kill(int(child), signal.SIGKILL)
+            process.wait(timeout=60)
 
     def add(self, sandbox: Sandbox, config: Json | None = None, **variables: str | None) -> Json:
         """ADD, which must succeed; gives the result."""
