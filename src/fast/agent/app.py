@@ -27,6 +27,7 @@ from fast.agent.cluster_sync import ClusterSync
 from fast.agent.config import AgentConfig
 from fast.agent.conflist import install_conflist, install_plugin
 from fast.agent.contact import Contact
+from fast.agent.doctor import NodeFacts, Severity, examine
 from fast.agent.gc import AgentCollector
 from fast.agent.http import HttpServer
 from fast.agent.keeper import DatapathKeeper
@@ -75,9 +76,24 @@ async def run_agent(config: AgentConfig) -> None:
         node_ip = config.node_ip or await _find_node_ip(client, config.node_name, stop)
         if node_ip is None:
             return
+        await asyncio.to_thread(_say_what_will_bite, config, node_ip)
         agent = Agent(config, node_ip, client)
         await agent.run(stop)
     log.info("fast-agent has stopped; the datapath stays")
+
+
+def _say_what_will_bite(config: AgentConfig, node_ip: IPv4Address) -> None:
+    """Log what ``fast-ctl doctor`` would print; the agent starts in any case."""
+    facts = NodeFacts(
+        node_ip=node_ip,
+        tunnel_port=config.tunnel_port,
+        bpf_dir=config.bpf_dir,
+        cni_bin_dir=config.cni_bin_dir,
+        cni_conf_dir=config.cni_conf_dir,
+    )
+    for finding in examine(facts):
+        say = log.error if finding.severity is Severity.ERROR else log.warning
+        say("this will bite", check=finding.check, problem=finding.problem, remedy=finding.remedy)
 
 
 async def _find_node_ip(client: KubeClient, node_name: str, stop: asyncio.Event) -> IPv4Address | None:

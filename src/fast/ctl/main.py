@@ -14,7 +14,7 @@ from fast.errors import FastError
 _PACKAGE = "fast.ctl"
 _ENTRY_POINTS = "fast.ctl.commands"
 #: In the order of ``--help``.
-_COMMANDS = ("local-ips", "cluster-ips", "local-dev", "flows", "metrics", "ipam", "node", "doctor", "version")
+_COMMANDS = ("local-ips", "cluster-ips", "local-dev", "flows", "metrics", "ipam", "version")
 _ALIASES = {"lips": "local-ips", "cips": "cluster-ips", "ldev": "local-dev"}
 
 

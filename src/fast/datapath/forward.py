@@ -42,7 +42,13 @@ def ensure_forwarding() -> list[Repair]:
         NftablesError: A command refused.
     """
     repairs = []
-    for command in {*_dropping_nft_commands(), *_dropping_legacy_commands()}:
+    commands, others = find_dropping_chains()
+    for chain in others:
+        log.warning(
+            "an nftables chain drops what is forwarded; what it does not accept reaches no pod over the stack",
+            chain=chain,
+        )
+    for command in commands:
         added = [rule for rule in _RULES if not _has_rule(command, rule)]
         for rule in added:
             _run(command, "-w", "-I", "FORWARD", "1", *rule)
@@ -63,22 +69,26 @@ def remove_forwarding() -> None:
                 _run(command, "-w", "-D", "FORWARD", *rule)
 
 
-def _dropping_nft_commands() -> Iterator[str]:
-    """Give the iptables-nft commands whose FORWARD chain drops; log chains of others that do."""
+def find_dropping_chains() -> tuple[set[str], list[str]]:
+    """Find policies of DROP for what is forwarded. Looks only.
+
+    Returns:
+        The iptables commands that show one in their FORWARD chain; and as ``family table chain`` those of others.
+
+    Raises:
+        NftablesError: A command refused.
+    """
+    commands, others = set(_dropping_legacy_commands()), []
     for chain in _forward_chains():
-        if chain.get("policy") != "drop":
+        family, table, name = chain["family"], chain["table"], chain["name"]
+        if chain.get("policy") != "drop" or table == TABLE:
             continue
-        family, table = chain["family"], chain["table"]
         command = _NFT_COMMANDS.get(family)
-        if table == "filter" and chain["name"] == "FORWARD" and command and shutil.which(command):
-            yield command
-        elif table != TABLE:
-            log.warning(
-                "an nftables chain drops what is forwarded; what it does not accept reaches no pod over the stack",
-                family=family,
-                table=table,
-                chain=chain["name"],
-            )
+        if table == "filter" and name == "FORWARD" and command and shutil.which(command):
+            commands.add(command)
+        else:
+            others.append(f"{family} {table} {name}")
+    return commands, others
 
 
 def _forward_chains() -> list[dict[str, str]]:

@@ -145,19 +145,20 @@ def _port_taken(netlink: Netlink, config: DatapathConfig, error: NetlinkError) -
     if error.errno not in (errno.EADDRINUSE, errno.EEXIST):
         return error
     port = config.tunnel_port
-    others = (link.name for link in netlink.links("vxlan") if link.vxlan_port == port)
-    other = next((name for name in others if name != TUNNEL_DEVICE), None)
-    owner = (
-        f"VXLAN device {other}"
-        if other
-        else "a socket of some process"
-        if _is_bound(port)
-        else "somebody else"
-    )
+    owner = find_port_owner(netlink, port) or "somebody else"
     return DatapathError(
         f"UDP port {port}, which the tunnel device {TUNNEL_DEVICE} needs for itself, is taken by {owner}; "
         f"give Fast another port (the same on every node) or remove the other one"
     )
+
+
+def find_port_owner(netlink: Netlink, port: int) -> str:
+    """Say who else has a UDP port of this network namespace; empty where nobody, or Fast's own device, has it."""
+    devices = [link.name for link in netlink.links("vxlan") if link.vxlan_port == port]
+    other = next((name for name in devices if name != TUNNEL_DEVICE), None)
+    if other:
+        return f"VXLAN device {other}"
+    return "a socket of some process" if not devices and _is_bound(port) else ""
 
 
 def _is_bound(port: int) -> bool:
