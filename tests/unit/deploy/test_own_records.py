@@ -1,0 +1,87 @@
+"""The admission policy that keeps an agent to the records of its own node, its expressions evaluated for real."""
+
+import cel
+import pytest
+
+from unit.deploy.manifests import kustomized
+
+NODE_NAME = "authentication.kubernetes.io/node-name"
+AGENT = "system:serviceaccount:fast-system:fast-agent"
+
+
+def record(node="n1", container="c1", sticky=""):
+    spec = {"pool": "p", "node": node, "containerID": container, "stickyKey": sticky}
+    return {"spec": {key: value for key, value in spec.items() if value}}
+
+
+def retained():
+    return record(node="", container="", sticky="uid/0")
+
+
+def verdict(operation, new=None, old=None, node="n1", user=AGENT):
+    """Say what the policy answers: the message of a refusal, or nothing."""
+    spec = kustomized()["ValidatingAdmissionPolicy/fast-agent-own-records"]["spec"]
+    info = {"username": user} | ({"extra": {NODE_NAME: [node]}} if node else {})
+    known = {"request": {"operation": operation, "userInfo": info}, "object": new, "oldObject": old}
+
+    def evaluate(expression, **more):
+        return cel.compile(expression).execute(cel.Context(variables=known | more))
+
+    if not all(evaluate(condition["expression"]) for condition in spec["matchConditions"]):
+        return ""
+    variables = {}
+    for variable in spec["variables"]:
+        variables[variable["name"]] = evaluate(variable["expression"], variables=variables)
+    refusals = [
+        v["message"] for v in spec["validations"] if not evaluate(v["expression"], variables=variables)
+    ]
+    return refusals[0] if refusals else ""
+
+
+@pytest.mark.parametrize(
+    ("operation", "new", "old"),
+    [
+        pytest.param("CREATE", record(), None, id="claims"),
+        pytest.param(
+            "UPDATE", record(container="c2"), record(), id="takes over for a new sandbox of the pod"
+        ),
+        pytest.param("UPDATE", retained(), record(sticky="uid/0"), id="keeps for a StatefulSet"),
+        pytest.param("UPDATE", record(sticky="uid/0"), retained(), id="takes what was kept"),
+        pytest.param("UPDATE", retained(), record(sticky="uid/0"), id="gives it back"),
+        pytest.param("DELETE", None, record(), id="releases"),
+    ],
+)
+def test_an_agent_does_with_its_own_nodes_addresses_what_it_needs_to(operation, new, old):
+    assert verdict(operation, new, old) == ""
+
+
+@pytest.mark.parametrize(
+    ("operation", "new", "old"),
+    [
+        pytest.param("CREATE", record(node="n2"), None, id="claims for another"),
+        pytest.param("CREATE", retained(), None, id="claims for none"),
+        pytest.param("UPDATE", record(), record(node="n2"), id="takes from another"),
+        pytest.param("UPDATE", record(node="n2"), record(), id="gives to another"),
+        pytest.param("UPDATE", retained(), record(node="n2", sticky="uid/0"), id="cuts another's pod off"),
+        pytest.param("DELETE", None, record(node="n2"), id="releases another's"),
+        pytest.param("DELETE", None, retained(), id="releases what is kept"),
+    ],
+)
+def test_an_agent_is_refused_other_nodes_addresses(operation, new, old):
+    assert verdict(operation, new, old).startswith("an agent may")
+
+
+def test_a_token_without_a_nodes_name_is_refused():
+    assert verdict("CREATE", record(), node="") == "the agent's token does not say on which node it runs"
+
+
+def test_others_are_left_to_their_rights():
+    assert (
+        verdict(
+            "DELETE",
+            None,
+            record(node="n2"),
+            user="system:serviceaccount:fast-system:fast-controller-manager",
+        )
+        == ""
+    )
