@@ -158,7 +158,7 @@ def _forward_policy(_: NodeFacts) -> _Found:
         yield (
             Severity.ERROR,
             f"nftables chain {chain} drops what is forwarded, and no other table can overrule it",
-            'accept iifname "fast_*" and oifname "fast_*" in it (firewalld: put the devices into zone trusted)',
+            'accept iifname "fast*" and oifname "fast*" in it (firewalld: put the devices into zone trusted)',
         )
 
 
