@@ -154,11 +154,12 @@ def _port_taken(netlink: Netlink, config: DatapathConfig, error: NetlinkError) -
 
 def find_port_owner(netlink: Netlink, port: int) -> str:
     """Say who else has a UDP port of this network namespace; empty where nobody, or Fast's own device, has it."""
-    devices = [link.name for link in netlink.links("vxlan") if link.vxlan_port == port]
-    other = next((name for name in devices if name != TUNNEL_DEVICE), None)
+    devices = [link for link in netlink.links("vxlan") if link.vxlan_port == port]
+    other = next((link.name for link in devices if link.name != TUNNEL_DEVICE), None)
     if other:
         return f"VXLAN device {other}"
-    return "a socket of some process" if not devices and _is_bound(port) else ""
+    # a device that is down has no socket
+    return "a socket of some process" if not any(link.up for link in devices) and _is_bound(port) else ""
 
 
 def _is_bound(port: int) -> bool:
