@@ -89,6 +89,10 @@ class Runtime:
         self.version = version
         self.node = node
         self.reservations = reservations
+        self._argv = node.command([plugin.binary])
+        self._environment = {
+            key: value for key, value in node.environment().items() if not key.startswith("CNI_")
+        }
 
     def config(self, **changes: Any) -> Json:
         """Give the configuration; of the changes, None takes a field away."""
@@ -107,13 +111,9 @@ class Runtime:
                 "CNI_IFNAME": "eth0",
             }
         chosen |= variables
-        environment = {
-            key: value for key, value in self.node.environment().items() if not key.startswith("CNI_")
-        }
-        environment |= {key: value for key, value in chosen.items() if value is not None}
-        argv = self.node.command([self.plugin.binary])
+        environment = self._environment | {key: value for key, value in chosen.items() if value is not None}
         pipe = subprocess.PIPE
-        return subprocess.Popen(argv, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(self._argv, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
     def call(
         self,
