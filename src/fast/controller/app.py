@@ -57,6 +57,7 @@ class Controller:
             self._store, KubeCluster(client), self._events, self._queue, metrics, config.gc_interval_seconds
         )
         self._nodes.add_handler(self._collector.node_changed)
+        self._store.subscribe(self._collector.record_changed, self._collector.pool_changed)
 
     async def run(self) -> None:
         """Run until cancelled: the views always, the work while this process leads."""

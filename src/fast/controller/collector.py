@@ -1,4 +1,4 @@
-"""The controller's garbage collection: sweeps on its own clock and soon after a node is gone or fenced.
+"""The controller's garbage collection: sweeps on its own clock, and soon after something that may have freed addresses.
 
 What is freed ``fast.ipam.rules`` decides, in which order things are read ``fast.ipam.sweep``.
 """
@@ -15,13 +15,15 @@ from fast.api.core import Node
 from fast.errors import FastError
 from fast.ipam.cluster import ClusterReader
 from fast.ipam.metrics import IpamMetrics
-from fast.ipam.store import Store
+from fast.ipam.rules import is_retained
+from fast.ipam.store import EndpointChange, PoolChange, Store
 from fast.ipam.sweep import Finding, SweepPlan, carry_out, plan_sweep
 from fast.kube import Change, EventRecorder, WorkQueue
 
 log = structlog.get_logger()
 
-#: After a node is gone or fenced, its pods' objects are deleted within this time as a rule.
+#: After a node is gone or fenced, its pods' objects are deleted within this time as a rule; and what frees addresses
+#: comes in waves (a drained node, a StatefulSet scaled down), which one sweep shall see whole.
 _SOON_SECONDS = 2.0
 
 
@@ -64,6 +66,17 @@ class ClusterCollector:
         if change.new is None or (
             change.new.out_of_service and not (change.old and change.old.out_of_service)
         ):
+            self._wake.set()
+
+    def record_changed(self, change: EndpointChange) -> None:
+        """Sweep soon where an address became retained: its StatefulSet may be gone or scaled down (a subscriber)."""
+        if change.new is not None and is_retained(change.new):
+            self._wake.set()
+
+    def pool_changed(self, change: PoolChange) -> None:
+        """Sweep soon where a pool is told to go: the addresses that it retains go, too (a subscriber)."""
+        told_before = change.old is not None and change.old.metadata.deletion_timestamp is not None
+        if change.new is None or (change.new.metadata.deletion_timestamp is not None and not told_before):
             self._wake.set()
 
     async def run(self) -> None:

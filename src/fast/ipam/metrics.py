@@ -21,7 +21,7 @@ class IpamMetrics:
             registry=registry,
         )
         self.conflicts = Counter(
-            "fast_ipam_claim_conflicts",
+            "fast_ipam_conflicts",
             "Candidates that the API server said were taken",
             ["pool"],
             registry=registry,
