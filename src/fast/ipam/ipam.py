@@ -10,8 +10,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,6 +31,7 @@ from fast.errors import (
 )
 from fast.ipam import rules
 from fast.ipam.allocator import Allocator, FamilyPlan
+from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.ledger import Ledger, PoolCounts
 from fast.ipam.metrics import IpamMetrics
 from fast.ipam.request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, resolve_pools
@@ -92,7 +93,7 @@ class Ipam:
         self._allocator = Allocator(store, self.ledger, self.metrics, clock, rng or random.Random())
         self._locks: dict[AttachmentKey, asyncio.Lock] = {}
         self._waiting: Counter[AttachmentKey] = Counter()
-        self._adding: Counter[AttachmentKey] = Counter()
+        self._adding = AddsInFlight()
         self._undoing: set[asyncio.Future[None]] = set()
         self._suspicions = Suspicions(clock)
 
@@ -119,20 +120,12 @@ class Ipam:
 
     # ── ADD ──
 
-    @contextmanager
-    def attaching(self, container_id: str, ifname: str) -> Iterator[None]:
+    def attaching(self, container_id: str, ifname: str) -> AbstractContextManager[None]:
         """Mark an ADD as in flight: the GC leaves its records alone (race: add-in-flight).
 
         The caller holds it from before the claim until the sandbox is set up, or the claim is released again.
         """
-        key = (container_id, ifname)
-        self._adding[key] += 1
-        try:
-            yield
-        finally:
-            self._adding[key] -= 1
-            if not self._adding[key]:
-                del self._adding[key]
+        return self._adding.serving((container_id, ifname))
 
     async def admit(self, attachment: Attachment) -> tuple[Attachment, ClaimRequest]:
         """Check by the :class:`PodView` that a sandbox may be made for the pod, and read what it asks for.
@@ -274,8 +267,7 @@ class Ipam:
         }
         ranks = (Action.SAME, Action.TAKE_OVER, Action.REBIND, Action.WAIT)
         decided = [
-            (record, rules.on_add(record, attachment, self.node, request.sticky_key))
-            for record in candidates.values()
+            (record, self._on_add(record, attachment, request.sticky_key)) for record in candidates.values()
         ]
         useful = [item for item in decided if item[1].action in ranks]
         if not useful:
@@ -285,6 +277,11 @@ class Ipam:
             gone = Decision(Action.RELEASE, "pool-changed", "the pod may not have it any more")
             return record, gone
         return record, decision
+
+    def _on_add(self, record: IpEndpoint, attachment: Attachment, sticky_key: str) -> Decision:
+        holder = (record.spec.container_id, record.spec.interface)
+        overtaken = self._adding.is_overtaken(attachment.key, by=holder)
+        return rules.on_add(record, attachment, self.node, sticky_key, overtaken=overtaken)
 
     def _still_fits(self, record: IpEndpoint, plan: FamilyPlan) -> bool:
         """Whether a retained address is one that the pod would get today."""

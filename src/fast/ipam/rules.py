@@ -18,6 +18,7 @@ Claiming:
 - ``own-write-echo``: the watch shows a time before a write of ours; ``view``.
 - ``retried-add``: the runtime repeats an ADD, a second address is taken; :func:`on_add`.
 - ``new-sandbox``: a pod's sandbox is made anew, the old record stays behind; :func:`on_add`.
+- ``overtaken-add``: an ADD that took long takes the address from the pod's newer sandbox; :func:`on_add`.
 - ``recreated-pod``: a new pod of the same name gets the record of the old one; :func:`admit`, :func:`on_add`.
 - ``reused-container-id``: another node's sandbox of the same ID is mistaken for ours; :func:`on_add`, :func:`on_del`.
 - ``other-interface``: a call for one interface gets or frees the address of another; :func:`on_add`, :func:`on_del`.
@@ -164,17 +165,38 @@ def admit(pod: Pod | None, ref: PodRef, node_name: str) -> str:
     return ""
 
 
-def on_add(record: IpEndpoint, attachment: Attachment, node: NodeIdentity, sticky_key: str) -> Decision:
-    """Decide what a record means to an ADD of the attachment: SAME, TAKE_OVER, REBIND, WAIT or UNRELATED."""
+def on_add(
+    record: IpEndpoint,
+    attachment: Attachment,
+    node: NodeIdentity,
+    sticky_key: str,
+    *,
+    overtaken: bool = False,
+) -> Decision:
+    """Decide what a record means to an ADD of the attachment: SAME, TAKE_OVER, REBIND, WAIT or UNRELATED.
+
+    Args:
+        record: One that the attachment, its pod or its sticky key may have to do with.
+        attachment: Who claims.
+        node: This node.
+        sticky_key: Of the pod; empty where its address may change.
+        overtaken: Whether the ADD of the record's sandbox began after this one.
+    """
     spec = record.spec
-    if spec.interface != attachment.ifname:
+    if spec.interface != attachment.ifname:  # race: other-interface
         return Decision(Action.UNRELATED, "other-interface", f"it is of interface {spec.interface}")
     if not is_retained(record) and spec.node == node.name:  # race: reused-container-id
         if spec.container_id == attachment.container_id and spec.boot_id == node.boot_id:
+            # race: retried-add
             return Decision(Action.SAME, "retried-add", "this very sandbox holds it")
         uid = attachment.pod.uid if attachment.pod else ""
         if spec.container_id == attachment.container_id or (uid and spec.pod.uid == uid):
             # race: recreated-pod: the UID decides, never the name
+            if overtaken:  # race: overtaken-add
+                return Decision(
+                    Action.WAIT, "overtaken-add", f"the pod's newer sandbox {spec.container_id} has it"
+                )
+            # race: new-sandbox
             return Decision(
                 Action.TAKE_OVER, "new-sandbox", f"sandbox {spec.container_id} of the same pod held it"
             )

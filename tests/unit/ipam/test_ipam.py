@@ -378,3 +378,16 @@ async def test_growing_a_pool_takes_effect_at_once_and_keeps_what_cools():
     await agent.release("c1", "eth0")
     nodes.cluster.put_pool(a_pool("small", "10.244.10.0-10.244.10.5"))
     assert names(await agent.claim(sandbox(3), SMALL)) == ["10.244.10.2"]
+
+
+async def test_an_add_that_took_long_does_not_take_the_address_from_the_pods_newer_sandbox():
+    nodes = Nodes(a_pool("small", "10.244.10.0-10.244.10.9"))
+    agent = nodes.agent()
+    old, new = sandbox(1, pod="a"), sandbox(2, pod="a")
+    with agent.attaching(*old.key):
+        (record,) = await agent.claim(new, SMALL)
+        with pytest.raises(AddressConflict, match="newer sandbox c2"):
+            await agent.claim(old, SMALL)
+    assert agent.records_of(*new.key) == (record,)
+    (moved,) = await agent.claim(old, SMALL)
+    assert moved.spec.container_id == "c1"

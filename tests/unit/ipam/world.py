@@ -120,15 +120,17 @@ class World:
         return "its pod has finished" if pod.status.phase == "Failed" else ""
 
     def records_owned_by(self, sandbox: Sandbox, node: str) -> dict[str, IpEndpoint]:
-        """The records that an ADD of the sandbox, beginning now, has a right to."""
+        """The records that an ADD, beginning now, has a right to and cannot but know: sticky ones are read live."""
         meta = sandbox.pod.metadata
         key = sticky_key(meta.name)
+        agent = self.nodes[node].agent
+        shown = agent.store.endpoints if agent is not None else {}
         return {
             name: record
             for name, record in self.cluster.endpoints.items()
             if record.spec.interface == sandbox.ifname
             and (
-                (record.spec.pod.uid == meta.uid and record.spec.node == node)
+                (name in shown and record.spec.pod.uid == meta.uid and record.spec.node == node)
                 or (key and record.spec.sticky_key == key)
             )
         }
@@ -136,30 +138,20 @@ class World:
     def check_continuity(
         self, sandbox: Sandbox, entitled: dict[str, IpEndpoint], records: tuple[IpEndpoint, ...]
     ) -> None:
-        """An address that a pod had a right to, all the while and as far as it was shown, is the one it gets."""
+        """An address that a pod had a right to, all the while, is the one it gets."""
         got = {record.metadata.name for record in records}
-        lost = [
+        kept = [
             name
             for name, record in entitled.items()
             if (now := self.cluster.endpoints.get(name)) is not None
             and now.metadata.uid == record.metadata.uid
-            and name in self._shown_to(sandbox)
         ]
-        for name in lost:
+        for name in kept:
             same_family = {other for other in got if ("-" in other) == ("-" in name)}
             if same_family and not same_family & entitled.keys():
                 raise Violation(f"{name} was the pod's, but it was given {same_family}")
         if sandbox.addresses and set(sandbox.addresses) != got:
             raise Violation(f"{sandbox.key} had {sandbox.addresses}, and a second ADD gave it {got}")
-
-    def _shown_to(self, sandbox: Sandbox) -> set[str]:
-        """Names of the records that the agent of the sandbox cannot but know: sticky ones it reads live."""
-        node = self.nodes[sandbox.pod.spec.node_name]
-        key = sticky_key(sandbox.pod.metadata.name)
-        shown = set(node.agent.store.endpoints) if node.agent is not None else set()
-        return shown | {
-            name for name, item in self.cluster.endpoints.items() if key and item.spec.sticky_key == key
-        }
 
     def check_rebooted(self, agent: Agent, seen: set[str]) -> None:
         """A sweep that went through has freed, at once, the records of earlier boots that it saw."""

@@ -1,0 +1,51 @@
+"""Which ADDs a process is serving, and in which order they began. In memory only; no decisions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+from fast.ipam.request import AttachmentKey
+
+
+class AddsInFlight:
+    """ADDs by attachment.
+
+    The order of those that have ended is remembered while an older one is still being served, as that one may yet
+    meet what they made.
+    """
+
+    def __init__(self) -> None:
+        self._serving: Counter[AttachmentKey] = Counter()
+        self._began: dict[AttachmentKey, int] = {}
+        self._numbers = count()
+
+    def __contains__(self, key: AttachmentKey) -> bool:
+        return key in self._serving
+
+    @contextmanager
+    def serving(self, key: AttachmentKey) -> Iterator[None]:
+        """Note that an ADD is being served; may be nested, and the outermost counts."""
+        if not self._serving[key]:
+            self._began[key] = next(self._numbers)
+        self._serving[key] += 1
+        try:
+            yield
+        finally:
+            self._serving[key] -= 1
+            if not self._serving[key]:
+                del self._serving[key]
+                self._forget()
+
+    def is_overtaken(self, key: AttachmentKey, by: AttachmentKey) -> bool:
+        """Whether the ADD of ``by`` began after that of ``key``, which is still being served."""
+        return key in self and by in self._began and self._began[by] > self._began[key]
+
+    def _forget(self) -> None:
+        """Forget those that ended and that no ADD in flight is older than."""
+        oldest = min((self._began[key] for key in self._serving), default=None)
+        for key in [key for key in self._began if key not in self._serving]:
+            if oldest is None or self._began[key] < oldest:
+                del self._began[key]
