@@ -45,6 +45,7 @@ def test_a_node_that_is_as_it_should_be_needs_no_repair(made):
         ("ip link set fast_vxlan down", RepairKind.TUNNEL_DEVICE),
         ("ip link set fast_vxlan mtu 1400", RepairKind.TUNNEL_DEVICE),
         ("ip link set fast_vxlan address 02:00:00:00:00:01", RepairKind.TUNNEL_DEVICE),
+        ("ip addr flush dev fast_vxlan", RepairKind.TUNNEL_DEVICE),
         (f"ip route del {ROUTE}", RepairKind.ROUTE),
         ("ip route flush table 117", RepairKind.ROUTE),
         ("ip rule del from 10.244.0.0/16", RepairKind.ROUTE),

@@ -170,6 +170,14 @@ def test_a_node_port_of_the_clients_own_node_with_its_backend_here_there_and_in_
 
 
 @both
+def test_a_node_port_of_another_node_from_a_node_itself(services, version):
+    here, there = (ip_of(node, version) for node in services.made.nodes)
+    every_way(services.there, here, there, 30002, icmp=False)
+    every_way(services.there, here, here, 30001, icmp=False)
+    every_way(services.there, here, here, 30003, icmp=False)
+
+
+@both
 def test_a_pods_packet_that_another_node_would_send_on_to_a_third_is_refused_and_counted(services, version):
     here = services.here
     natively = here.config.routing == "native" and version == 4

@@ -183,9 +183,8 @@ class NodeDatapath:
         return repairs
 
     def _ensure_sysctls(self, underlay: Link) -> list[Repair]:
-        native = self.config.routing == "native"
         ipv6 = any(subnet.version == 6 for subnet in self._subnets)  # noqa: PLR2004 -- IP version
-        return sysctl.ensure(sysctl.wanted(TUNNEL_DEVICE, underlay.name, native=native, ipv6=ipv6))
+        return sysctl.ensure(sysctl.wanted(TUNNEL_DEVICE, underlay.name, ipv6=ipv6))
 
     def _ensure_routes(self, running: _Running, netlink: Netlink, tunnel: Link, mtus: Mtus) -> list[Repair]:
         config = self.config

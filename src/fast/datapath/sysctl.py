@@ -24,24 +24,23 @@ class Sysctl:
     accepted: tuple[str, ...]
 
 
-def wanted(tunnel: str, underlay: str, *, native: bool, ipv6: bool) -> Iterator[Sysctl]:
+def wanted(tunnel: str, underlay: str, *, ipv6: bool) -> Iterator[Sysctl]:
     """Give what a node needs, in the order in which it must be set.
 
     - rp_filter: the larger of ``all`` and the device's counts, so 0 on a device does not help against ``all`` = 1, but
-      2 (loose) does. On the tunnel, packets of other nodes' own addresses arrive, whose route is the underlay; natively
-      routed, packets of remote pods arrive on the underlay, whose route is the tunnel device.
+      2 (loose) does, on a device that has an address (tunnel.py sees to it). On the tunnel, packets of other nodes' own
+      addresses arrive, whose route is the underlay. On the underlay, packets of other nodes for a port of this one that
+      leads to a pod, whose replies are routed to the tunnel; natively routed, packets of remote pods, too.
     - accept_ra: a router ignores router advertisements unless this is 2, and the node would lose its IPv6 route.
 
     Args:
         tunnel: Name of the tunnel device.
         underlay: Name of the device that has the node's address.
-        native: Whether remote pods' packets arrive on the underlay itself.
         ipv6: Whether pods have IPv6 addresses.
     """
     yield Sysctl("ipv4/ip_forward", ("1",))
     yield Sysctl(f"ipv4/conf/{tunnel}/rp_filter", (_LOOSE,))
-    if native:
-        yield Sysctl(f"ipv4/conf/{underlay}/rp_filter", (_LOOSE,))
+    yield Sysctl(f"ipv4/conf/{underlay}/rp_filter", (_LOOSE,))
     if ipv6:
         yield Sysctl(f"ipv6/conf/{underlay}/accept_ra", ("2", "0"))
         yield Sysctl("ipv6/conf/all/forwarding", ("1",))

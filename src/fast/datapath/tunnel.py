@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from fast.datapath.config import MIN_MTU, TUNNEL_OVERHEAD_BYTES, DatapathConfig
@@ -18,6 +19,11 @@ from fast.errors import DatapathError, NetlinkError
 from fast.net import IPAddress, Mac
 
 TUNNEL_DEVICE = f"{DEVICE_PREFIX}_vxlan"
+
+#: IPv4's dummy address (RFC 7600), the tunnel device's own. Nothing is sent from or to it: it is there because loose
+#: reverse path filtering is strict on a device without an address, and would drop what other nodes' own addresses send
+#: to this node through the tunnel, as replies of node ports. Of link scope, so that it is never chosen as a source.
+DUMMY_ADDRESS = IPv4Address("192.0.0.8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,9 @@ def ensure_tunnel(netlink: Netlink, config: DatapathConfig, mtus: Mtus) -> tuple
         repairs.append(
             Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} {', '.join(differences)}; set right")
         )
+    if all(address.address != DUMMY_ADDRESS for address in netlink.addresses(link.index)):
+        netlink.execute(requests.add_address(link.index, DUMMY_ADDRESS, link_scope=True))
+        repairs.append(Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} had no address; set"))
     return link, repairs
 
 

@@ -154,11 +154,17 @@ def dump_links(kind: str = "") -> Request:
     return Request(wire.RTM_GETLINK, wire.NLM_F_DUMP, body, "list devices")
 
 
-def add_address(index: int, address: IPAddress, prefix_length: int | None = None) -> Request:
-    """Give the device an address (default: a host address, /32 or /128). IPv6 without duplicate address detection."""
+def add_address(
+    index: int, address: IPAddress, prefix_length: int | None = None, *, link_scope: bool = False
+) -> Request:
+    """Give the device an address (default: a host address, /32 or /128). IPv6 without duplicate address detection.
+
+    One of link scope is no source for packets that leave by other devices.
+    """
     length = address.max_prefixlen if prefix_length is None else prefix_length
+    scope = wire.RT_SCOPE_LINK if link_scope else wire.RT_SCOPE_UNIVERSE
     body = (
-        _IFADDRMSG.pack(_family(address), length, 0, 0, index)
+        _IFADDRMSG.pack(_family(address), length, 0, scope, index)
         + wire.attribute(wire.IFA_LOCAL, address.packed)
         + wire.attribute(wire.IFA_ADDRESS, address.packed)
     )
