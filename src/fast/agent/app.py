@@ -29,7 +29,6 @@ from fast.agent.conflist import install_conflist, install_plugin
 from fast.agent.contact import Contact
 from fast.agent.doctor import NodeFacts, Severity, examine
 from fast.agent.gc import AgentCollector
-from fast.agent.http import HttpServer
 from fast.agent.keeper import DatapathKeeper
 from fast.agent.pods import NodePods
 from fast.agent.readiness import Readiness
@@ -46,6 +45,7 @@ from fast.errors import InvalidRange, KubeError
 from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
 from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
 from fast.net import IPNetwork, parse_subnet
+from fast.probes import ProbeServer
 
 log = structlog.get_logger()
 
@@ -158,7 +158,7 @@ class Agent:
         )
         self._replay = TombstoneReplay(tombstones, verbs.delete, self.readiness)
         self._server = CniServer(config.socket, verbs.dispatch)
-        self._http = HttpServer(config.http_address, self.readiness)
+        self._http = ProbeServer(config.http_address, self._not_ready)
         self._contact = Contact(
             (
                 self._store.endpoint_informer,
@@ -170,6 +170,10 @@ class Agent:
             self.readiness,
             synced=self._synced.set,
         )
+
+    def _not_ready(self) -> str:
+        blocker = self.readiness.blocker()
+        return blocker.reason if blocker else ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set.

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import click
 import yaml
 
-from fast.agent.http import parse_listen_address
 from fast.agent.logs import LogFormat
 from fast.datapath.config import DEFAULT_BPF_DIR, DEFAULT_TUNNEL_PORT, DatapathConfig
 from fast.errors import InvalidConfig, InvalidRange
 from fast.net import parse_address
+from fast.probes import parse_listen_address
 
 Routing = Literal["vxlan", "native"]
 

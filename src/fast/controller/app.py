@@ -15,12 +15,12 @@ from prometheus_client import REGISTRY
 from fast.api.resources import NODES
 from fast.controller.census import Census
 from fast.controller.collector import ClusterCollector
-from fast.controller.http import HttpServer
 from fast.controller.pools import PoolReconciler
 from fast.ipam.cluster import KubeCluster
 from fast.ipam.kube_store import KubeStore
 from fast.ipam.metrics import IpamMetrics
 from fast.kube import ClusterConfig, EventRecorder, Informer, KubeClient, LeaderElector, WorkQueue
+from fast.probes import ProbeServer
 
 log = structlog.get_logger()
 
@@ -61,7 +61,7 @@ class Controller:
 
     async def run(self) -> None:
         """Run until cancelled: the views always, the work while this process leads."""
-        server = HttpServer(self._config.http_address, self._not_ready, self._update_gauges)
+        server = ProbeServer(self._config.http_address, self._not_ready, self._update_gauges)
         await server.start()
         try:
             async with asyncio.TaskGroup() as group:

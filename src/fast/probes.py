@@ -1,31 +1,34 @@
-"""The agent's HTTP endpoints for probes and Prometheus, on loopback by default: /healthz, /readyz, /metrics."""
+"""What agent and controller serve for probes and Prometheus (/healthz, /readyz, /metrics). Not what they say there."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, disable_created_metrics, generate_latest
 
-from fast.agent.readiness import Readiness
 from fast.errors import InvalidConfig
 
 log = structlog.get_logger()
 
 
-class HttpServer:
-    """Serves the endpoints until stopped."""
+class ProbeServer:
+    """Serves the endpoints until stopped.
 
-    def __init__(self, address: str, readiness: Readiness) -> None:
-        """Prepare to serve.
+    Args:
+        address: ``HOST:PORT``; IPv6 hosts in brackets.
+        not_ready: Says why the process is not ready; empty where it is.
+        before_scrape: Brings gauges up to date.
+    """
 
-        Args:
-            address: ``HOST:PORT``; IPv6 hosts in brackets.
-            readiness: Asked by /readyz.
-        """
+    def __init__(
+        self, address: str, not_ready: Callable[[], str], before_scrape: Callable[[], None] = lambda: None
+    ) -> None:
         self._host, self._port = parse_listen_address(address)
-        self._readiness = readiness
+        self._not_ready = not_ready
+        self._before_scrape = before_scrape
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -34,6 +37,7 @@ class HttpServer:
         Raises:
             InvalidConfig: The address cannot be listened on.
         """
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
         app = web.Application()
         app.add_routes(
             [
@@ -60,12 +64,11 @@ class HttpServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        blocker = self._readiness.blocker()
-        if blocker is None:
-            return web.Response(text="ok\n")
-        return web.Response(status=503, text=f"{blocker.reason}\n")
+        reason = self._not_ready()
+        return web.Response(status=503, text=f"{reason}\n") if reason else web.Response(text="ok\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        self._before_scrape()
         body = await asyncio.to_thread(generate_latest, REGISTRY)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
