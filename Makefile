@@ -74,6 +74,10 @@ fmt: setup ## Format Python and C
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
 	@$(BIN)/clang-format -i $(wildcard bpf/*.c bpf/lib/*.h cni-plugin/*.c)
 
+.PHONY: image
+image: setup ## Build the container image as an OCI archive (build/fast-image.tar); needs no registry
+	@$(BIN)/python scripts/image $(ARGS)
+
 .PHONY: lock
 lock: ## Write requirements/*.txt anew from pyproject.toml (pinned and hashed)
 	@scripts/lock.sh

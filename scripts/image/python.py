@@ -1,0 +1,84 @@
+"""The image's Python parts: the pinned distributions as .venv has them, Fast's wheel, its commands and plugin."""
+
+import importlib.metadata
+import io
+import py_compile
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from archive import Layer
+
+_SITE = "/usr/local/lib/python3.11/dist-packages"
+#: Interpreter of Debian, which the image has: .venv's may be another of the same minor version.
+_PYTHON = "/usr/bin/python3"
+_NOT_SHIPPED = re.compile(r"(^|/)(__pycache__|tests?)/|\.pyi$|^\.\.")
+_SCRIPT = "#!{python} -I\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
+
+
+def dependencies_layer(root: Path) -> Layer:
+    """Take the distributions that requirements/run.txt pins from the running virtual environment.
+
+    Raises:
+        SystemExit: The environment has another version, or none.
+    """
+    layer = Layer()
+    for line in (root / "requirements" / "run.txt").read_text().splitlines():
+        pinned = re.match(r"([\w.-]+)==(\S+)", line)
+        if pinned is None:
+            continue
+        name, version = pinned.groups()
+        distribution = importlib.metadata.distribution(name)
+        if distribution.version != version:
+            raise SystemExit(
+                f"{name} is {distribution.version} in this environment, not {version}: run make setup"
+            )
+        for file in distribution.files or ():
+            path = Path(str(distribution.locate_file(file)))
+            if not _NOT_SHIPPED.search(str(file)) and path.is_file():
+                layer.add(f"{_SITE}/{file}", path)
+    return layer
+
+
+def fast_layer(root: Path) -> Layer:
+    """Build Fast's wheel and unpack it; with its commands and its plugin."""
+    layer = Layer()
+    with tempfile.TemporaryDirectory(prefix="fast-image-") as scratch:
+        wheel = _build_wheel(root, Path(scratch))
+        with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+            for name in archive.namelist():
+                layer.add(f"{_SITE}/{name}", archive.read(name))
+    for point in importlib.metadata.distribution("fast").entry_points.select(group="console_scripts"):
+        script = _SCRIPT.format(python=_PYTHON, module=point.module, function=point.attr)
+        layer.add(f"/usr/local/bin/{point.name}", script.encode(), 0o755)
+    layer.add("/usr/lib/fast/fast-cni", root / "build" / "fast-cni", 0o755)
+    return layer
+
+
+def _build_wheel(root: Path, scratch: Path) -> bytes:
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*command, "--no-build-isolation", "-w", scratch, root], check=True)
+    (wheel,) = scratch.glob("fast-*.whl")
+    return wheel.read_bytes()
+
+
+def add_byte_code(layer: Layer) -> Layer:
+    """Add the byte code of every module: nothing can be written in the image, and compiling at each start takes 2 s."""
+    with tempfile.TemporaryDirectory(prefix="fast-image-") as scratch:
+        source, compiled = Path(scratch, "source.py"), Path(scratch, "compiled.pyc")
+        for path, content in layer.files(".py"):
+            source.write_bytes(content)
+            py_compile.compile(
+                str(source),
+                str(compiled),
+                dfile=path,
+                doraise=True,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+            module = Path(path)
+            cached = module.parent / "__pycache__" / f"{module.stem}.{sys.implementation.cache_tag}.pyc"
+            layer.add(str(cached), compiled.read_bytes())
+    return layer
