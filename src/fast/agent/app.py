@@ -30,6 +30,7 @@ from fast.agent.contact import Contact
 from fast.agent.doctor import NodeFacts, Severity, examine
 from fast.agent.gc import AgentCollector
 from fast.agent.keeper import DatapathKeeper
+from fast.agent.kernel_parameters import ensure_writable
 from fast.agent.pods import NodePods
 from fast.agent.readiness import Readiness
 from fast.agent.replay import TombstoneReplay
@@ -76,6 +77,7 @@ async def run_agent(config: AgentConfig) -> None:
         node_ip = config.node_ip or await _find_node_ip(client, config.node_name, stop)
         if node_ip is None:
             return
+        ensure_writable()
         await asyncio.to_thread(_say_what_will_bite, config, node_ip)
         agent = Agent(config, node_ip, client)
         await agent.run(stop)
