@@ -102,8 +102,8 @@ class Verbs:
         previous = _previous_of(invocation, config)
         key = (invocation.container_id, invocation.ifname)
         wanted = Wanted(*key, invocation.pod, invocation.addresses or requested_addresses(config))
-        async with self._locks.hold(key):
-            with self._addresses.attaching(*key):
+        with self._addresses.attaching(*key):  # from its arrival on: ADDs are told apart by their order
+            async with self._locks.hold(key):
                 endpoint = await self._attach(invocation, config, wanted)
         log.info("pod attached", containerid=key[0], ifname=key[1], addresses=[*map(str, endpoint.addresses)])
         return result_of(_attached(invocation, endpoint), config.cni_version, config.dns, previous)

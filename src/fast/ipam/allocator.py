@@ -22,7 +22,7 @@ from fast.errors import (
 from fast.ipam.contention import Contention
 from fast.ipam.ledger import Ledger, PoolEntry
 from fast.ipam.metrics import IpamMetrics
-from fast.ipam.request import Attachment, ClaimRequest, NodeIdentity, sticky_labels
+from fast.ipam.request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, sticky_labels
 from fast.ipam.rules import bound
 from fast.ipam.store import Store
 from fast.net import IPAddress, record_name
@@ -66,6 +66,7 @@ class Allocator:
         self._clock = clock
         self._rng = rng
         self._contention: dict[str, Contention] = {}
+        self._unsure: dict[AttachmentKey, set[str]] = {}
 
     # ── planning ──
 
@@ -211,11 +212,23 @@ class Allocator:
         except Unavailable as error:
             return await self._find_out(name, spec, error)
 
+    async def find_out_again(self, key: AttachmentKey) -> None:
+        """Show in the view what became of this attachment's creates whose outcome is not known (race: lost-answer).
+
+        Raises:
+            KubeError: It cannot be found out yet; nothing may be decided about the attachment before.
+        """
+        for name in sorted(self._unsure.get(key, ())):
+            await self._store.refresh(name)
+            self._unsure[key].discard(name)
+        self._unsure.pop(key, None)
+
     async def _find_out(self, name: str, spec: IpEndpointSpec, error: Unavailable) -> IpEndpoint:
-        """Race lost-answer: the create may have taken effect; ask once. What is then still unknown the GC finds."""
+        """Race lost-answer: the create may have taken effect; ask once, and else before the next call decides."""
         try:
             record = await self._store.refresh(name)
         except KubeError:
+            self._unsure.setdefault((spec.container_id, spec.interface), set()).add(name)
             raise error from None
         if record is None or record.spec != spec:
             raise error

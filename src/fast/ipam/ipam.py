@@ -208,6 +208,7 @@ class Ipam:
     async def _claim(self, attachment: Attachment, request: ClaimRequest) -> list[_Step]:
         steps: list[_Step] = []
         with self.attaching(*attachment.key):
+            await self._allocator.find_out_again(attachment.key)
             try:
                 for plan in self._allocator.plan(request, self.node):
                     await self._claim_family(plan, attachment, request, steps)
@@ -318,6 +319,7 @@ class Ipam:
             KubeError: The API server refused or is away; calling again helps, and finds what is left.
         """
         async with self._one_at_a_time((container_id, ifname)):
+            await self._allocator.find_out_again((container_id, ifname))
             decide = partial(self._on_del, container_id, ifname)
             held = self.records_of(container_id, ifname)
             return tuple([record for record in held if await self.free(record, decide) is not None])

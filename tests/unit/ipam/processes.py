@@ -149,25 +149,28 @@ class Agent(Process):
     async def add(self, sandbox: Sandbox, *, uid_known: bool) -> None:
         meta = sandbox.pod.metadata
         ref = PodRef(namespace=NAMESPACE, name=meta.name, uid=meta.uid if uid_known else "")
-        async with self.locks.setdefault(sandbox.key, asyncio.Lock()):
-            self.live()
-            with self.ipam.attaching(*sandbox.key):
-                await self._replay_one(sandbox.key)
-                entitled = self.world.records_owned_by(sandbox, self.sim.name)
-                why_not = self.world.inadmissible(ref, self.sim.name)
-                held = bool(self.ipam.records_of(*sandbox.key))
-                records = await self.ipam.claim(Attachment(*sandbox.key, ref))
+        with self.ipam.attaching(*sandbox.key):
+            async with self.locks.setdefault(sandbox.key, asyncio.Lock()):
                 self.live()
-                if why_not:
-                    raise Violation(f"ADD of {sandbox.key} succeeded though {why_not}")
-                wired = await self.gate("attach", sandbox.container_id) is Fate.ANSWERED
-                self.live()
-                if not (wired and sandbox.exists):
-                    if not held:
-                        await self.ipam.release(*sandbox.key)
-                    return
-                self.world.check_continuity(sandbox, entitled, records)
-                sandbox.addresses = tuple(record.metadata.name for record in records)
+                await self._add(sandbox, ref)
+
+    async def _add(self, sandbox: Sandbox, ref: PodRef) -> None:
+        await self._replay_one(sandbox.key)
+        entitled = self.world.records_owned_by(sandbox, self.sim.name)
+        why_not = self.world.inadmissible(ref, self.sim.name)
+        held = bool(self.ipam.records_of(*sandbox.key))
+        records = await self.ipam.claim(Attachment(*sandbox.key, ref))
+        self.live()
+        if why_not:
+            raise Violation(f"ADD of {sandbox.key} succeeded though {why_not}")
+        wired = await self.gate("attach", sandbox.container_id) is Fate.ANSWERED
+        self.live()
+        if not (wired and sandbox.exists):
+            if not held:
+                await self.ipam.release(*sandbox.key)
+            return
+        self.world.check_continuity(sandbox, entitled, records)
+        sandbox.addresses = tuple(record.metadata.name for record in records)
 
     async def delete(self, key: AttachmentKey) -> None:
         async with self.locks.setdefault(key, asyncio.Lock()):

@@ -391,3 +391,21 @@ async def test_an_add_that_took_long_does_not_take_the_address_from_the_pods_new
     assert agent.records_of(*new.key) == (record,)
     (moved,) = await agent.claim(old, SMALL)
     assert moved.spec.container_id == "c1"
+
+
+async def test_a_create_whose_outcome_stayed_unknown_is_looked_up_before_the_next_add_and_the_del():
+    nodes = Nodes(a_pool("small", "10.244.10.0-10.244.10.9"))
+    fates = iter([Fate.ANSWER_LOST, Fate.LOST])
+
+    async def gate(verb: str, name: str) -> Fate:
+        return next(fates, Fate.ANSWERED)
+
+    agent = nodes.agent(lagging=True, gate=gate)
+    with pytest.raises(Unavailable):
+        await agent.claim(sandbox(1), SMALL)
+    assert names(await agent.claim(sandbox(1), SMALL)) == ["10.244.10.0"]
+
+    fates = iter([Fate.ANSWER_LOST, Fate.LOST])
+    with pytest.raises(Unavailable):
+        await agent.claim(sandbox(2), SMALL)
+    assert names(await agent.release("c2", "eth0")) == ["10.244.10.1"]
