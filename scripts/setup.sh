@@ -8,7 +8,7 @@ PACKAGES=(
   python3 python3-venv python3-dev gcc libc6-dev clang llvm musl-tools pkg-config git
   libbpf-dev libelf-dev zlib1g-dev
   nftables iptables iproute2 iputils-ping procps util-linux ethtool tcpdump iperf3 conntrack
-  containernetworking-plugins containerd runc busybox-static
+  containernetworking-plugins containerd runc podman curl busybox-static
 )
 say() { printf '\033[2msetup: %s\033[0m\n' "$*"; }
 

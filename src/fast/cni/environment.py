@@ -116,13 +116,14 @@ def _parse_args(text: str) -> dict[str, str]:
 
 
 def _pod(args: Mapping[str, str]) -> PodRef | None:
+    """The pod; None for a plain container: Podman puts a container's name into K8S_POD_NAME, without a namespace."""
     namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
-    if not namespace and not name:
+    if not namespace:
         return None
-    if not namespace or not name:
+    if not name:
         raise CallError(
             Code.INVALID_ENVIRONMENT,
-            "CNI_ARGS names only one of K8S_POD_NAMESPACE and K8S_POD_NAME: a pod has both",
+            f"CNI_ARGS names K8S_POD_NAMESPACE={namespace} without K8S_POD_NAME: a pod has both",
         )
     return PodRef(namespace, name, args.get("K8S_POD_UID", ""))
 

@@ -164,10 +164,15 @@ def test_a_pod_that_the_api_server_does_not_know_is_refused(runtime, sandbox):
     assert not runtime.interfaces(sandbox)
 
 
-def test_a_pod_without_its_namespace_is_error_4(runtime, sandbox):
-    answer = runtime.call("ADD", sandbox, CNI_ARGS="K8S_POD_NAME=nobody")
+def test_a_namespace_without_a_pod_is_error_4(runtime, sandbox):
+    answer = runtime.call("ADD", sandbox, CNI_ARGS="K8S_POD_NAMESPACE=default")
     assert answer.json["code"] == 4
-    assert "K8S_POD_NAMESPACE" in answer.json["msg"]
+    assert "K8S_POD_NAME" in answer.json["msg"]
+
+
+def test_a_name_without_a_namespace_is_a_plain_containers_as_podman_sends_it(runtime, sandbox):
+    runtime.add(sandbox, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAME=some-container")
+    assert "eth0" in runtime.interfaces(sandbox)
 
 
 def test_limits_of_size_are_errors_that_name_them(runtime, sandbox):
