@@ -64,10 +64,11 @@ def _sandboxes(cluster: Running, bound: dict[str, dict]) -> list[str]:
 
 def twice_given(cluster: Running) -> list[str]:
     """Addresses that two live sandboxes have at this moment: what must never be."""
+    roots = {node.name: node.path("/") for node in cluster.playground.nodes()}
     alive = Counter(
         address
         for placed in cluster.playground.sandboxes()
-        if placed.sandbox.netns and placed.node.path(placed.sandbox.netns).exists()
+        if placed.sandbox.netns and (roots[placed.node.name] / placed.sandbox.netns.lstrip("/")).exists()
         for address in placed.sandbox.ips
     )
     return [address for address, count in alive.items() if count > 1]

@@ -16,7 +16,7 @@ class IpamMetrics:
         registry = registry if registry is not None else CollectorRegistry()
         self.claims = Counter(
             "fast_ipam_claims",
-            "Claims of an address by result: created, existing, taken_over, rebound, exhausted, refused, error",
+            "Claims of an address by result: created, existing, take_over, rebind, exhausted, refused, error",
             ["pool", "result"],
             registry=registry,
         )
