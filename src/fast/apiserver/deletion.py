@@ -68,12 +68,15 @@ def delete_in(
     held = bool(meta.get("finalizers")) or (
         kind.gvr == NAMESPACES and bool((obj.get("spec") or {}).get("finalizers"))
     )
-    _mark(kind, obj, grace)
-    if kind.gvr == NAMESPACES:
-        obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
-    if grace or held:
+    if (
+        grace or held or kind.gvr == PODS
+    ):  # pods are marked even where they go at once, as kubelets wait for the mark
+        _mark(kind, obj, grace)
+        if kind.gvr == NAMESPACES:
+            obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
         if obj != record.decode():
             tx.put(kind.storage, key, obj)
+    if grace or held:
         return obj, False
     if kind.gvr == CUSTOM_RESOURCE_DEFINITIONS:
         _delete_instances(tx, registry, obj)

@@ -14,6 +14,8 @@ _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "updat
 _CUSTOM_VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
 _SUBRESOURCE_VERBS = ["get", "patch", "update"]
 _SCALE = GVR("autoscaling", "v1", "scale")
+#: As kube-apiserver tells the kinds of its own groups.
+_OWN = GVR("", "", "")
 #: Resources that are no kinds of the registry: what clients post to ask about themselves.
 REVIEWS = {
     GVR("authentication.k8s.io", "v1", "selfsubjectreviews"): "SelfSubjectReview",
@@ -140,7 +142,7 @@ def aggregated(registry: Registry, *, core: bool) -> Object:
             versions.setdefault(kind.gvr.version, []).append(_aggregated_resource(kind))
     if not core:
         for gvr, name in REVIEWS.items():
-            entry = {"resource": gvr.resource, "responseKind": _response(gvr, name), "scope": "Cluster"}
+            entry = {"resource": gvr.resource, "responseKind": _response(_OWN, name), "scope": "Cluster"}
             entry |= {"singularResource": name.lower(), "verbs": ["create"]}
             items.setdefault(gvr.group, {}).setdefault(gvr.version, []).append(entry)
     listed = []
@@ -156,7 +158,7 @@ def _response(gvr: GVR, kind: str) -> Object:
 
 
 def _aggregated_resource(kind: Kind) -> Object:
-    shown = kind.gvr if kind.custom else GVR("", "", "")  # as kube-apiserver does for its own
+    shown = kind.gvr if kind.custom else _OWN
     entry: Object = {"resource": kind.gvr.resource, "responseKind": _response(shown, kind.kind)}
     entry |= {"scope": "Namespaced" if kind.namespaced else "Cluster", "singularResource": kind.singular}
     entry["verbs"] = _verbs(kind)
