@@ -1,0 +1,70 @@
+"""docs/address-management.md names every race, rule, metric, condition and event that there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fast.controller import conditions
+from fast.errors import AddressConflict, InvalidConfig, PoolExhausted, PoolNotAllowed, PoolNotFound
+from fast.ipam import rules
+from fast.ipam.metrics import IpamMetrics
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "address-management.md").read_text()
+NAMED = set(re.findall(r"`([^`\n]+)`", DOCUMENT))
+
+
+def races():
+    assert rules.__doc__
+    return re.findall(r"^- ``([a-z-]+)``:", rules.__doc__, re.MULTILINE)
+
+
+def rules_that_free():
+    source = "".join(path.read_text() for path in Path(rules.__file__).parent.glob("*.py"))
+    return re.findall(r'(?:_free\(\s*record,|Action\.RELEASE,)\s*"([a-z-]+)"', source)
+
+
+def metrics():
+    registry = CollectorRegistry()
+    IpamMetrics(registry)
+    return [
+        f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()
+    ]
+
+
+def documented(name):
+    return name in NAMED or any(item.startswith(f"{name}{{") for item in NAMED)
+
+
+@pytest.mark.parametrize("race", races())
+def test_every_race_is_in_the_document(race):
+    assert documented(race)
+
+
+@pytest.mark.parametrize("rule", sorted(set(rules_that_free()) - {"pool-changed"}))
+def test_every_rule_that_frees_an_address_is_in_the_document(rule):
+    assert documented(rule)
+
+
+@pytest.mark.parametrize("metric", metrics())
+def test_every_metric_is_in_the_document(metric):
+    assert documented(metric)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        conditions.READY,
+        conditions.EXHAUSTED,
+        conditions.ADDRESSES_OUTSIDE,
+        conditions.GC_STOPPED,
+        *(
+            kind.__name__
+            for kind in (AddressConflict, InvalidConfig, PoolExhausted, PoolNotAllowed, PoolNotFound)
+        ),
+        *("PoolLow", "AddressReleased", "GCStopped"),
+    ],
+)
+def test_every_condition_and_event_is_in_the_document(said):
+    assert documented(said)
