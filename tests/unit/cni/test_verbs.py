@@ -1,0 +1,234 @@
+"""The verbs' order of steps and what is undone when one fails; the kernel and the API server are fakes here."""
+
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import pytest
+
+from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
+from fast.api.meta import ObjectMeta
+from fast.cni import AttachmentLocks, Blocker, CniCall, Verbs
+from fast.datapath.identity import Endpoint, macs_of
+from fast.errors import AgentUnavailable, NetlinkError, PoolExhausted, Unavailable
+
+KEY = ("c1", "eth0")
+ENV = {
+    "CNI_CONTAINERID": "c1",
+    "CNI_NETNS": "/run/netns/c1",
+    "CNI_IFNAME": "eth0",
+    "CNI_PATH": "/opt/cni/bin",
+}
+CONFIG = {"cniVersion": "1.1.0", "name": "fast", "type": "fast-cni"}
+
+
+def record(address):
+    spec = IpEndpointSpec(pool="default-ips", container_id="c1", interface="eth0")
+    return IpEndpoint(metadata=ObjectMeta(name=address), spec=spec)
+
+
+@dataclass
+class World:
+    """Every port of the verbs at once, which notes the order in which it is called.
+
+    Attributes:
+        failing: What raises, by the name of the step.
+    """
+
+    steps: list[str] = field(default_factory=list)
+    failing: dict[str, Exception] = field(default_factory=dict)
+    records: tuple[IpEndpoint, ...] = ()
+    waiting: dict = field(default_factory=dict)
+    reason: Blocker | None = None
+    collected: frozenset | None = None
+
+    def step(self, name):
+        self.steps.append(name)
+        if name in self.failing:
+            raise self.failing[name]
+
+    def attaching(self, *_):
+        return nullcontext()
+
+    async def claim(self, wanted):
+        self.step("claim")
+        self.records = (record("10.244.0.7"),)
+        return self.records
+
+    async def release(self, *_):
+        self.step("release")
+        released, self.records = self.records, ()
+        return released
+
+    def held(self, *_):
+        return self.records
+
+    def attach(self, spec):
+        self.step("attach")
+        host, pod = macs_of(*KEY)
+        return Endpoint(*KEY, spec.addresses, 7, "fast1", host, pod, 1450)
+
+    def detach(self, *_):
+        self.step("detach")
+        return True
+
+    def check(self, spec):
+        self.step("check")
+
+    async def collect(self, valid):
+        self.collected = valid
+
+    def leave(self, key, call):
+        self.step("leave")
+        self.waiting[key] = call
+
+    def find(self, key):
+        return self.waiting.get(key)
+
+    def remove(self, key):
+        self.waiting.pop(key, None)
+
+    def blocker(self):
+        return self.reason
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def call(world):
+    verbs = Verbs(
+        addresses=world,
+        datapath=world,
+        collector=world,
+        tombstones=world,
+        readiness=world,
+        locks=AttachmentLocks(),
+    )
+
+    async def call(command, **config):
+        env = ENV | {"CNI_COMMAND": command}
+        reply = await verbs.dispatch(CniCall(env, json.dumps(CONFIG | config).encode()))
+        return reply.exit_code, json.loads(reply.stdout or b"null")
+
+    return call
+
+
+async def test_add_claims_before_it_wires(world, call):
+    status, result = await call("ADD")
+    assert (status, world.steps) == (0, ["claim", "attach"])
+    assert result["ips"][0]["address"] == "10.244.0.7/32"
+
+
+async def test_add_releases_what_it_claimed_when_wiring_fails(world, call):
+    world.failing["attach"] = NetlinkError("refused")
+    status, error = await call("ADD")
+    assert (status, error["code"], world.steps) == (1, 121, ["claim", "attach", "release"])
+    assert not world.records
+
+
+async def test_add_keeps_what_an_earlier_add_of_the_attachment_claimed_when_wiring_fails(world, call):
+    world.records = (record("10.244.0.7"),)
+    world.failing["attach"] = NetlinkError("refused")
+    await call("ADD")
+    assert world.steps == ["claim", "attach"]
+
+
+async def test_an_add_whose_claim_cannot_be_released_still_tells_the_first_error(world, call):
+    world.failing |= {"attach": NetlinkError("refused"), "release": Unavailable("away")}
+    assert (await call("ADD"))[1]["code"] == 121
+
+
+async def test_add_wires_nothing_when_there_is_no_address(world, call):
+    world.failing["claim"] = PoolExhausted("full")
+    assert (await call("ADD"))[1]["code"] == 103
+    assert world.steps == ["claim"]
+
+
+async def test_add_carries_out_a_del_of_the_same_attachment_that_waits_on_disk_first(world, call):
+    world.waiting[KEY] = CniCall({})
+    await call("ADD")
+    assert world.steps == ["detach", "release", "claim", "attach"]
+    assert not world.waiting
+
+
+async def test_del_unwires_before_it_releases(world, call):
+    assert await call("DEL") == (0, None)
+    assert world.steps == ["detach", "release"]
+
+
+async def test_del_releases_nothing_when_the_kernel_refuses(world, call):
+    world.failing["detach"] = NetlinkError("refused")
+    assert (await call("DEL"))[0] == 1
+    assert world.steps == ["detach"]
+
+
+@pytest.mark.parametrize(
+    ("step", "error"), [("release", Unavailable("away")), ("detach", AgentUnavailable("not up yet"))]
+)
+async def test_del_succeeds_and_leaves_a_tombstone_when_it_cannot_be_carried_through(
+    world, call, step, error
+):
+    world.failing[step] = error
+    assert await call("DEL") == (0, None)
+    assert list(world.waiting) == [KEY]
+
+
+async def test_del_fails_with_error_5_when_even_the_tombstone_cannot_be_written(world, call):
+    world.failing |= {"release": Unavailable("away"), "leave": OSError("disk full")}
+    status, error = await call("DEL")
+    assert (status, error["code"]) == (1, 5)
+    assert "disk full" in error["details"]
+
+
+async def test_del_forgets_the_tombstone_of_an_earlier_one(world, call):
+    world.waiting[KEY] = CniCall({})
+    await call("DEL")
+    assert not world.waiting
+
+
+async def test_check_compares_the_previous_result_with_what_is_reserved(world, call):
+    _, result = await call("ADD")
+    assert await call("CHECK", prevResult=result) == (0, None)
+    world.records = (record("10.244.0.8"),)
+    status, error = await call("CHECK", prevResult=result)
+    assert (status, error["code"]) == (1, 130)
+    assert "10.244.0.7" in error["msg"]
+    assert "10.244.0.8" in error["msg"]
+
+
+@pytest.mark.parametrize(
+    ("blocker", "code"), [(Blocker("why"), 50), (Blocker("why", limited_connectivity=True), 51)]
+)
+async def test_status_tells_what_stands_in_the_way(world, call, blocker, code):
+    world.reason = blocker
+    status, error = await call("STATUS")
+    assert (status, error["code"], error["msg"]) == (1, code, "why")
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK", "GC"])
+async def test_a_node_that_is_not_ready_answers_try_again_later(world, call, command):
+    world.reason = Blocker("the API server is away")
+    more = {"prevResult": {}, "cni.dev/valid-attachments": []}
+    status, error = await call(command, **more)
+    assert (status, error["code"], world.steps) == (1, 11, [])
+    assert "the API server is away" in error["msg"]
+
+
+async def test_add_is_tried_where_what_stands_in_the_way_may_pass(world, call):
+    world.reason = Blocker("the API server was slow", passing=True)
+    assert (await call("ADD"))[0] == 0
+    assert (await call("STATUS"))[0] == 1
+
+
+async def test_gc_hands_on_what_the_runtime_lists(world, call):
+    await call("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
+    assert world.collected == {KEY}
+
+
+async def test_what_nobody_foresaw_is_an_error_object(world, call):
+    world.failing["claim"] = ZeroDivisionError("oops")
+    status, error = await call("ADD")
+    assert (status, error["code"]) == (1, 199)
