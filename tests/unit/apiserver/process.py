@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from fast.apiserver.access import TokenStore
+from fast.apiserver.main import main
 
 _SERVER = "from fast.apiserver.main import main; main()"
+
+
+def serve(flags: list[str]) -> None:
+    """Be the server: what a forked process runs."""
+    main(args=flags)
 
 
 class Server:
