@@ -60,6 +60,23 @@ test-kernel: setup ## Run the tests against the real kernel (root)
 test-e2e: setup ## Run the tests on whole clusters on this machine (root)
 	@$(PYTEST) tests/e2e $(ARGS)
 
+.PHONY: test-model
+test-model: setup ## Search longer for races in address management (EXAMPLES=2000)
+	@FAST_MODEL_EXAMPLES=$(or $(EXAMPLES),2000) $(PYTEST) tests/unit/ipam/test_model.py --timeout=0 $(ARGS)
+
+.PHONY: test-crash
+test-crash: setup ## Kill agents, controller and API server at random under churn of 200 pods for 3 minutes (root)
+	@FAST_CRASH_SECONDS=180 FAST_CRASH_PODS=200 $(PYTEST) tests/e2e/test_crash.py --timeout=0 -s $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure everything, each beside something else; minutes. One part: bench-datapath, -ipam, -cni, -apiserver
+	@for part in datapath cni ipam apiserver; do $(MAKE) --no-print-directory bench-$$part || exit 1; done
+
+.PHONY: bench-datapath bench-cni bench-ipam bench-apiserver
+bench-datapath bench-cni bench-ipam bench-apiserver: bench-%: setup
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@$(BIN)/python bench/$*/bench.py $(ARGS)
+
 .PHONY: check
 check: setup ## Lint, types, layers, formatting
 	@$(BIN)/ruff check .
