@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from prometheus_client import REGISTRY
 from fast import __version__
 from fast.agent import contact, keeper, replay
 from fast.agent.addresses import NodeAddresses
+from fast.agent.audit import Auditor
 from fast.agent.cluster_sync import ClusterSync
 from fast.agent.config import AgentConfig
 from fast.agent.conflist import install_conflist, install_plugin
@@ -42,6 +44,7 @@ from fast.api.ips import Ips
 from fast.api.resources import NAMESPACES, NODES, PODS
 from fast.cni import AttachmentLocks, Verbs
 from fast.datapath.node import NodeDatapath
+from fast.datapath.survey import survey_node
 from fast.errors import InvalidRange, KubeError
 from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
 from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
@@ -146,7 +149,14 @@ class Agent:
         )
         identity = NodeIdentity(config.node_name, str(node_ip), BOOT_ID.read_text().strip())
         pods = NodePods(client, self._pods, self._namespaces)
-        self._ipam = Ipam(self._store, identity, pods=pods, metrics=IpamMetrics(REGISTRY))
+        metrics = IpamMetrics(REGISTRY)
+        self._ipam = Ipam(self._store, identity, pods=pods, metrics=metrics)
+        self._auditor = Auditor(
+            config.node_name,
+            self._store.endpoints.values,
+            partial(survey_node, config.bpf_dir / "maps"),
+            metrics,
+        )
         locks = AttachmentLocks()
         self._collector = AgentCollector(self._ipam, self._keeper, locks)
         tombstones = Tombstones(config.state_dir / "tombstones")
@@ -160,7 +170,7 @@ class Agent:
         )
         self._replay = TombstoneReplay(tombstones, verbs.delete, self.readiness)
         self._server = CniServer(config.socket, verbs.dispatch)
-        self._http = ProbeServer(config.http_address, self._not_ready)
+        self._http = ProbeServer(config.http_address, self._not_ready, self._ipam.update_gauges)
         self._contact = Contact(
             (
                 self._store.endpoint_informer,
@@ -226,6 +236,7 @@ class Agent:
         group.create_task(self._cluster.run())
         group.create_task(self._replay.run(_TOMBSTONE_SECONDS))
         group.create_task(self._collector.run(self._config.gc_interval_seconds))
+        group.create_task(self._auditor.run(self._config.gc_interval_seconds))
 
     async def _install(self) -> None:
         """Show the node to the container runtime, once it can take pods."""

@@ -195,14 +195,21 @@ class Cluster(RuleBasedStateMachine):
 
     # ── requests, views, time ──
 
-    @rule(pick=picks, fate=st.sampled_from(_FATES))
-    def serve(self, pick: int, fate: Fate) -> None:
+    @rule(pick=picks, fate=st.sampled_from(_FATES), retried=st.booleans())
+    def serve(self, pick: int, fate: Fate, retried: bool = False) -> None:
+        """Decide what becomes of a request; the runtime may repeat the ADDs that fail by it."""
         request = _pick(self.world.requests, pick)
         if request is not None:
             if request.verb in {"attach", "probe"} and fate is Fate.ANSWER_LOST:
                 fate = Fate.LOST
             request.fate.set_result(fate)
             self._turn()
+            agent = request.process
+            if retried and fate is not Fate.ANSWERED and isinstance(agent, Agent) and not agent.dead:
+                for sandbox in agent.sim.sandboxes.values():
+                    if not sandbox.addresses:
+                        agent.start(agent.add(sandbox, uid_known=True))
+                self._turn()
 
     @rule(most=st.integers(1, 20))
     def serve_in_order(self, most: int) -> None:

@@ -1,0 +1,41 @@
+"""The cluster's records, pools and pods as of one moment, read live for who explains or audits. No decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fast.api.core import Pod
+from fast.api.ipendpoint import IpEndpoint
+from fast.api.ips import Ips
+from fast.api.resources import IPENDPOINTS, IPSES, PODS
+from fast.kube import KubeClient
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Records by name, pools by name, pods by namespace and name; the pods were read last."""
+
+    records: Mapping[str, IpEndpoint]
+    pools: Mapping[str, Ips]
+    pods: Mapping[str, Pod]
+
+
+async def read_snapshot(client: KubeClient, *, pods: bool = True) -> Snapshot:
+    """Read them, records first.
+
+    Args:
+        client: The cluster.
+        pods: Whether pods are wanted; without, there are none in it.
+
+    Raises:
+        KubeError: The API server refused or is away.
+    """
+    records = (await client.list(IPENDPOINTS)).items
+    pools = (await client.list(IPSES)).items
+    found = (await client.list(PODS)).items if pods else []
+    return Snapshot(
+        records={item.metadata.name: item for item in records},
+        pools={item.metadata.name: item for item in pools},
+        pods={item.metadata.key: item for item in found},
+    )

@@ -1,0 +1,379 @@
+"""The design's races, each planted as a bug: context managers that take one guard out of the real code.
+
+Names are those of the list in ``fast.ipam.rules``. Nothing here knows what the model does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+
+from fakes.store import FakeCluster
+from fast.api.core import Node, Pod
+from fast.api.ipendpoint import IpEndpoint, PodRef
+from fast.ipam import rules, sweep
+from fast.ipam.allocator import Allocator
+from fast.ipam.in_flight import AddsInFlight
+from fast.ipam.ipam import Ipam
+from fast.ipam.ledger import Ledger
+from fast.ipam.request import Attachment, NodeIdentity
+from fast.ipam.rules import Action, Decision, Sighting
+from fast.ipam.view import EndpointView
+from unit.ipam.processes import Controller
+
+Plant = Callable[[], AbstractContextManager[None]]
+PLANTS: dict[str, Plant] = {}
+
+
+def _plant(race: str) -> Callable[[Callable[[], Iterator[None]]], Plant]:
+    def register(function: Callable[[], Iterator[None]]) -> Plant:
+        planted: Plant = contextmanager(function)
+        PLANTS[race] = planted
+        return planted
+
+    return register
+
+
+@contextmanager
+def _instead(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    """Put ``make(original)`` in the place of a function."""
+    with patch.object(owner, name, make(getattr(owner, name))):
+        yield
+
+
+def _with_spec(record: IpEndpoint, **fields: Any) -> IpEndpoint:
+    return IpEndpoint(metadata=record.metadata, spec=msgspec.structs.replace(record.spec, **fields))
+
+
+# ── claiming ──
+
+
+@_plant("two-claimants")
+def create_overwrites() -> Iterator[None]:
+    def create(original: Any) -> Any:
+        def planted(self: FakeCluster, endpoint: IpEndpoint) -> IpEndpoint:
+            self.endpoints.pop(endpoint.metadata.name, None)
+            return original(self, endpoint)
+
+        return planted
+
+    with _instead(FakeCluster, "create", create):
+        yield
+
+
+@_plant("lost-answer")
+def lost_create_is_forgotten() -> Iterator[None]:
+    async def planted(self: Allocator, name: str, spec: Any, error: Exception) -> IpEndpoint:
+        raise error
+
+    with patch.object(Allocator, "_find_out", planted):
+        yield
+
+
+@_plant("own-write-echo")
+def watch_overrules_own_writes() -> Iterator[None]:
+    with patch.object(EndpointView, "_is_echo", staticmethod(lambda own, old, new: False)):
+        yield
+
+
+def _on_add(change: Callable[[IpEndpoint, Attachment, NodeIdentity, Decision], Decision]) -> Any:
+    def make(original: Any) -> Any:
+        def planted(
+            record: IpEndpoint, attachment: Attachment, node: NodeIdentity, sticky_key: str, **told: bool
+        ) -> Decision:
+            return change(record, attachment, node, original(record, attachment, node, sticky_key, **told))
+
+        return planted
+
+    return _instead(rules, "on_add", make)
+
+
+def _turned(before: Action, after: Action) -> Any:
+    return _on_add(
+        lambda record, attachment, node, decision: (
+            Decision(after, "planted", "") if decision.action is before else decision
+        )
+    )
+
+
+@_plant("retried-add")
+def repeated_add_is_a_new_one() -> Iterator[None]:
+    with _turned(Action.SAME, Action.UNRELATED):
+        yield
+
+
+@_plant("new-sandbox")
+def new_sandbox_is_a_new_pod() -> Iterator[None]:
+    with _turned(Action.TAKE_OVER, Action.UNRELATED):
+        yield
+
+
+@_plant("overtaken-add")
+def order_of_adds_does_not_matter() -> Iterator[None]:
+    with patch.object(AddsInFlight, "is_overtaken", lambda self, key, by: False):
+        yield
+
+
+@_plant("sticky-still-bound")
+def sticky_address_is_taken_from_a_bound_sandbox() -> Iterator[None]:
+    with _turned(Action.WAIT, Action.REBIND):
+        yield
+
+
+@_plant("recreated-pod")
+def pods_name_is_its_identity() -> Iterator[None]:
+    def change(
+        record: IpEndpoint, attachment: Attachment, node: NodeIdentity, decision: Decision
+    ) -> Decision:
+        same_name = attachment.pod is not None and record.spec.pod.name == attachment.pod.name
+        if decision.action is Action.UNRELATED and same_name and record.spec.interface == attachment.ifname:
+            return Decision(Action.TAKE_OVER, "planted", "")
+        return decision
+
+    with patch.object(Ledger, "of_pod", lambda self, uid: self.mine()), _on_add(change):
+        yield
+
+
+@_plant("recreated-pod (admission)")
+def admission_ignores_the_uid() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        return lambda pod, ref, node: original(pod, PodRef(namespace=ref.namespace, name=ref.name), node)
+
+    with _instead(rules, "admit", make):
+        yield
+
+
+@_plant("moved-pod")
+def admission_ignores_the_node() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        return lambda pod, ref, node: original(pod, ref, pod.spec.node_name if pod else node)
+
+    with _instead(rules, "admit", make):
+        yield
+
+
+@_plant("terminating-pod")
+def admission_ignores_the_deletion() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def planted(pod: Pod | None, ref: PodRef, node: str) -> str:
+            why: str = original(pod, ref, node)
+            return "" if why.endswith("is terminating") else why
+
+        return planted
+
+    with _instead(rules, "admit", make):
+        yield
+
+
+@_plant("reused-container-id")
+def container_id_is_unique_in_the_cluster() -> Iterator[None]:
+    def of_attachment(self: Ledger, key: tuple[str, str]) -> tuple[IpEndpoint, ...]:
+        return tuple(
+            record
+            for record in self._store.endpoints.values()
+            if (record.spec.container_id, record.spec.interface) == key
+        )
+
+    def on_del(original: Any) -> Any:
+        return lambda record, container_id, ifname, node: original(
+            record, container_id, ifname, record.spec.node
+        )
+
+    with patch.object(Ledger, "of_attachment", of_attachment), _instead(rules, "on_del", on_del):
+        yield
+
+
+@_plant("other-interface")
+def interface_does_not_matter() -> Iterator[None]:
+    def of_attachment(self: Ledger, key: tuple[str, str]) -> tuple[IpEndpoint, ...]:
+        return tuple(record for record in self.mine() if record.spec.container_id == key[0])
+
+    def on_del(original: Any) -> Any:
+        return lambda record, container_id, ifname, node: original(
+            record, container_id, record.spec.interface, node
+        )
+
+    with patch.object(Ledger, "of_attachment", of_attachment), _instead(rules, "on_del", on_del):
+        yield
+
+
+@_plant("sticky-from-afar")
+def sticky_records_are_not_read_live() -> Iterator[None]:
+    async def planted(self: Any, key: str) -> None:
+        return
+
+    with patch("fakes.store.FakeStore.refresh_sticky", planted):
+        yield
+
+
+# ── releasing ──
+
+
+@_plant("late-del")
+def container_id_does_not_matter_to_del() -> Iterator[None]:
+    def on_del(original: Any) -> Any:
+        return lambda record, container_id, ifname, node: original(
+            record, record.spec.container_id, ifname, node
+        )
+
+    with _instead(rules, "on_del", on_del):
+        yield
+
+
+@_plant("del-against-takeover")
+def writes_without_preconditions() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def planted(self: FakeCluster, endpoint: IpEndpoint) -> IpEndpoint:
+            return self.endpoints.get(endpoint.metadata.name) or original(self, endpoint)
+
+        return planted
+
+    with _instead(FakeCluster, "_current", make):
+        yield
+
+
+# ── garbage collection by the agent ──
+
+
+def _on_agent_sweep(**changed: Any) -> Any:
+    """Tell the rule something else than what is: values, or functions of what it is told."""
+
+    def make(original: Any) -> Any:
+        def planted(record: IpEndpoint, node: NodeIdentity, **told: Any) -> Decision:
+            told.update({name: value(record, told) for name, value in changed.items()})
+            return original(record, node, **told)
+
+        return planted
+
+    return _instead(rules, "on_agent_sweep", make)
+
+
+@_plant("add-in-flight")
+def adds_in_flight_do_not_count() -> Iterator[None]:
+    with _on_agent_sweep(adding=lambda record, told: False):
+        yield
+
+
+def _seen_long_ago(record: IpEndpoint, told: dict[str, Any]) -> Sighting:
+    return Sighting(record.metadata.uid, record.metadata.resource_version, float("-inf"))
+
+
+@_plant("half-seen-sandbox")
+def missed_once_is_enough() -> Iterator[None]:
+    with _on_agent_sweep(sighting=_seen_long_ago):
+        yield
+
+
+@_plant("changed-between-sightings")
+def sighting_is_of_the_address() -> Iterator[None]:
+    with patch.object(Sighting, "is_of", lambda self, record: True):
+        yield
+
+
+@_plant("rebooted-node")
+def boots_are_not_told_apart() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        return lambda record, node, **told: original(_with_spec(record, boot_id=node.boot_id), node, **told)
+
+    with _instead(rules, "on_agent_sweep", make):
+        yield
+
+
+@_plant("foreign-node")
+def agent_answers_for_every_node() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        return lambda record, node, **told: original(
+            _with_spec(record, node=node.name, boot_id=node.boot_id), node, **told
+        )
+
+    everything = patch.object(Ledger, "mine", lambda self: tuple(self._store.endpoints.values()))
+    with everything, _instead(rules, "on_agent_sweep", make):
+        yield
+
+
+# ── garbage collection by the controller ──
+
+
+@_plant("partitioned-node")
+def pods_absence_is_enough() -> Iterator[None]:
+    async def planted(record: IpEndpoint, node: Node | None, cluster: Any) -> Decision:
+        pod = await cluster.pod(record.spec.pod.namespace, record.spec.pod.name)
+        return rules.on_controller_sweep(record, pod, None)
+
+    with patch.object(sweep, "_on_bound", planted):
+        yield
+
+
+@_plant("stale-pod-list")
+def pods_are_of_the_sweep_before() -> Iterator[None]:
+    lists: dict[int, tuple[dict[str, Pod], dict[str, Pod]]] = {}
+
+    def swept(original: Any) -> Any:
+        async def planted(self: Controller) -> None:
+            before = lists.get(id(self), ({}, dict(self.world.pods)))[1]
+            lists[id(self)] = (before, dict(self.world.pods))
+            await original(self)
+
+        return planted
+
+    async def pod(self: Controller, namespace: str, name: str) -> Pod | None:
+        return lists[id(self)][0].get(name) if await self._read("pod") else None
+
+    with _instead(Controller, "sweep", swept), patch.object(Controller, "pod", pod):
+        yield
+
+
+@_plant("mass-disappearance")
+def breaker_never_trips() -> Iterator[None]:
+    with patch.object(rules, "breaker", lambda to_free, total, limit=0: ""):
+        yield
+
+
+@_plant("retained-and-rebound")
+def retained_is_freed_as_what_it_is_now() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        async def planted(plan: Any, store: Any, cluster: Any, freed: Any) -> int:
+            for finding in plan.to_free:
+                if rules.is_retained(finding.record):
+                    now = await store.refresh(finding.record.metadata.name)
+                    if now is not None:
+                        await store.delete(now)
+            return int(await original(plan, store, cluster, freed))
+
+        return planted
+
+    with _instead(sweep, "carry_out", make):
+        yield
+
+
+@_plant("sticky-twice")
+def second_retained_address_is_kept() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def planted(
+            record: IpEndpoint, found: Any, *, bound_elsewhere: str = "", pool_deleted: bool
+        ) -> Decision:
+            return original(record, found, pool_deleted=pool_deleted)
+
+        return planted
+
+    with _instead(rules, "on_retained", make):
+        yield
+
+
+# ── what a process forgets ──
+
+
+@_plant("no-tombstone")
+def failed_del_is_forgotten() -> Iterator[None]:
+    """The agent's garbage collection is the second net below tombstones: without both, addresses leak."""
+
+    async def gc(self: Ipam, sandboxes: Any) -> tuple[()]:
+        await sandboxes()
+        return ()
+
+    with patch.object(Ipam, "gc", gc):
+        yield

@@ -1,0 +1,39 @@
+"""The model finds every race of the design, once its guard is taken out of the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from fast.ipam import rules
+from unit.ipam.machine import Cluster
+from unit.ipam.plants import PLANTS, Plant
+from unit.ipam.processes import Violation
+
+#: Far more than any plant needs; the choices are the same each time.
+_ENOUGH = settings(
+    max_examples=20_000,
+    stateful_step_count=40,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.generate,),
+    report_multiple_bugs=False,
+)
+
+
+@pytest.mark.parametrize("plant", [pytest.param(plant, id=race) for race, plant in PLANTS.items()])
+def test_the_model_finds_a_planted_race(plant: Plant):
+    with plant(), pytest.raises(Violation):
+        run_state_machine_as_test(Cluster, settings=_ENOUGH)
+
+
+def test_every_race_that_the_rules_list_is_planted():
+    listed = set(re.findall(r"^- ``([a-z-]+)``", inspect.getdoc(rules) or "", re.MULTILINE))
+    assert listed
+    assert listed <= {race.partition(" ")[0] for race in PLANTS}
