@@ -96,6 +96,7 @@ class ApiServer:
             listening.close()
         self.store.end_watches()
         if self._server is not None:
+            self._server.pre_shutdown()  # idle connections would else be waited for
             await self._server.shutdown(_SHUTDOWN_SECONDS)
         await self.access.stop()
         for task in reversed(self._tasks):
