@@ -62,13 +62,12 @@ def list_page(
     found: list[Record] = []
     bucket = store.bucket(kind.storage)
     shown = store.version if version is None else version
-    scan = bucket.scan(prefix, start, version)
     last = ""
-    for key, record in scan:
+    for key, record in bucket.scan(prefix, start, version):
         if selector and not selector.matches(record.decode()):
             continue
         if limit and len(found) == limit:
-            remaining = None if selector else 1 + sum(1 for _ in scan)
+            remaining = None if selector else bucket.count(prefix, key, version)
             return Page(found, shown, _make_token(shown, last), remaining)
         found.append(record)
         last = key

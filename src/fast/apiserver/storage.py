@@ -21,6 +21,7 @@ from fast.apiserver.status import ApiError, expired
 from fast.apiserver.watch import Event, EventLog
 
 T = TypeVar("T")
+_AFTER_ALL_KEYS = "\U0010ffff"
 log = structlog.get_logger()
 encode = msgspec.json.Encoder().encode
 decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
@@ -88,6 +89,16 @@ class Bucket:
             record = past[key] if key in past else self.records[key]
             if record is not None:
                 yield key, record
+
+    def count(self, prefix: str, start: str, version: int | None = None) -> int:
+        """How many objects ``scan`` would go through, without doing so."""
+        past = {} if version is None else self._undo(version)
+        first = bisect_left(self.keys, max(prefix, start))
+        count = bisect_left(self.keys, prefix + _AFTER_ALL_KEYS) - first
+        for key, record in past.items():
+            if key.startswith(prefix) and key >= start:
+                count += (record is not None) - (key in self.records)
+        return count
 
     def _undo(self, version: int) -> dict[str, Record | None]:
         """Tell what the objects that changed since ``version`` were then."""
