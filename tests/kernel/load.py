@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import signal
 import socket
@@ -16,6 +17,8 @@ from kernel.traffic import Place
 PING_INTERVAL_SECONDS = 0.002
 _CHUNK = bytes(range(256)) * 64
 _SECONDS = 20.0
+_UNDER_WAY = 10
+_NUMBERS = itertools.count(1)
 
 
 class Stream:
@@ -73,18 +76,43 @@ class Stream:
         self._listener.close()
 
 
+class Pings:
+    """A ping every 2 ms."""
+
+    def __init__(self, place: Place, address: IPAddress) -> None:
+        self._place = place
+        self._log = f"/run/pings-{next(_NUMBERS)}"
+        command = f"exec ping -n -i {PING_INTERVAL_SECONDS} {address} > {self._log}"
+        self._process = place.start("sh", "-c", command)
+
+    def finish(self) -> tuple[int, list[int]]:
+        """End it; give how many were sent and which were lost.
+
+        The last ones are still under way when ping is told to end, a few where the machine is busy.
+        """
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(_SECONDS)
+        log = self._place.run(f"cat {self._log}; rm {self._log}")
+        sent = int(re.search(r"(\d+) packets transmitted", log).group(1))
+        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", log)}
+        last = max(answered, default=0)
+        awaited = range(1, (sent if sent - last > _UNDER_WAY else last) + 1)
+        return sent, [number for number in awaited if number not in answered]
+
+
 @dataclass
 class Load:
     """What ran, and how it went; filled when it has ended."""
 
     lost: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, list[int]] = field(default_factory=dict)
     failures: dict[str, BaseException] = field(default_factory=dict)
 
     def assert_unharmed(self) -> None:
         """Nothing was lost, nothing reset, no byte changed, and there was something to lose."""
         assert not self.failures, self.failures
-        assert not any(self.lost.values()), self.lost
+        assert not any(self.lost.values()), (self.lost, self.missing, self.sent)
         assert all(self.sent.values()), self.sent
 
 
@@ -99,10 +127,7 @@ def load(
         streams: Client, server, address and port the client connects to, port the server listens on.
     """
     found = Load()
-    interval = str(PING_INTERVAL_SECONDS)
-    running = {
-        name: place.start("ping", "-n", "-q", "-i", interval, str(ip)) for name, (place, ip) in pings.items()
-    }
+    running = {name: Pings(place, address) for name, (place, address) in pings.items()}
     flowing = {name: Stream(*arguments) for name, arguments in streams.items()}
     try:
         yield found
@@ -112,12 +137,6 @@ def load(
             found.sent[name], found.lost[name] = stream.sent, stream.sent - stream.received
             if stream.failure is not None:
                 found.failures[name] = stream.failure
-        for name, process in running.items():
-            process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=_SECONDS)
-            transmitted, received = map(
-                int, re.search(r"(\d+) packets transmitted, (\d+) received", output).groups()
-            )
-            found.sent[name] = transmitted
-            # The last one may be under way when ping is told to end.
-            found.lost[name] = max(0, transmitted - received - 1)
+        for name, sequence in running.items():
+            found.sent[name], missing = sequence.finish()
+            found.lost[name], found.missing[name] = len(missing), missing

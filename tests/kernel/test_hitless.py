@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import pickle
 import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from fast.datapath.bpf.install import install
-from fast.datapath.bpf.layout import ClusterPod, Config, EventSwitch, Routing
-from fast.datapath.bpf.spec import DATAPATH
+from fast.datapath.bpf.layout import ClusterPod, Config, EventSwitch, LocalPod, Routing
+from fast.datapath.bpf.libbpf import ffi, lib
+from fast.datapath.bpf.links import AttachMode, Links
+from fast.datapath.bpf.maps import RAW, Map
+from fast.datapath.bpf.objects import load as load_object
+from fast.datapath.bpf.pins import open_pin
+from fast.datapath.bpf.reasons import PacketDirection, Reason
+from fast.datapath.bpf.spec import DATAPATH, TO_POD, Direction
 from fast.datapath.node import NodeDatapath
 from fast.datapath.repair import RepairKind
 from kernel import traffic
+from kernel.bpf.sources import compile_changed
 from kernel.fastlab import POD_SUBNETS, attach_pods, cluster
 from kernel.lab import eventually
 from kernel.load import load
@@ -31,6 +41,10 @@ def made(request):
         services = [Service(vip(1, v), found.pods[2].ip if v == 4 else found.pods[2].ip6) for v in (4, 6)]
         for node in found.nodes:
             install_services(node, services, "nft")
+        # What the stack sends while its node does not know the other one's MAC yet is lost under native routing.
+        here, there = found.nodes
+        eventually(lambda: traffic.reaches(traffic.ping, here, found.pods[2].ip))
+        eventually(lambda: traffic.reaches(traffic.ping, there, found.pods[0].ip))
         yield found
 
 
@@ -86,6 +100,109 @@ def test_another_map_size_takes_the_entries_along(made):
             node.config = dataclasses.replace(node.config, max_cluster_entries=size)
             node.restart()
             assert node.call(node.datapath._up().loaded.cluster_pods.snapshot_raw) == before
+    found.assert_unharmed()
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory):
+    """The object of a version whose entries were laid out otherwise."""
+    return compile_changed(
+        tmp_path_factory.mktemp("older"),
+        (
+            "lib/maps.h",
+            r"\t__u32 ifindex; /\* the veth's host side \*/",
+            "\t__u64 of_before;\n\t__u32 ifindex;",
+        ),
+        ("lib/maps.h", r"\t__u64 last_seen_ns;\n\t__u32 flags;\n\t__u32 pad;", "\t__u64 last_seen_ns;"),
+    )
+
+
+def test_a_version_with_another_layout_takes_over_and_is_taken_over_from(made, older):
+    node = made.nodes[0]
+    spec = dataclasses.replace(node.datapath._up().loaded.spec, path=older)
+    with everything(made) as found:
+        for _ in range(2):
+            node.call(lambda: install(spec, node.datapath._pins).close())
+            assert node.call(value_bytes, "fast_local_pods") > LocalPod.FORMAT.size
+            node.restart()
+            assert node.call(value_bytes, "fast_local_pods") == LocalPod.FORMAT.size
+    found.assert_unharmed()
+
+
+def value_bytes(name):
+    """Give the size of the pinned map's values."""
+    with Map(open_pin(Path("/sys/fs/bpf/fast/maps") / name), name, RAW, RAW) as opened:
+        return opened.info.value_bytes
+
+
+def hooks_with_clsact(node):
+    """Give where Fast's programs run, each with a clsact qdisc: the kernel drops packets while it puts the first."""
+    hooks = [(item.ifindex, item.direction) for item in node.call(node.datapath._up().links.all)]
+    for ifindex, _ in hooks:
+        assert node.call(lib.fast_clsact_ensure, ifindex) == 0
+    return hooks
+
+
+def test_attachments_turn_into_the_other_kind_and_back(made):
+    node = made.nodes[0]
+    hooks_with_clsact(node)
+    programs = node.datapath._up().loaded.programs
+    before = node.call(node.datapath._up().links.all)
+
+    def turn(mode):
+        links = Links(node.datapath._pins, mode)
+        for direction in (Direction.EGRESS, Direction.INGRESS):
+            links.replace(programs, direction)
+        assert {item.mode for item in links.all()} == {mode}
+
+    def turn_back():
+        for item in before:
+            node.datapath._up().links.attach(item.ifindex, programs[item.program], item.mode)
+
+    with everything(made) as found:
+        for mode in (AttachMode.CLSACT, AttachMode.TCX, AttachMode.CLSACT):
+            node.call(turn, mode)
+        node.call(turn_back)
+    assert node.call(node.datapath._up().links.all) == before
+    found.assert_unharmed()
+
+
+@contextlib.contextmanager
+def surrounded(hooks, program):
+    """Run somebody else's program before and behind Fast's on the devices: two filters, and a tcx link."""
+    filters = [
+        (ifindex, direction is Direction.EGRESS, priority)
+        for ifindex, direction in hooks
+        for priority in (1, 90)
+    ]
+    for ifindex, egress, priority in filters:
+        assert lib.fast_filter_replace(ifindex, egress, program.fd, priority, priority) == 0
+    links = [lib.bpf_link_create(program.fd, *hook, ffi.NULL) for hook in hooks]
+    try:
+        assert min(links) > 0
+        yield
+    finally:
+        for link in links:
+            os.close(link)
+        for ifindex, egress, priority in filters:
+            lib.fast_filter_delete(ifindex, egress, priority, priority)
+
+
+def test_programs_of_others_before_and_behind_ours_come_and_go(made):
+    node = made.nodes[0]
+    hooks = hooks_with_clsact(node)
+
+    def seen_by_others():
+        with load_object(DATAPATH.sized(fast_cluster_pods=64, fast_flows=64)) as theirs:
+            with surrounded(hooks, theirs.programs[TO_POD]):
+                node.datapath = NodeDatapath(node.config)
+                node.datapath.ensure()
+                assert node.datapath.verify() == []
+            return theirs.metrics.get(Reason.STACK_TO_POD, PacketDirection.TO_POD).packets
+
+    with everything(made) as found:
+        assert node.call(seen_by_others) > 0
+        assert node.call(node.datapath.verify) == []
     found.assert_unharmed()
 
 

@@ -1,8 +1,5 @@
 """Putting a version into service: pins, entries that move to other maps, failures that change nothing."""
 
-import re
-import shutil
-import subprocess
 import sys
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -40,13 +37,13 @@ from fast.errors import BPFError, LayoutMismatch, MapFull, VerifierError
 from kernel.bpf.frames import send, stream
 from kernel.bpf.node import HOST_MAC, MAC_A, NODE, OTHER_NODE, V4, make_devices
 from kernel.bpf.packets import ETH_IPV4, TCP, Ip, ethernet, tcp
+from kernel.bpf.sources import compile_changed
 from kernel.lab import Machine, eventually
 
 PINS = PinDirectory(Path("/sys/fs/bpf/fast"))
 SPEC = DATAPATH.configured(Config(node_ip=NODE)).sized(
     fast_flows=1024, fast_cluster_pods=1024, fast_events=1 << 16
 )
-SOURCES = Path(__file__).parents[3] / "bpf"
 PODS = {ip_address(f"10.244.7.{i}"): ClusterPod(OTHER_NODE) for i in range(200)}
 FLOWS = {FlowKey.of((V4.a, port), (V4.r, 80), TCP): Flow(port) for port in range(1000, 1200)}
 
@@ -124,22 +121,7 @@ def place():
 @pytest.fixture(scope="session")
 def changed_object(tmp_path_factory):
     """Compile the object from sources with something changed."""
-
-    def compile_(*changes: tuple[str, str, str]) -> Path:
-        tree = tmp_path_factory.mktemp("changed")
-        shutil.copytree(SOURCES, tree / "bpf")
-        for file, old, new in changes:
-            path = tree / "bpf" / file
-            text = path.read_text()
-            assert re.search(old, text), old
-            path.write_text(re.sub(old, new, text, count=1))
-        out = tree / "fast.bpf.o"
-        machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
-        flags = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", f"-I/usr/include/{machine}-linux-gnu"]
-        subprocess.run(["clang", *flags, "-c", str(tree / "bpf" / "fast.bpf.c"), "-o", str(out)], check=True)
-        return out
-
-    return compile_
+    return lambda *changes: compile_changed(tmp_path_factory.mktemp("changed"), *changes)
 
 
 def with_object(path):

@@ -207,12 +207,18 @@ class Links:
                 lib.bpf_link_detach(fd)
 
     def _attach_clsact(self, path: Path, ifindex: int, program: Program, old: Attached | None) -> None:
-        """Set the filter; pinning the program over a link's pin then takes the link away."""
+        """Set the filter; then take away a link of before, whose pin the program's takes the place of.
+
+        The first clsact qdisc of a device that is up costs the packets of a moment: the kernel stops its transmit
+        queues to put it there (net/sched/sch_api.c, qdisc_graft).
+        """
         egress = program.direction is Direction.EGRESS
         doing = f"attaching {program.name} to device {ifindex} by clsact"
         with quiet():
             check(lib.fast_clsact_ensure(ifindex), doing)
             check(lib.fast_filter_replace(ifindex, egress, program.fd, FILTER_HANDLE, FILTER_PRIORITY), doing)
+        if old is not None and old.mode is AttachMode.TCX and old.alive:
+            self._detach_link(path)
         pin(program.fd, path)
 
     def _delete_filter(self, ifindex: int, direction: Direction) -> None:
