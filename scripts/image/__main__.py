@@ -8,7 +8,7 @@ import argparse
 import time
 from pathlib import Path
 
-from archive import Image, write_archive
+from archive import Image, unpack, write_archive
 from debian import base_layer, closure
 from python import add_byte_code, dependencies_layer, fast_layer
 
@@ -28,6 +28,9 @@ def main() -> None:
     parser.add_argument(
         "--list-packages", action="store_true", help="print the Debian packages inside, and end"
     )
+    parser.add_argument(
+        "--unpack", type=Path, metavar="DIRECTORY", help="lay the files out there instead (Dockerfile)"
+    )
     options = parser.parse_args()
     packages = closure(PACKAGES)
     if options.list_packages:
@@ -43,6 +46,9 @@ def main() -> None:
         command=("fast-agent",),
         labels={"org.opencontainers.image.title": "fast", "org.opencontainers.image.version": __version__},
     )
+    if options.unpack:
+        unpack(image, options.unpack)
+        return
     unpacked, packed = write_archive(image, options.output)
     print(
         f"{options.output}: {image.name}, {packed / MIB:.1f} MiB, {unpacked / MIB:.1f} MiB unpacked, "

@@ -8,12 +8,12 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_COMPRESSION = 6
+_COMPRESSION = 4
 _ARCHITECTURE = "amd64"
 
 
@@ -61,11 +61,13 @@ class Layer:
                 archive.addfile(info, io.BytesIO(data))
         return buffer.getvalue()
 
-    def files(self, suffix: str) -> Iterator[tuple[str, bytes]]:
-        """Give the files whose names end so, by absolute path."""
-        for name, (info, content) in [*self._entries.items()]:
-            if info.isreg() and name.endswith(suffix):
-                yield f"/{name}", content.read_bytes() if isinstance(content, Path) else content
+    def files(self, suffix: str) -> list[tuple[str, bytes | Path]]:
+        """Give the files whose names end so: absolute path in the image, and content."""
+        return [
+            (f"/{name}", content)
+            for name, (info, content) in self._entries.items()
+            if info.isreg() and name.endswith(suffix)
+        ]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,14 @@ class Image:
     user: str
     command: tuple[str, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def unpack(image: Image, directory: Path) -> None:
+    """Lay the image's files out in a directory, as a container has them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for layer in image.layers:
+        with tarfile.open(fileobj=io.BytesIO(layer.tar())) as archive:
+            archive.extractall(directory, filter="tar")
 
 
 class _Blobs:

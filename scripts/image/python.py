@@ -2,12 +2,13 @@
 
 import importlib.metadata
 import io
-import py_compile
+import marshal
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
 from pathlib import Path
 
 from archive import Layer
@@ -67,18 +68,29 @@ def _build_wheel(root: Path, scratch: Path) -> bytes:
 
 def add_byte_code(layer: Layer) -> Layer:
     """Add the byte code of every module: nothing can be written in the image, and compiling at each start takes 2 s."""
-    with tempfile.TemporaryDirectory(prefix="fast-image-") as scratch:
-        source, compiled = Path(scratch, "source.py"), Path(scratch, "compiled.pyc")
-        for path, content in layer.files(".py"):
-            source.write_bytes(content)
-            py_compile.compile(
-                str(source),
-                str(compiled),
-                dfile=path,
-                doraise=True,
-                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-            )
-            module = Path(path)
-            cached = module.parent / "__pycache__" / f"{module.stem}.{sys.implementation.cache_tag}.pyc"
-            layer.add(str(cached), compiled.read_bytes())
+    for path, content in layer.files(".py"):
+        module = Path(path)
+        cached = module.parent / "__pycache__" / f"{module.stem}.{sys.implementation.cache_tag}.pyc"
+        layer.add(str(cached), _byte_code(path, content))
     return layer
+
+
+def _byte_code(path: str, content: bytes | Path) -> bytes:
+    """Give a module as PEP 552 lays down for byte code that is not compared with its source when it is loaded."""
+    source = content.read_bytes() if isinstance(content, Path) else content
+    compiled = _compiled_here(content) if isinstance(content, Path) else b""
+    if not compiled:
+        compiled = marshal.dumps(compile(source, path, "exec", dont_inherit=True))
+    flags = 0b01  # hash-based, not checked
+    return MAGIC_NUMBER + flags.to_bytes(4, "little") + source_hash(source) + compiled
+
+
+def _compiled_here(path: Path) -> bytes:
+    """Give what is compiled of this machine's module, where that is of this interpreter and of the file as it is."""
+    status = path.stat()
+    stamp = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + status.st_size.to_bytes(4, "little")
+    try:
+        found = Path(cache_from_source(str(path))).read_bytes()
+    except FileNotFoundError:
+        return b""
+    return found[16:] if found[:16] == MAGIC_NUMBER + bytes(4) + stamp else b""

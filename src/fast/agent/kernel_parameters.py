@@ -18,12 +18,12 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND = 0x2, 0x4, 0x8, 0x20, 
 
 
 def ensure_writable(path: Path = _PROC_SYS) -> None:
-    """Remount it for writing where it is a read-only mount of its own; else leave everything as it is.
+    """Remount it for writing where it is a read-only mount of its own, as container runtimes make it.
 
-    Where that is refused (no CAP_SYS_ADMIN, or an AppArmor profile), it is logged: parameters that are as needed
-    already need not be written.
+    Where that is refused (it is no mount of its own, no CAP_SYS_ADMIN, an AppArmor profile), it is logged: parameters
+    that are as needed already need not be written.
     """
-    if not (os.path.ismount(path) and os.statvfs(path).f_flag & os.ST_RDONLY):
+    if not os.statvfs(path).f_flag & os.ST_RDONLY:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     flags = _MS_REMOUNT | _MS_BIND | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
