@@ -266,3 +266,15 @@ def test_cleaning_leaves_nothing_of_fast_behind_and_may_be_repeated(net):
     machine.call(datapath.ensure)  # and it comes up again
     machine.call(NodeDatapath(datapath.config).clean)  # by a process that never brought it up
     assert state() == before
+
+
+def test_a_restarted_agent_that_does_not_know_the_pools_yet_keeps_routes_and_masquerade(net):
+    machine, datapath = alone(net)
+    machine.call(datapath.ensure)
+    before = machine.run("ip route; ip rule; nft list ruleset")
+    assert "10.244.0.0/16 dev fast_vxlan" in before
+    restarted = NodeDatapath(dataclasses.replace(datapath.config, pod_subnets=()))
+    machine.call(restarted.ensure)
+    assert machine.run("ip route; ip rule; nft list ruleset") == before
+    machine.call(restarted.set_pod_subnets, ())  # now it knows: there are none
+    assert "10.244." not in machine.run("ip route; ip rule; nft list ruleset")

@@ -30,7 +30,7 @@ from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.programs import Attachments, DeviceKind
 from fast.datapath.repair import Repair, RepairKind
 from fast.datapath.retirement import GONE_GROUP, UNFINISHED_GROUP
-from fast.datapath.routing import ensure_node_routes, ensure_subnet_routes, remove_rules
+from fast.datapath.routing import ensure_node_routes, ensure_subnet_routes, find_subnets, remove_rules
 from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay
 from fast.errors import DatapathError
 from fast.net import IPAddress, IPNetwork
@@ -58,6 +58,7 @@ class NodeDatapath:
         self.config = config
         self._pins = PinDirectory(config.bpf_dir)
         self._subnets = frozenset(config.pod_subnets)
+        self._subnets_known = bool(config.pod_subnets)
         self._firewall = Firewall()
         self._running: _Running | None = None
         self._mtus: Mtus | None = None
@@ -81,6 +82,8 @@ class NodeDatapath:
                 self._running = self._load()
                 with Netlink() as netlink:
                     self._running.endpoints.drop_unfinished(netlink)
+                    if not self._subnets_known:  # the API server may be away: what the node routes goes on
+                        self._subnets = find_subnets(netlink)
             return self._converge(self._running)
 
     def verify(self) -> list[Repair]:
@@ -240,6 +243,7 @@ class NodeDatapath:
         """
         with self._lock:
             self._subnets = frozenset(subnets)
+            self._subnets_known = True
             if self._running is not None:
                 self._converge(self._running)
 

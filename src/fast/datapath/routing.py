@@ -15,7 +15,7 @@ import structlog
 
 from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.repair import Repair, RepairKind
-from fast.datapath.tunnel import Mtus
+from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus
 from fast.net import IPAddress, IPNetwork
 
 log = structlog.get_logger()
@@ -74,6 +74,18 @@ def ensure_subnet_routes(
             for subnet in extra
         ),
     ]
+
+
+def find_subnets(netlink: Netlink) -> frozenset[IPNetwork]:
+    """Give the pod subnets that the node routes to the tunnel device as it is."""
+    link = netlink.find_link(TUNNEL_DEVICE)
+    if link is None:
+        return frozenset()
+    return frozenset(
+        route.destination
+        for route in netlink.routes()
+        if route.index == link.index and route.protocol == requests.ROUTE_PROTOCOL
+    )
 
 
 def ensure_node_routes(
