@@ -10,8 +10,8 @@ import json
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fast.playground.node import Node
@@ -127,11 +127,18 @@ class CriError(Exception):
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod as kubelet hands it to the runtime."""
+    """A pod as kubelet hands it to the runtime.
+
+    Attributes:
+        ports: From ports of the node to ports of the pod (TCP).
+        annotations: Those that the runtime reads: ``kubernetes.io/ingress-bandwidth``.
+    """
 
     namespace: str
     name: str
     uid: str
+    ports: Mapping[int, int] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 class Containerd:
@@ -153,8 +160,6 @@ class Containerd:
         config = self.node.path("/etc/containerd/config.toml")
         config.parent.mkdir(exist_ok=True)
         config.write_text(_CONFIG.format(image=IMAGE))
-        # containerd calls it for every pod; on a real node the package kubernetes-cni brings it
-        self.node.run("cp", "/usr/lib/cni/loopback", "/opt/cni/bin/", check=True)
         self.node.control.start(PROGRAM, ["containerd"], log=self._log)
         self.wait_serving()
         if IMAGE not in self.ctr("images", "list", "-q"):
@@ -218,9 +223,9 @@ class Containerd:
         (sandbox,) = self.call("RunPodSandbox", {1: self._sandbox_config(pod, attempt)})[1]
         return sandbox.decode()
 
-    def start_container(self, pod: Pod, sandbox: str, attempt: int = 0) -> str:
-        """Create and start a container of a pod, which sleeps; gives its id."""
-        container = {1: {1: "main"}, 2: {1: IMAGE}, 15: {}}
+    def start_container(self, pod: Pod, sandbox: str, *command: str, attempt: int = 0) -> str:
+        """Create and start a container of a pod, which sleeps where there is no command; gives its id."""
+        container = {1: {1: "main"}, 2: {1: IMAGE}, 3: list(command), 15: {}}
         request = {1: sandbox, 2: container, 3: self._sandbox_config(pod, attempt)}
         (made,) = self.call("CreateContainer", request)[1]
         self.call("StartContainer", {1: made.decode()})
@@ -257,7 +262,10 @@ class Containerd:
 
     def _sandbox_config(self, pod: Pod, attempt: int) -> dict[int, object]:
         metadata = {1: pod.name, 2: pod.uid, 3: pod.namespace, 4: attempt}
-        return {1: metadata, 2: pod.name, 3: "/var/log/pods", 8: {1: f"/{self._cgroup}"}}
+        ports = [{2: inside, 3: outside} for outside, inside in pod.ports.items()]
+        annotations = [{1: key, 2: value} for key, value in pod.annotations.items()]
+        linux = {1: f"/{self._cgroup}"}
+        return {1: metadata, 2: pod.name, 3: "/var/log/pods", 5: ports, 7: annotations, 8: linux}
 
 
 def remove_cgroups(name: str) -> None:

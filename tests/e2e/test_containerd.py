@@ -2,12 +2,15 @@
 
 import subprocess
 import uuid
+from dataclasses import replace
 
 import pytest
 
 from e2e.containerd import Containerd, CriError, Pod, remove_cgroups
 from e2e.running import running
 from fast.playground.programs import AGENT, KUBELET
+
+CONFLIST = "/etc/cni/net.d/10-fast.conflist"
 
 
 class Machines:
@@ -22,7 +25,15 @@ class Machines:
     def start(self):
         for node, runtime in zip(self.nodes, self.runtimes, strict=True):
             node.control.stop(KUBELET)
+            # on a real node the package kubernetes-cni brings these; containerd calls loopback for every pod
+            brought = [f"/usr/lib/cni/{name}" for name in ("loopback", "portmap", "bandwidth")]
+            node.run("cp", *brought, "/opt/cni/bin/", check=True)
+            # the agent looks for plugins to put behind Fast when it starts
+            node.control.stop(AGENT)
+            node.path(CONFLIST).unlink()
+            self.cluster.playground.start_agent(node)
             runtime.start()
+        self.cluster.until(lambda: all(item.network_ready() for item in self.runtimes), "the networks")
 
     def make_pod(self, name, number):
         """Create a pod of a node in the API, for the runtime of that node."""
@@ -113,6 +124,21 @@ def test_a_pod_of_an_unknown_pool_fails_with_fasts_reason_and_leaves_nothing(mac
         machines.runtimes[0].run_sandbox(pod)
     assert machines.held() == {}
     assert machines.cluster.ctl("n1", "local-ips", "list") == []
+
+
+def test_a_host_port_and_a_limit_of_bandwidth_are_made_by_the_plugins_behind_fast(machines):
+    limit = {"kubernetes.io/ingress-bandwidth": "8M"}
+    pod = replace(machines.make_pod("a", 0), ports={8080: 80}, annotations=limit)
+    runtime, node = machines.runtimes[0], machines.nodes[0]
+    sandbox = runtime.run_sandbox(pod)
+    runtime.start_container(pod, sandbox, "nc", "-ll", "-p", "80", "-e", "echo", "hi")
+    client = ("busybox", "nc", "-w", "2", str(node.address), "8080")
+    outside = machines.cluster.playground.underlay
+    machines.cluster.until(lambda: outside.run(*client).stdout == "hi\n", "an answer")
+    assert "tbf" in node.run("tc", "qdisc", "show").stdout
+    runtime.remove_sandbox(sandbox)
+    assert "tbf" not in node.run("tc", "qdisc", "show").stdout
+    assert outside.run(*client).stdout == ""
 
 
 def test_a_killed_containerd_disturbs_no_pod_and_deletes_what_it_made_before(machines):
