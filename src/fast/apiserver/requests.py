@@ -152,6 +152,12 @@ async def read_object(request: web.Request, kind: str) -> Any:
     return made
 
 
+def fill_type(obj: Any, kind: str, version: str) -> None:
+    """Say, in place, what a body is that does not say so itself: built-in kinds' bodies may leave that to the path."""
+    obj["kind"] = obj.get("kind") or kind
+    obj["apiVersion"] = obj.get("apiVersion") or version
+
+
 def parse_json(body: bytes) -> Any:
     """Read JSON.
 

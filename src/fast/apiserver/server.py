@@ -229,7 +229,12 @@ class Handler:
     async def _write(self, request: web.Request, kind: Kind, target: Target, verb: str) -> web.Response:
         view = requests.parse_accept(request.headers.get("Accept", ""))
         options = requests.read_options(request)
-        body = await requests.read_object(request, "Scale" if target.subresource == "scale" else kind.kind)
+        scale = target.subresource == "scale"
+        body = await requests.read_object(request, "Scale" if scale else kind.kind)
+        if scale:
+            requests.fill_type(body, "Scale", "autoscaling/v1")
+        elif not kind.custom:
+            requests.fill_type(body, kind.kind, kind.gvr.group_version)
         if verb == "create":
             made = await self._verbs.create(kind.gvr, body, target.namespace, options=options)
             return _json(_shown(request, view, kind, made), 201, options=options)
