@@ -140,11 +140,13 @@ class Runtime:
         with self.start(command, sandbox) as process:
             # the plugin is nsenter's child: in the node's process namespace it has another number
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-            process.stdin.write(json.dumps(self.config()))
-            process.stdin.close()
-            time.sleep(after_seconds)
             with suppress(ProcessLookupError, FileNotFoundError):
-                for child in children.read_text().split():
+                while not (found := children.read_text().split()) and process.poll() is None:
+                    time.sleep(0.0005)
+                process.stdin.write(json.dumps(self.config()))
+                process.stdin.close()
+                time.sleep(after_seconds)
+                for child in found:
                     os.kill(int(child), signal.SIGKILL)
             process.wait(timeout=60)
 

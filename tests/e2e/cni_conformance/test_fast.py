@@ -227,7 +227,7 @@ def test_check_fails_when_the_reservation_is_gone(cluster, runtime, sandbox):
     until(lambda: runtime.check(sandbox, result).status == 1, "a CHECK that fails")
 
 
-@pytest.mark.parametrize("moment", [0, 0.003, 0.008, 0.015, 0.03])
+@pytest.mark.parametrize("moment", [0, 0.001, 0.003, 0.006, 0.012])
 @pytest.mark.parametrize("command", ["ADD", "DEL"])
 def test_a_plugin_that_is_killed_in_the_middle_leaves_nothing_that_del_does_not_end(
     runtime, sandbox, command, moment
