@@ -87,6 +87,7 @@ class RecordClaimant:
     async def stop(self) -> None:
         if self._run is not None:
             self._run.cancel()
+            await asyncio.gather(self._run, return_exceptions=True)
 
 
 class StatusMapClaimant:
