@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+#: The agent's own, where it is no pod.
+_AGENT_KUBECONFIG = Path("/etc/fast/agent.kubeconfig")
+
 #: The ``--kubeconfig`` option.
 kubeconfig_option = click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The way to the API server.  [default: KUBECONFIG, else in-cluster, else ~/.kube/config]",
+    help="The way to the API server.  [default: KUBECONFIG, else the agent's own on this node"
+    " (/etc/fast/agent.kubeconfig), else in-cluster, else ~/.kube/config]",
 )
 
 
@@ -31,8 +36,12 @@ def with_cluster(kubeconfig: Path | None, work: Callable[[KubeClient], Awaitable
     """
     from fast.kube import ClusterConfig, KubeClient
 
+    if kubeconfig is None and "KUBECONFIG" not in os.environ and _AGENT_KUBECONFIG.exists():
+        kubeconfig = _AGENT_KUBECONFIG
+    config = ClusterConfig.load(kubeconfig)
+
     async def run() -> R:
-        async with KubeClient(ClusterConfig.load(kubeconfig), user_agent="fast-ctl") as client:
+        async with KubeClient(config, user_agent="fast-ctl") as client:
             return await work(client)
 
     return asyncio.run(run())

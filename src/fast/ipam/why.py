@@ -12,7 +12,7 @@ from fast.api.core import Event
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, pool_addresses
 from fast.api.resources import EVENTS
-from fast.errors import InvalidRange
+from fast.errors import Forbidden, InvalidRange
 from fast.ipam import rules
 from fast.ipam.cluster import KubeCluster
 from fast.ipam.request import AttachmentKey, NodeIdentity
@@ -85,18 +85,23 @@ async def explain(
         state = "retained" if rules.is_retained(record) else "bound"
     verdicts: list[tuple[str, Decision]] = []
     if record is not None:
-        plan = await plan_sweep(
-            snapshot.records.values(), snapshot.pools, KubeCluster(client), limit=_NO_LIMIT
-        )
-        verdicts += [
-            ("controller", finding.decision)
-            for finding in (*plan.to_free, *plan.kept)
-            if finding.record is record
-        ]
+        verdicts.append(("controller", await _by_the_controller(client, snapshot, record)))
         if node is not None and record.spec.node == node.identity.name:
             verdicts.append((f"agent of {record.spec.node}", _by_its_agent(record, address, node)))
     history = await _history(client, record, address)
     return Explanation(str(address), state, record, pools, tuple(verdicts), history)
+
+
+async def _by_the_controller(client: KubeClient, snapshot: Snapshot, record: IpEndpoint) -> Decision:
+    """What the controller's sweep would say, its pod asked for also where the node alone decides."""
+    cluster = KubeCluster(client)
+    if not rules.is_retained(record):
+        ref = record.spec.pod
+        node = await cluster.node(record.spec.node)
+        pod = await cluster.pod(ref.namespace, ref.name) if ref.name else None
+        return rules.on_controller_sweep(record, pod, node)
+    plan = await plan_sweep(snapshot.records.values(), snapshot.pools, cluster, limit=_NO_LIMIT)
+    return next(finding.decision for finding in (*plan.to_free, *plan.kept) if finding.record is record)
 
 
 def _by_its_agent(record: IpEndpoint, address: IPAddress, node: ThisNode) -> Decision:
@@ -130,7 +135,12 @@ async def _history(
         pod = record.spec.pod
         uid = pod.uid
         known.append((record.metadata.creation_timestamp or "", f"claimed from pool {record.spec.pool}"))
-    for event in (await client.list(EVENTS)).items:
+    try:
+        events = (await client.list(EVENTS)).items
+    except Forbidden as error:  # an agent's own account has no business with Events
+        events = []
+        known.append(("", f"Events cannot be read: {error}"))
+    for event in events:
         if _is_about(event, uid, address):
             about = f"{event.involved_object.kind} {event.involved_object.name}"
             times = f" ({event.count} times)" if event.count > 1 else ""
