@@ -15,15 +15,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 import yaml
-from claimants import CONFIG_MAPS, NAMESPACE, POOL, ConfigMap
+from claimants import CONFIG_MAPS, NAMESPACE, POOL, ConfigMap, owner_of
 
+from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.ips import Ips, IpsSpec
 from fast.api.meta import ObjectMeta
 from fast.api.resources import IPENDPOINTS, IPSES, Resource
@@ -75,20 +76,39 @@ async def api_server(kubeconfig: Path | None) -> AsyncIterator[Path]:
             await server.wait()
 
 
-async def prepare(client: KubeClient, size: int) -> None:
-    """Make the pool and the empty map, and nothing else of them."""
+async def prepare(client: KubeClient, size: int, in_use: int) -> None:
+    """Make the pool and the map, with the same addresses in use, and nothing else of them."""
     await clean(client)
-    last = parse_address("10.64.0.0") + size - 1
-    spec = IpsSpec(subnet="10.64.0.0/10", ips=(f"10.64.0.0-{last}",))
+    first = parse_address("10.64.0.0")
+    spec = IpsSpec(subnet="10.64.0.0/10", ips=(f"{first}-{first + size + in_use - 1}",))
     await client.create(IPSES, Ips(metadata=ObjectMeta(name=POOL), spec=spec))
-    await client.create(CONFIG_MAPS, ConfigMap(metadata=ObjectMeta(name=POOL, namespace=NAMESPACE)))
+    used = {str(first + number): owner_of(0, number) for number in range(in_use)}
+    await together(client.create(IPENDPOINTS, record_of(address, owner)) for address, owner in used.items())
+    data = {address: msgspec.json.encode(owner).decode() for address, owner in used.items()}
+    metadata = ObjectMeta(name=POOL, namespace=NAMESPACE)
+    await client.create(CONFIG_MAPS, ConfigMap(metadata=metadata, data=data))
+
+
+def record_of(address: str, owner: IpEndpointSpec) -> IpEndpoint:
+    """A record of somebody else's."""
+    return IpEndpoint(metadata=ObjectMeta(name=address), spec=owner)
+
+
+async def together(requests: Iterable[Awaitable[Any]]) -> None:
+    """Make requests, 16 at a time."""
+    waiting = iter(requests)
+
+    async def work() -> None:
+        for request in waiting:
+            await request
+
+    await asyncio.gather(*(work() for _ in range(16)))
 
 
 async def clean(client: KubeClient) -> None:
     """Delete what this benchmark made."""
     records = await client.list(IPENDPOINTS, field_selector=f"spec.pool={POOL}")
-    for record in records.items:
-        await client.delete(IPENDPOINTS, record.metadata.name)
+    await together(client.delete(IPENDPOINTS, record.metadata.name) for record in records.items)
     for resource, name, namespace in ((IPSES, POOL, None), (CONFIG_MAPS, POOL, NAMESPACE)):
         with contextlib.suppress(NotFound):
             await client.delete(resource, name, namespace)
@@ -99,7 +119,7 @@ async def one_round(kubeconfig: Path, scenario: str, options: dict[str, Any]) ->
     agents, claims, processes = options["agents"], options["claims"], options["processes"]
     total = agents * claims
     async with KubeClient(ClusterConfig.load(kubeconfig)) as client:
-        await prepare(client, total if "full" in scenario else total * 4)
+        await prepare(client, total if "full" in scenario else total * 4, options["in_use"])
     algorithm = "records" if scenario.startswith("records") else "status-map"
     share = agents // processes
     workers = [
@@ -159,6 +179,7 @@ async def measure(options: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
 @click.option("--agents", default=32, show_default=True, help="All together; a multiple of --processes.")
 @click.option("--processes", default=2, show_default=True)
 @click.option("--claims", default=50, show_default=True, help="Claims of each agent.")
+@click.option("--in-use", default=1000, show_default=True, help="Addresses in use before the first claim.")
 @click.option("--seconds", default=20.0, show_default=True, help="After which no agent begins another claim.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print every round as JSON.")
@@ -173,7 +194,9 @@ def main(as_json: bool, **options: Any) -> None:
         scenario: {key: statistics.median(item[key] for item in rounds) for key in rounds[0]}
         for scenario, rounds in results.items()
     }
-    print(f"{options['agents']} agents, medians of {options['rounds']} rounds")
+    print(
+        f"{options['agents']} agents, {options['in_use']} addresses in use, medians of {options['rounds']} rounds"
+    )
     print(f"{'':24}{'claims/s':>10}{'p50 ms':>10}{'p99 ms':>10}{'calls/claim':>13}")
     for scenario, item in medians.items():
         print(

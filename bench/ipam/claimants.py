@@ -17,7 +17,7 @@ from typing import Any
 import click
 import msgspec
 
-from fast.api.ipendpoint import PodRef
+from fast.api.ipendpoint import IpEndpointSpec, PodRef
 from fast.api.meta import ObjectMeta
 from fast.api.resources import Resource
 from fast.errors import Conflict
@@ -90,6 +90,19 @@ class RecordClaimant:
             await asyncio.gather(self._run, return_exceptions=True)
 
 
+def owner_of(node: int, number: int) -> IpEndpointSpec:
+    """Whose an address is, as records and the entries of the map say it."""
+    return IpEndpointSpec(
+        pool=POOL,
+        pod=PodRef(namespace=NAMESPACE, name=f"p{node}-{number}", uid=str(uuid.uuid4())),
+        node=f"bench-{node}",
+        node_ip="192.0.2.1",
+        boot_id=str(uuid.uuid4()),
+        container_id=f"{number:064}",
+        interface="eth0",
+    )
+
+
 class StatusMapClaimant:
     """The algorithm that Fast does not use: read the map, write it back with one more address, again on conflict.
 
@@ -107,18 +120,7 @@ class StatusMapClaimant:
 
     async def claim(self, number: int) -> str:
         tries = 0
-        owner = {
-            "pod": f"{NAMESPACE}/p{self._number}-{number}",
-            "uid": str(uuid.uuid4()),
-            "node": str(self._number),
-        }
-        owner |= {
-            "containerID": f"{number:064}",
-            "interface": "eth0",
-            "nodeIP": "192.0.2.1",
-            "bootID": str(uuid.uuid4()),
-        }
-        entry = msgspec.json.encode(owner).decode()
+        entry = msgspec.json.encode(owner_of(self._number, number)).decode()
         while True:
             found = await self.client.get(CONFIG_MAPS, POOL, NAMESPACE)
             address = next(item for item in self._addresses if item not in found.data)
