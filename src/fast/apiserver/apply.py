@@ -95,14 +95,14 @@ def apply_patch(
     present = field_paths(live, schema)
     owned = {_entry_key(entry): from_fields_v1(entry["fieldsV1"]) for entry in entries}
     mine = owned.pop((manager, subresource), set())
-    changed = {p for p, v in leaves.items() if not p[-1].startswith("k:") and present.get(p) != v}
+    changed = {path for path, value in leaves.items() if _changes(path, value, present)}
     conflicts = [(who, p) for (who, _), paths in owned.items() for p in sorted(changed & paths)]
     if conflicts and not force:
         raise _conflict(conflicts)
     owned = {who: paths - changed for who, paths in owned.items()}
     made: Object = _merge(live, wanted, schema)
     kept = set(leaves).union(*owned.values())
-    for path in sorted(mine - kept, key=len, reverse=True):
+    for path in sorted(mine - kept, key=len):  # a list's item before its fields, which tell it from others
         _remove(made, path, schema)
     owned[manager, subresource] = set(leaves)
     made["metadata"]["managedFields"] = [
@@ -111,6 +111,13 @@ def apply_patch(
         if paths
     ]
     return made
+
+
+def _changes(path: Path, value: Any, present: dict[Path, Any]) -> bool:
+    """Whether applying a leaf changes something; an empty map or list does not where there is none to replace."""
+    if path[-1].startswith("k:") or (value in ({}, []) and path not in present):
+        return False
+    return bool(present.get(path) != value)
 
 
 def release_fields(old: Object, new: Object, schema: Schema) -> None:

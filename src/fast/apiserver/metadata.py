@@ -50,6 +50,8 @@ _PATH_SEGMENT_NAMES = {ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDING
 _LABEL_NAMES = {NAMESPACES, SERVICES}
 #: What a writer cannot change; the server's own.
 _SERVER_OWNED = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+_EMPTY: Object = {"labels": {}, "annotations": {}, "finalizers": [], "ownerReferences": []}
+_EMPTY |= {"managedFields": [], "generateName": ""}
 
 
 def timestamp(after_seconds: int = 0) -> str:
@@ -89,8 +91,8 @@ def carry_over(new: Object, old: Object) -> None:
 
 def _drop_empty(meta: Object) -> None:
     """Drop what Kubernetes does not show when it is empty."""
-    for name in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields", "generateName"):
-        if name in meta and not meta[name]:
+    for name, empty in _EMPTY.items():
+        if name in meta and meta[name] in (None, empty):
             del meta[name]
 
 
@@ -112,6 +114,11 @@ def validate_metadata(meta: Object, kind: Kind, old: Object | None) -> list[Fiel
     if sum(len(key) + len(value) for key, value in annotations.items()) > _MAX_ANNOTATIONS:
         message = f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes"
         errors.append(FieldError("FieldValueTooLong", "metadata.annotations", message))
+    errors += [
+        invalid_value("metadata.finalizers", finalizer, why)
+        for finalizer in meta.get("finalizers") or ()
+        if (why := _check_key(finalizer))
+    ]
     owners = [owner for owner in meta.get("ownerReferences") or [] if owner.get("controller")]
     if len(owners) > 1:
         why = "Only one reference can have Controller set to true"

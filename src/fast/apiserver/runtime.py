@@ -26,6 +26,8 @@ _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 #: How long a connection may take for its handshake, and for the next request's headers.
 _HANDSHAKE_SECONDS, _IDLE_SECONDS = 10.0, 60.0
 _SHUTDOWN_SECONDS = 5.0
+#: How long the rest of a refused body is taken, so that its sender reads the answer.
+_LINGER_SECONDS = 2.0
 log = structlog.get_logger()
 
 
@@ -72,7 +74,11 @@ class ApiServer:
         workloads = run_workloads(self.verbs, self.verbs.registry, scheduler=self._scheduler)
         self._tasks.append(asyncio.create_task(workloads, name="workloads"))
         self._server = web.Server(
-            self._handler, access_log=None, handler_cancellation=True, keepalive_timeout=_IDLE_SECONDS
+            self._handler,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=_IDLE_SECONDS,
+            lingering_time=_LINGER_SECONDS,
         )
         for listening in sockets:
             self._listening.append(await self._listen(listening, self._tls))

@@ -133,9 +133,9 @@ class Handler:
             body = dict(discovery.VERSION)
         elif path == "/api/v1":
             body = discovery.resource_list(registry, "", "v1")
-        elif parts[0] == "apis" and parts[2:]:
+        elif parts[:1] == ["apis"] and len(parts) == 3:  # noqa: PLR2004 -- group and version
             body = discovery.resource_list(registry, parts[1], parts[2])
-        elif parts[0] == "apis":
+        elif parts[:1] == ["apis"] and len(parts) == 2:  # noqa: PLR2004 -- a group
             body = discovery.group(registry, parts[1])
         elif path == "/openapi/v3":
             body = discovery.openapi_index(registry)

@@ -235,6 +235,11 @@ def _validate_crd(obj: Object, _old: Object | None) -> list[FieldError]:
         errors.append(
             invalid_value("metadata.name", name, f'must be spec.names.plural+"."+spec.group ({expected})')
         )
+    if spec.get("scope") not in ("Cluster", "Namespaced"):
+        why = f'Unsupported value: "{spec.get("scope")}": supported values: "Cluster", "Namespaced"'
+        errors.append(FieldError("FieldValueNotSupported", "spec.scope", why))
+    if not spec["names"].get("kind"):
+        errors.append(required("spec.names.kind"))
     if sum(bool(version.get("storage")) for version in spec["versions"]) != 1:
         why = "must have exactly one version marked as storage version"
         errors.append(invalid_value("spec.versions", spec["versions"], why))

@@ -61,7 +61,10 @@ def prune_and_default(kind: Kind, obj: Object, options: Options) -> None:
         obj["metadata"] = {}
     if not kind.custom and kind.status:
         obj.setdefault("spec", {})
-    unknown = kind.schema.prune(obj, drop_null=not kind.custom)
+    try:
+        unknown = kind.schema.prune(obj, drop_null=not kind.custom)
+    except FieldError as error:  # nested without end
+        raise invalid(kind.gvr, kind.kind, str(obj["metadata"].get("name", "")), [error]) from error
     if unknown and options.field_validation == "Strict":
         texts = ", ".join(f'unknown field "{path}"' for path in unknown[:_SHOWN_UNKNOWN_FIELDS])
         what = f'{kind.kind} in version "{kind.gvr.version}" cannot be handled as a {kind.kind}'

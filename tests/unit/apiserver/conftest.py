@@ -105,16 +105,16 @@ def client(server: Server) -> Iterator[Client]:
 @pytest.fixture
 def widget(client: Client) -> Iterator[Callable[..., dict[str, Any]]]:
     """Makes widgets, which are deleted at the end."""
-    yield lambda name, labels=None, **spec: client.post(WIDGETS, a_widget(name, labels, **spec)).body
+    yield lambda called, labels=None, **spec: client.post(WIDGETS, a_widget(called, labels, **spec)).body
     client.delete(WIDGETS)
 
 
-def a_widget(name: str, labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+def a_widget(called: str, labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
     """A widget of size 5, unless told otherwise."""
     head = {
         "apiVersion": "example.org/v1",
         "kind": "Widget",
-        "metadata": {"name": name, "labels": labels or {}},
+        "metadata": {"name": called, "labels": labels or {}},
     }
     return head | {"spec": {"size": 5} | spec}
 
