@@ -1,6 +1,12 @@
-"""Which plugins the conformance suite runs against, and which of its tests a plugin's versions oblige."""
+"""Which plugins the conformance suite runs against, and which of its tests a plugin's versions oblige.
 
+CNI_CONFORMANCE_PLUGIN names a JSON file that describes one more, with the fields of ``Plugin``.
+"""
+
+import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +18,8 @@ FAST = Plugin(
     node="n1",
     binary="/opt/cni/bin/fast-cni",
     versions=VERSIONS,
+    reservations="kubectl --kubeconfig /etc/fast/agent.kubeconfig get ipendpoints -o "
+    """jsonpath="{range .items[?(@.spec.containerID=='$1')]}{.metadata.name} {end}" """,
     config={"dns": {"nameservers": ["10.96.0.10"], "search": ["cluster.local"]}},
 )
 
@@ -31,10 +39,18 @@ BRIDGE = Plugin(
         },
         "dns": {"nameservers": ["10.96.0.10"], "search": ["cluster.local"]},
     },
+    reservations=f'grep -rlF "$1" /var/lib/cni/networks/{NETWORK} | sed "s|.*/||"',
     deviations={
         "test_an_error_object_has_the_version_of_the_configuration": "its error objects have no cniVersion"
     },
 )
+
+
+def described_plugins() -> list[Plugin]:
+    """Give the plugins that the suite runs against."""
+    named = os.environ.get("CNI_CONFORMANCE_PLUGIN")
+    more = [Plugin(**{"node": "n2"} | json.loads(Path(named).read_text()))] if named else []
+    return [FAST, BRIDGE, *more]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,7 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     markers = {marker.name: marker for marker in metafunc.definition.iter_markers()}
     since = VERSIONS.index(markers["since"].args[0]) if "since" in markers else 0
     cases = []
-    for plugin in (FAST, BRIDGE):
+    for plugin in described_plugins():
         if "only" in markers and markers["only"].args[0] != plugin.name:
             continue
         versions = [version for version in plugin.versions if VERSIONS.index(version) >= since]
@@ -70,6 +86,8 @@ def cluster() -> Iterator[Running]:
     """
     with running(nodes=2, agent_args=("--verify-interval-seconds", "3600")) as found:
         found.make_pool("default-ips", "10.244.10.0-10.244.90.0")
+        for plugin in described_plugins():
+            found.playground.node(plugin.node).run("sh", "-c", plugin.setup, check=True)
         yield found
 
 
@@ -77,19 +95,7 @@ def cluster() -> Iterator[Running]:
 def runtime(request: pytest.FixtureRequest, cluster: Running) -> Runtime:
     """A runtime that calls the plugin that the test is made for."""
     plugin, version = request.param
-    node = cluster.playground.node(plugin.node)
-
-    def of_fast(container_id: str) -> list[str]:
-        records = cluster.items("ipendpoints")
-        return [
-            item["metadata"]["name"] for item in records if item["spec"].get("containerID") == container_id
-        ]
-
-    def of_host_local(container_id: str) -> list[str]:
-        done = node.run("grep", "-rlF", container_id, f"/var/lib/cni/networks/{NETWORK}")
-        return [path.rpartition("/")[2] for path in done.stdout.split()]
-
-    return Runtime(plugin, version, node, of_fast if plugin is FAST else of_host_local)
+    return Runtime(plugin, version, cluster.playground.node(plugin.node))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,8 @@ class Plugin:
         binary: Path of the executable on the node.
         versions: Those of :data:`VERSIONS` that it speaks; a test holds that VERSION says the same.
         config: Its network configuration, but for ``cniVersion``, ``name`` and ``type``.
+        reservations: Shell command that prints the addresses held for the container ``$1``, one a line.
+        setup: Shell command that is run once on the node, before the first call.
         deviations: Tests that it is known to fail, with the reason. One that passes is an error.
     """
 
@@ -42,6 +44,8 @@ class Plugin:
     binary: str
     versions: tuple[str, ...]
     config: Json
+    reservations: str
+    setup: str = "true"
     deviations: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -79,16 +83,12 @@ class Runtime:
         plugin: Which.
         version: Of the specification.
         node: Where it is installed.
-        reservations: Gives what the plugin's IPAM holds for a container ID.
     """
 
-    def __init__(
-        self, plugin: Plugin, version: str, node: Node, reservations: Callable[[str], list[str]]
-    ) -> None:
+    def __init__(self, plugin: Plugin, version: str, node: Node) -> None:
         self.plugin = plugin
         self.version = version
         self.node = node
-        self.reservations = reservations
         self._argv = node.command([plugin.binary])
         self._environment = {
             key: value for key, value in node.environment().items() if not key.startswith("CNI_")
@@ -164,6 +164,11 @@ class Runtime:
     def check(self, sandbox: Sandbox, previous: Json, **variables: str | None) -> Answer:
         """CHECK against the result of an ADD."""
         return self.call("CHECK", sandbox, self.config(prevResult=previous), **variables)
+
+    def reservations(self, container_id: str) -> list[str]:
+        """Give the addresses that the plugin's IPAM holds for a container."""
+        done = self.node.run("sh", "-c", self.plugin.reservations, "sh", container_id)
+        return done.stdout.split()
 
     def inside(self, sandbox: Sandbox, *arguments: str) -> Any:
         """``ip -j …`` in a sandbox."""

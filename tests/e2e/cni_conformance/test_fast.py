@@ -39,13 +39,11 @@ class Chain:
         def behind(name, **config):
             config["runtimeConfig"] = CAPABILITIES.get(name)
             binary = f"/usr/lib/cni/{name}"
-            plugin = Plugin(name, "n1", binary, runtime.plugin.versions, config)
-            return Runtime(plugin, runtime.version, runtime.node, runtime.reservations)
+            plugin = Plugin(name, "n1", binary, runtime.plugin.versions, config, reservations="true")
+            return Runtime(plugin, runtime.version, runtime.node)
 
         config = runtime.plugin.config | {"runtimeConfig": CAPABILITIES["bandwidth"]}
-        first = Runtime(
-            replace(runtime.plugin, config=config), runtime.version, runtime.node, runtime.reservations
-        )
+        first = Runtime(replace(runtime.plugin, config=config), runtime.version, runtime.node)
         tuning = behind("tuning", sysctl={"net.core.somaxconn": "500"})
         self.runtimes = [first, tuning, behind("bandwidth"), behind("portmap", snat=True)]
 
@@ -62,7 +60,7 @@ class Chain:
 
 def in_1_0_0(runtime):
     """The reference plugins of Debian speak nothing newer."""
-    return Runtime(runtime.plugin, "1.0.0", runtime.node, runtime.reservations)
+    return Runtime(runtime.plugin, "1.0.0", runtime.node)
 
 
 def test_first_of_a_chain_with_tuning_bandwidth_and_portmap_behind_it(cluster, runtime, sandbox):
