@@ -41,7 +41,8 @@ def made(request):
         services = [Service(vip(1, v), found.pods[2].ip if v == 4 else found.pods[2].ip6) for v in (4, 6)]
         for node in found.nodes:
             install_services(node, services, "nft")
-        # What the stack sends while its node does not know the other one's MAC yet is lost under native routing.
+        # Natively routed, what the stack sends is lost until the other node has told its MAC, for which the nodes ask
+        # when they get to know each other.
         here, there = found.nodes
         eventually(lambda: traffic.reaches(traffic.ping, here, found.pods[2].ip))
         eventually(lambda: traffic.reaches(traffic.ping, there, found.pods[0].ip))

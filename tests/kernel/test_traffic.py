@@ -10,6 +10,7 @@ import pytest
 from fast.datapath.bpf.reasons import Reason
 from kernel import traffic
 from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster
+from kernel.lab import eventually
 from kernel.services import Service, install, vip
 from kernel.traffic import every_way
 
@@ -84,6 +85,14 @@ def test_a_node_reaches_pods_of_another_node(scene, version):
 @both
 def test_a_pod_reaches_outside_with_its_nodes_address(scene, version):
     every_way(scene.a, outside_ip(scene.made, version), ip_of(scene.here, version))
+
+
+def test_natively_routed_the_first_packet_of_a_node_to_a_pod_elsewhere_is_not_lost_to_an_unknown_mac():
+    with cluster(routing="native") as made:
+        _, c = attach_pods(made, 1)
+        here, there = made.nodes
+        eventually(lambda: "lladdr" in here.run(f"ip neigh show {there.ip} dev u0"))
+        traffic.ping(here, c.ip, count=1)
 
 
 @pytest.fixture(scope="module", params=["nft", "iptables"])

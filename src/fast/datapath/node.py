@@ -30,7 +30,13 @@ from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.programs import Attachments, DeviceKind
 from fast.datapath.repair import Repair, RepairKind
 from fast.datapath.retirement import GONE_GROUP, UNFINISHED_GROUP
-from fast.datapath.routing import ensure_node_routes, ensure_subnet_routes, find_subnets, remove_rules
+from fast.datapath.routing import (
+    ensure_node_routes,
+    ensure_subnet_routes,
+    find_subnets,
+    remove_rules,
+    resolve_nodes,
+)
 from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay
 from fast.errors import DatapathError
 from fast.net import IPAddress, IPNetwork
@@ -193,6 +199,9 @@ class NodeDatapath:
         config = self.config
         sources = {net: config.node_ip if net.version == 4 else config.node_ip6 for net in self._subnets}  # noqa: PLR2004
         others = running.cluster.nodes.difference(self._own_addresses())
+        underlay = running.devices.get(Device.UNDERLAY)
+        if config.routing == "native" and underlay is not None:
+            resolve_nodes(netlink, underlay.ifindex, others)
         return [
             *ensure_subnet_routes(netlink, tunnel, mtus, sources),
             *ensure_node_routes(netlink, tunnel, mtus, self._subnets, others),

@@ -130,6 +130,24 @@ def ensure_node_routes(
     ]
 
 
+def resolve_nodes(netlink: Netlink, underlay: int, nodes: Iterable[IPAddress]) -> None:
+    """Let the kernel know the MACs of the other nodes before the first packet: for native routing.
+
+    A packet of the stack that a program redirects to a node whose MAC is not known yet is lost: it waits for the
+    answer, and is then sent to where its route leads, the tunnel device, instead of the node (net/core/neighbour.c,
+    __neigh_update). Repeated with every check, as entries do not live for ever.
+
+    Args:
+        netlink: In the node's namespace.
+        underlay: Index of the device that the nodes are on.
+        nodes: The addresses of the other nodes; those of IPv6 are not routed natively and left out.
+
+    Raises:
+        NetlinkError: The kernel refused.
+    """
+    netlink.execute(*(requests.resolve_neighbour(underlay, node) for node in nodes if node.version == 4))  # noqa: PLR2004
+
+
 def remove_rules(netlink: Netlink) -> None:
     """Delete Fast's routing rules. The routes go with the tunnel device. Idempotent."""
     mine = [rule for rule in netlink.rules() if rule.table == NODES_TABLE]

@@ -285,6 +285,19 @@ def replace_neighbour(index: int, address: IPAddress, mac: Mac) -> Request:
     return Request(wire.RTM_NEWNEIGH, flags, body, f"set neighbour {address} at {mac}")
 
 
+def resolve_neighbour(index: int, address: IPAddress) -> Request:
+    """Let the kernel find out the neighbour's MAC where it does not know it, as if there were a packet to send.
+
+    That the kernel has no room for the entry is tolerated: it will say so when there is a packet.
+    """
+    body = _NDMSG.pack(_family(address), index, 0, wire.NTF_USE, 0) + wire.attribute(
+        wire.NDA_DST, address.packed
+    )
+    return Request(wire.RTM_NEWNEIGH, wire.NLM_F_CREATE, body, f"resolve neighbour {address}").tolerating(
+        errno.ENOBUFS
+    )
+
+
 def dump_neighbours(version: int) -> Request:
     """Ask for the neighbour entries of IPv4 or IPv6."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004
