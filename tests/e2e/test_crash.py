@@ -13,7 +13,7 @@ import pytest
 
 from e2e.agreement import disagreements, twice_given
 
-SECONDS = float(os.environ.get("FAST_CRASH_SECONDS", "20"))
+SECONDS = float(os.environ.get("FAST_CRASH_SECONDS", "15"))
 PODS = int(os.environ.get("FAST_CRASH_PODS", "24"))
 SEED = int(os.environ.get("FAST_CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 #: An agent looks twice, 30 s apart, before it frees what nobody else freed.
@@ -107,6 +107,9 @@ def wait_until_all_agree(cluster):
         assert time.monotonic() < deadline, "\n".join(said)
         time.sleep(0.5)
     assert not twice_given(cluster)
+    for node in cluster.playground.nodes():
+        audit = node.run("fast-ctl", "ipam", "audit")
+        assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
 def look(cluster):
