@@ -1,0 +1,63 @@
+"""What the runtime's GC takes down."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from fast.agent.gc import AgentCollector
+from fast.cni import AttachmentLocks
+from fast.errors import NetlinkError
+
+
+def attachment(container_id, ifname="eth0"):
+    return SimpleNamespace(container_id=container_id, ifname=ifname, interface=ifname)
+
+
+class Node:
+    """Records and sandboxes of a node, as the collector sees both."""
+
+    def __init__(self, records=(), sandboxes=()):
+        self.ledger = SimpleNamespace(mine=lambda: [SimpleNamespace(spec=item) for item in records])
+        self.endpoints = lambda: list(sandboxes)
+        self.detached, self.released = [], []
+        self.refuses = False
+
+    def detach(self, *key):
+        if self.refuses:
+            raise NetlinkError("refused")
+        self.detached.append(key)
+        return True
+
+    async def release(self, *key):
+        self.released.append(key)
+        return ()
+
+    def collector(self, locks=None):
+        return AgentCollector(self, self, locks or AttachmentLocks())
+
+
+async def test_what_is_not_listed_is_unwired_and_released_and_the_rest_stays():
+    node = Node(records=[attachment("a"), attachment("b")], sandboxes=[attachment("a"), attachment("c")])
+    await node.collector().collect(frozenset({("a", "eth0")}))
+    assert node.detached == node.released == [("b", "eth0"), ("c", "eth0")]
+
+
+async def test_interfaces_of_one_container_are_told_apart():
+    node = Node(records=[attachment("a"), attachment("a", "net1")])
+    await node.collector().collect(frozenset({("a", "net1")}))
+    assert node.released == [("a", "eth0")]
+
+
+async def test_a_call_in_flight_is_left_alone():
+    node, locks = Node(records=[attachment("a")]), AttachmentLocks()
+    async with locks.hold(("a", "eth0")):
+        await node.collector(locks).collect(frozenset())
+    assert node.released == []
+
+
+async def test_an_address_is_not_released_while_the_kernel_keeps_the_interface():
+    node = Node(records=[attachment("a")])
+    node.refuses = True
+    with pytest.raises(NetlinkError):
+        await node.collector().collect(frozenset())
+    assert node.released == []
