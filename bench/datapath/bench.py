@@ -70,14 +70,14 @@ def round_trips(
     return times[len(times) // 2], times[len(times) * 99 // 100]
 
 
-def throughput(network: Network, address: str, streams: int, seconds: float) -> float:
+def throughput(network: Network, address: str, streams: int, seconds: int) -> float:
     """Give what arrives, in Gbit/s."""
     text = network.client.run(f"iperf3 -c {address} -p {_IPERF_PORT} -t {seconds} -P {streams} -J")
     return float(json.loads(text)["end"]["sum_received"]["bits_per_second"] / 1e9)
 
 
 def measure_round(
-    networks: list[Network], pingpong: Path, count: int, seconds: float, results: Results
+    networks: list[Network], pingpong: Path, count: int, seconds: int, results: Results
 ) -> None:
     """Measure everything once. Round trips are few at a time and repeated, as noise comes in bursts."""
     cells = [(net, place, address) for net in networks for place, (_, address) in net.servers.items()]
@@ -177,12 +177,12 @@ def write(results: Results, out: Path, rounds: int) -> None:
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--count", default=3000, show_default=True, help="Round trips at a time; three times a round.")
-@click.option("--seconds", default=1.0, show_default=True, help="Of a throughput measurement.")
+@click.option("--seconds", default=1, show_default=True, help="Of a throughput measurement.")
 @click.option(
     "--masquerade/--no-netfilter", default=True, help="What nodes have: any cluster's do, bare ones not."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Where datapath.json and datapath.svg go.")
-def main(rounds: int, count: int, seconds: float, masquerade: bool, out: Path | None) -> None:
+def main(rounds: int, count: int, seconds: int, masquerade: bool, out: Path | None) -> None:
     results: Results = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="fast-bench-") as directory, contextlib.ExitStack() as stack:
         pingpong, program = Path(directory) / "pingpong", Path(directory) / "shortest_path.bpf.o"

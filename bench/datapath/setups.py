@@ -54,7 +54,7 @@ def _masquerade(machine: Machine) -> None:
     machine.run(
         "nft -f -",
         stdin="table ip simple { chain postrouting { type nat hook postrouting priority srcnat; policy accept;\n"
-        f"ip saddr {_SUBNET} ip daddr != {_SUBNET} masquerade\n}} }}",
+        f"ip saddr {_SUBNET} ip daddr != {_SUBNET} masquerade\n}}\n}}\n",
     )
 
 

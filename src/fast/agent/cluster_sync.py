@@ -1,24 +1,30 @@
 """Keeps the node's eBPF map of every pod and node address as the API server has them.
 
-Everything is written at start, then change by change. Changes are gathered for some milliseconds and written as one
-batch in a thread, so that the event loop stays free. What the map looks like is the datapath's.
+Everything is written at start, then change by change; now and then all of it is compared, and what somebody else
+changed is mended. Changes are gathered for some milliseconds and written as one batch in a thread, so that the event
+loop stays free. What the map looks like is the datapath's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from fast.agent.repairs import count_repairs
 from fast.api.core import Node
 from fast.api.ipendpoint import IpEndpoint
 from fast.datapath.bpf.layout import ClusterPod, Kind
 from fast.datapath.cluster import SyncResult
+from fast.datapath.repair import RepairKind
 from fast.errors import FastError, InvalidRange
 from fast.net import IPAddress, parse_address
 
@@ -26,6 +32,8 @@ log = structlog.get_logger()
 
 #: How long changes are gathered before they are written: far below the 50 ms in which one must be in the map.
 GATHER_SECONDS = 0.005
+#: Between two comparisons of the whole map. One of 100,000 entries takes half a second of CPU, in a thread.
+CHECK_INTERVAL_SECONDS = 60.0
 _RETRY_SECONDS = 5.0
 
 _ENTRIES = Gauge(
@@ -66,6 +74,8 @@ class ClusterSync:
         records: Callable[[], Iterable[IpEndpoint]],
         nodes: Callable[[], Iterable[Node]],
         report: Callable[[str], None],
+        *,
+        check_interval_seconds: float = CHECK_INTERVAL_SECONDS,
     ) -> None:
         """Prepare; nothing is written before :meth:`run`.
 
@@ -74,6 +84,7 @@ class ClusterSync:
             records: Gives every record as seen now, for a full sync.
             nodes: Gives every Node as seen now.
             report: Told after every full sync how it went: empty for well, else the reason.
+            check_interval_seconds: Between two comparisons of the whole map.
         """
         self._report = report
         self._map = cluster_map
@@ -84,6 +95,8 @@ class ClusterSync:
         self._oldest_change = 0.0
         self._wake = asyncio.Event()
         self._full = True
+        self._check_interval_seconds = check_interval_seconds
+        self._check_due = math.inf
 
     def record_changed(self, old: IpEndpoint | None, new: IpEndpoint | None) -> None:
         """Take note of a changed record."""
@@ -117,12 +130,14 @@ class ClusterSync:
         """Write for ever: everything first, then what changes. What fails is tried again."""
         self._wake.set()
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._check_due):
+                    await self._wake.wait()
             if not self._full:
                 await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
             try:
-                await (self._write_everything() if self._full else self._write_pending())
+                await self._write()
             except FastError as error:
                 _FAILURES.inc()
                 self._report(str(error))
@@ -136,7 +151,19 @@ class ClusterSync:
         self._pending.update(changes)
         self._wake.set()
 
-    async def _write_everything(self) -> None:
+    async def _write(self) -> None:
+        if self._full:
+            await self._write_everything()
+            return
+        await self._write_pending()
+        # With nothing pending at this moment, what the map lacks is not under way: somebody else took it out.
+        if not self._pending and asyncio.get_running_loop().time() >= self._check_due:
+            result = await self._write_everything()
+            if mended := result.added + result.changed + result.removed:
+                count_repairs(RepairKind.CLUSTER_ENTRY, mended)
+                log.warning("entries in the map of the cluster were not as they should be", mended=mended)
+
+    async def _write_everything(self) -> SyncResult:
         self._pending.clear()  # what comes from here on is newer than the lists below, and written after them
         self._full = False
         records, nodes = list(self._records()), list(self._nodes())
@@ -146,7 +173,8 @@ class ClusterSync:
         _ENTRIES.set(len(entries))
         _WRITES.labels("set").inc(result.added + result.changed)
         _WRITES.labels("remove").inc(result.removed)
-        log.info(
+        self._check_due = asyncio.get_running_loop().time() + self._check_interval_seconds
+        log.debug(
             "cluster map synced",
             entries=len(entries),
             added=result.added,
@@ -155,6 +183,7 @@ class ClusterSync:
             seconds=round(time.monotonic() - began, 3),
         )
         self._report("")
+        return result
 
     async def _write_pending(self) -> None:
         pending, self._pending, oldest = self._pending, {}, self._oldest_change
@@ -187,8 +216,14 @@ def entry_of_record(record: IpEndpoint) -> ClusterPod | None:
     """The map's entry for a record; None for a retained one (no sandbox has it) or one whose node is not known."""
     if not record.spec.container_id or not record.spec.node_ip:
         return None
+    return _pod_on(record.spec.node_ip)
+
+
+@lru_cache(maxsize=16_384)
+def _pod_on(node_ip: str) -> ClusterPod | None:
+    """Make the entry of a node's pods: one for all of them, as 100,000 of their own would take their time."""
     try:
-        return ClusterPod(IPv4Address(record.spec.node_ip), Kind.POD)
+        return ClusterPod(IPv4Address(node_ip), Kind.POD)
     except ValueError:
         return None
 

@@ -12,9 +12,9 @@ import structlog
 from prometheus_client import Counter
 
 from fast.agent.readiness import Readiness
+from fast.agent.repairs import count_repairs
 from fast.datapath.identity import Endpoint, EndpointSpec
 from fast.datapath.node import NodeDatapath
-from fast.datapath.repair import Repair
 from fast.errors import AgentUnavailable, FastError
 from fast.net import IPNetwork
 
@@ -22,9 +22,6 @@ log = structlog.get_logger()
 
 CONDITION = "datapath"
 
-_REPAIRS = Counter(
-    "fast_datapath_repairs", "What was found other than it should be, and mended, by kind.", ["kind"]
-)
 _FAILURES = Counter("fast_datapath_failures", "Attempts to bring up or verify the datapath that failed.")
 
 
@@ -87,13 +84,9 @@ class DatapathKeeper:
             self.up.set()
             self._came_up()
         else:
-            self._count(repairs)
+            for repair in repairs:
+                count_repairs(repair.kind)
         self._readiness.met(CONDITION)
-
-    @staticmethod
-    def _count(repairs: list[Repair]) -> None:
-        for repair in repairs:
-            _REPAIRS.labels(repair.kind).inc()
 
     def attach(self, spec: EndpointSpec) -> Endpoint:
         """Wire a pod."""

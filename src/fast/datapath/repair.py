@@ -18,6 +18,7 @@ class RepairKind(StrEnum):
     FIREWALL = "firewall"
     FORWARD_POLICY = "forward-policy"
     ENDPOINT = "endpoint"
+    CLUSTER_ENTRY = "cluster-entry"
     STALE_ENTRY = "stale-entry"
     STALE_LINK = "stale-link"
 

@@ -20,6 +20,7 @@ from fast.datapath.bpf import (
     LocalPodFlag,
     Metric,
     Object,
+    ObjectSpec,
     PacketDirection,
     Reason,
     RunContext,
@@ -75,10 +76,12 @@ def make_devices(machine: Machine) -> dict[str, int]:
 class LoadedNode:
     """The programs and maps of node NODE."""
 
-    def __init__(self, machine: Machine, devices: dict[str, int], config: Config) -> None:
+    def __init__(
+        self, machine: Machine, devices: dict[str, int], config: Config, spec: ObjectSpec = DATAPATH
+    ) -> None:
         self.machine = machine
         self.devices = devices
-        spec = DATAPATH.configured(config).sized(
+        spec = spec.configured(config).sized(
             fast_flows=1024, fast_cluster_pods=1024, fast_local_pods=64, fast_events=1 << 16
         )
         self.object: Object = machine.call(load, spec)

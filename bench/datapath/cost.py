@@ -1,0 +1,157 @@
+"""What each of Fast's safety features costs a packet, by leaving it out of the program and timing both.
+
+    python bench/datapath/cost.py [--rounds 9] [--repeat 200000]
+
+Needs root and clang. Each variant of the programs is compiled from a copy of bpf/ in which the feature's lines are
+replaced; a replacement that no longer fits the source is an error. Runs are by BPF_PROG_RUN, interleaved; what is
+printed is the median of the rounds' differences, in ns a packet.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "tests")]
+
+from setups import compile_bpf  # noqa: E402
+
+import kernel.bpf.node as lab  # noqa: E402
+from fast.datapath.bpf import Config, LocalPod, RunContext  # noqa: E402
+from fast.datapath.bpf.spec import DATAPATH  # noqa: E402
+from kernel.bpf.packets import TCP, Ip, ethernet, tcp  # noqa: E402
+from kernel.lab import Machine  # noqa: E402
+
+_SOURCE_CHECK = """	if (unlikely(!source || source->ifindex != skb->ifindex))
+		return check_foreign_source(skb, &packet);
+	if (unlikely(!is_source_mac(skb, source->pod_mac)))
+		return drop(skb, &packet, FROM_POD, DROP_SPOOFED_MAC);
+"""
+_FLOW_LOOKUP = """	if (came_through_stack(skb, &packet))
+		return pass(skb, &packet, FROM_POD, STACK_FLOW);
+"""
+_FRAGMENTS = """	if (unlikely(packet.flags & PACKET_FRAGMENT))
+		return pass(skb, &packet, FROM_POD, STACK_FRAGMENT);
+"""
+_FRAGMENT_BITS = "if (unlikely(ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS | IP_OFFSET_MASK)))"
+_SIZE_CHECK = """	if (is_too_big(skb, packet, device->mtu))
+		return pass(skb, packet, FROM_POD, STACK_TOO_BIG);
+"""
+_COUNT = "	__u32 index = reason * DIRECTION_SLOTS + direction;\n"
+
+_PROGRAM = "fast.bpf.c"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What a feature is in the source: file, its lines, what takes their place."""
+
+    name: str
+    lines: tuple[tuple[str, str, str], ...]
+
+    def leave_out(self, tree: Path) -> None:
+        """Change the copy of bpf/."""
+        for file, old, new in self.lines:
+            text = (tree / file).read_text()
+            if old not in text:
+                raise click.ClickException(
+                    f"{self.name}: bpf/{file} no longer has the lines that are left out"
+                )
+            (tree / file).write_text(text.replace(old, new, 1))
+
+
+FEATURES = (
+    Feature(
+        "source check (address, device, MAC)",
+        (
+            (_PROGRAM, _SOURCE_CHECK, ""),
+            (_PROGRAM, "	source = find_local_pod(&packet.source);\n", ""),
+            (_PROGRAM, "(source->flags | (local ? local->flags : 0))", "(local ? local->flags : 0)"),
+            (_PROGRAM, "struct fast_local_pod *source, *local;", "struct fast_local_pod *local;"),
+        ),
+    ),
+    Feature("flow lookup", ((_PROGRAM, _FLOW_LOOKUP, ""),)),
+    Feature("metrics", (("lib/metrics.h", _COUNT, "	return;\n	__u32 index = 0;\n"),)),
+    Feature("fragments", ((_PROGRAM, _FRAGMENTS, ""), ("lib/parse.h", _FRAGMENT_BITS, "if (0)"))),
+    Feature("size check", (("lib/forward.h", _SIZE_CHECK, ""),)),
+)
+WHOLE = Feature("", ())
+#: What pod A sends, by where it goes: the program's whole cost stands above the features'.
+PACKETS = {"same node": lab.B, "across": lab.R}
+
+
+def build(feature: Feature, directory: Path) -> Path:
+    """Compile the programs without the feature."""
+    shutil.copytree(ROOT / "bpf", directory)
+    feature.leave_out(directory)
+    target = directory / "fast.bpf.o"
+    compile_bpf(directory / _PROGRAM, target, "-Wno-everything")
+    return target
+
+
+def load_node(machine: Machine, devices: dict[str, int], program: Path) -> lab.LoadedNode:
+    """Load a variant, with the maps filled."""
+    config = Config(node_ip=lab.NODE, node_ip6=lab.NODE6, tunnel_port=lab.TUNNEL_PORT, vni=lab.VNI, events=0)
+    node = lab.LoadedNode(machine, devices, config, replace(DATAPATH, path=program))
+    # Every run meets the packet as the run before left it: the source that delivery writes must be A's, too.
+    node.local_pods.put(lab.A, LocalPod(devices["ha"], lab.HOST_MAC, lab.HOST_MAC))
+    return node
+
+
+def time_ns(node: lab.LoadedNode, destination: object, repeat: int) -> int:
+    """Give what a run of fast_from_pod takes."""
+    packet = Ip(lab.A, destination, TCP, tcp(40000, 80))
+    frame = ethernet(lab.HOST_MAC, lab.MAC_B, packet.ethertype, bytes(packet))
+    run = node.object.programs["fast_from_pod"].run
+    context = RunContext(ifindex=node.devices["ha"])
+    return node.machine.call(run, frame, context, repeat).duration_ns
+
+
+@click.command(help=__doc__.split("\n")[0])
+@click.option("--rounds", default=9, show_default=True)
+@click.option("--repeat", default=200_000, show_default=True, help="Runs a measurement.")
+def main(rounds: int, repeat: int) -> None:
+    times: dict[tuple[str, str], list[int]] = defaultdict(list)
+    machine = Machine("cost", workers=4)
+    try:
+        devices = lab.make_devices(machine)
+        nodes = {}
+        with tempfile.TemporaryDirectory(prefix="fast-bench-") as directory:
+            for number, feature in enumerate((WHOLE, *FEATURES)):
+                program = build(feature, Path(directory) / str(number))
+                nodes[feature.name] = load_node(machine, devices, program)
+        for _ in range(rounds):
+            for name, node in nodes.items():
+                for place, destination in PACKETS.items():
+                    times[name, place].append(time_ns(node, destination, repeat))
+        for node in nodes.values():
+            node.close()
+    finally:
+        machine.close()
+    report(times)
+
+
+def report(times: dict[tuple[str, str], list[int]]) -> None:
+    """Print the table."""
+    click.echo(f"{'ns a packet of fast_from_pod':40}" + "".join(f"{place:>12}" for place in PACKETS))
+    whole = {place: times[WHOLE.name, place] for place in PACKETS}
+    click.echo(f"{'all of it':40}" + "".join(f"{statistics.median(whole[place]):12.0f}" for place in PACKETS))
+    for feature in FEATURES:
+        costs = (
+            statistics.median(a - b for a, b in zip(whole[place], times[feature.name, place], strict=True))
+            for place in PACKETS
+        )
+        click.echo(f"{feature.name:40}" + "".join(f"{cost:12.0f}" for cost in costs))
+
+
+if __name__ == "__main__":
+    main()
