@@ -11,7 +11,7 @@ import fast
 from e2e.containerd import Containerd, decode, remove_cgroups
 from e2e.running import running
 from fast.playground.programs import AGENT, CONTROLLER
-from unit.deploy.manifests import kustomized
+from unit.deploy.manifests import CLEAN, kustomized
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = f"docker.io/library/fast:{fast.__version__}"
@@ -31,6 +31,7 @@ _EXITED = 2
 #: linux/capability.h
 _NUMBERS = {"BPF": 39, "PERFMON": 38, "NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21, "SYS_RESOURCE": 24}
 AGENTS, CONTROLLERS = "DaemonSet/fast-agent", "Deployment/fast-controller-manager"
+CLEANERS = "DaemonSet/fast-clean"
 LOGS = "/var/log/pods/fast"
 
 
@@ -75,16 +76,17 @@ class Runtime:
         )
         return self.containerd.ctr("run", *options, IMAGE, name, *command)
 
-    def start(self, owner, name, kubeconfig="", **environment):
+    def start(self, owner, name, kubeconfig="", attempt=0, **environment):
         """Start a container of deploy/base in a sandbox of its own, as kubelet does; gives the container's id.
 
         Args:
             owner: Kind and name of the DaemonSet or Deployment.
             name: The container's.
+            attempt: Of the sandbox, whose name is the container's.
             kubeconfig: On the node; the way to the API server that a cluster gives a pod by a volume.
             environment: What the manifest takes from fields of the pod.
         """
-        pod = kustomized()[owner]["spec"]["template"]["spec"]
+        pod = (kustomized() | kustomized(CLEAN))[owner]["spec"]["template"]["spec"]
         (container,) = (
             one for one in (*pod.get("initContainers", ()), *pod["containers"]) if one["name"] == name
         )
@@ -92,7 +94,7 @@ class Runtime:
         if kubeconfig:
             environment["KUBECONFIG"] = "/kubeconfig"
             mounts.append({1: "/kubeconfig", 2: kubeconfig, 3: 1})
-        sandbox_config = self._sandbox_config(name)
+        sandbox_config = self._sandbox_config(name, attempt)
         (sandbox,) = self.containerd.call("RunPodSandbox", {1: sandbox_config})[1]
         config = {
             1: {1: name},
@@ -108,8 +110,8 @@ class Runtime:
         self.containerd.call("StartContainer", {1: made.decode()})
         return made.decode()
 
-    def _sandbox_config(self, name):
-        metadata = {1: name, 2: f"uid-{name}", 3: "fast-system"}
+    def _sandbox_config(self, name, attempt):
+        metadata = {1: name, 2: f"uid-{name}", 3: "fast-system", 4: attempt}
         return {1: metadata, 3: LOGS, 8: {1: f"/{self._cgroup}", 2: {1: _HOST_NETWORK}}}
 
     def exit_code(self, container):
@@ -207,7 +209,8 @@ def test_agent_and_controller_run_from_the_image_with_the_rights_of_the_manifest
     assert "/opt/cni/bin/fast-cni is /usr/lib/fast/fast-cni" in runtime.log("install-plugin")
     agent = {"NODE_NAME": "n1", "FAST_NODE_IP": str(node.address)}
     runtime.start(AGENTS, "agent", "/etc/fast/agent.kubeconfig", **agent)
-    cluster.until(node.path("/etc/cni/net.d/10-fast.conflist").exists, "the network configuration")
+    conflist = node.path("/etc/cni/net.d/10-fast.conflist")
+    cluster.until(conflist.exists, "the network configuration")
     parameter = node.run("sysctl", "-n", "net.ipv4.conf.fast_vxlan.rp_filter").stdout
     assert parameter == "2\n"  # written from a container that is not privileged
 
@@ -230,3 +233,17 @@ def test_agent_and_controller_run_from_the_image_with_the_rights_of_the_manifest
     (error,) = (line for line in runtime.log("agent").splitlines() if '"level":"error"' in line)
     assert "rp_filter is strict on fast_vxlan" in error  # what was wrong at its start, and nothing since
     cluster.delete_pods()
+
+    assert runtime.exit_code(runtime.start(CLEANERS, "clean")) == 1
+    assert "an agent serves /run/fast/agent.sock" in runtime.log("clean")
+    runtime.remove_all()
+    assert runtime.exit_code(runtime.start(CLEANERS, "clean", attempt=1)) == 0, runtime.log("clean")
+    traces = node.run(
+        "sh", "-c", "ip -o link; ip route; ip rule; nft list ruleset; ls -A /sys/fs/bpf/fast /run/fast 2>&1"
+    ).stdout
+    assert "fast_" not in traces
+    assert "10.244." not in traces
+    assert "cannot access '/sys/fs/bpf/fast'" in traces
+    assert traces.endswith("/run/fast:\n")
+    assert not node.path("/opt/cni/bin/fast-cni").exists()
+    assert not conflist.exists()

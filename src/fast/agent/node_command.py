@@ -5,7 +5,7 @@ What the datapath's traces are is fast.datapath's; the cluster's objects are not
 
 from __future__ import annotations
 
-import os
+import errno
 import shutil
 import socket
 from ipaddress import IPv4Address
@@ -168,17 +168,19 @@ def _clean_datapath(bpf_dir: Path) -> None:
 
 
 def _remove_tree(path: Path) -> bool:
-    """Remove a directory with everything in it; of a mount point (in a container), what is in it."""
+    """Remove a directory with everything in it; of one that is mounted into this container, what is in it."""
     if not path.is_dir():
         return False
-    if not os.path.ismount(path):
-        shutil.rmtree(path)
-        return True
     for inside in path.iterdir():
         if inside.is_dir() and not inside.is_symlink():
             shutil.rmtree(inside)
         else:
             inside.unlink()
+    try:
+        path.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EROFS):
+            raise
     return True
 
 

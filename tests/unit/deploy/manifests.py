@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "deploy" / "helm" / "fast"
 BASE = ROOT / "deploy" / "base"
+CLEAN = ROOT / "deploy" / "clean"
 NAMESPACE = "fast-system"
 
 Documents = dict[str, dict[str, Any]]
@@ -29,10 +30,10 @@ def by_name(text: str) -> Documents:
 
 
 @functools.cache
-def kustomized() -> Documents:
-    """Give what ``kubectl apply -k deploy/base`` would apply."""
+def kustomized(directory: Path = BASE) -> Documents:
+    """Give what ``kubectl apply -k`` of the directory would apply."""
     kubectl = Path(sys.executable).parent / "kubectl"
-    done = subprocess.run([kubectl, "kustomize", BASE], capture_output=True, text=True, check=True)
+    done = subprocess.run([kubectl, "kustomize", directory], capture_output=True, text=True, check=True)
     return by_name(done.stdout)
 
 
