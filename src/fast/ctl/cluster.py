@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -34,8 +35,12 @@ def with_cluster(kubeconfig: Path | None, work: Callable[[KubeClient], Awaitable
         InvalidConfig: There is no way to an API server.
         KubeError: What ``work`` raises.
     """
+    import structlog
+
     from fast.kube import ClusterConfig, KubeClient
 
+    # stdout is for the answer alone
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     if kubeconfig is None and "KUBECONFIG" not in os.environ and _AGENT_KUBECONFIG.exists():
         kubeconfig = _AGENT_KUBECONFIG
     config = ClusterConfig.load(kubeconfig)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from fakes.store import Fate
 from fast.api.core import Pod
@@ -20,7 +20,18 @@ from unit.ipam.world import STATEFUL_SET, World, a_node, a_pod, a_stateful_set
 
 _T = TypeVar("_T")
 _PODS = ("web-0", "web-1", "web-2", "db-0", "db-1", "dual-0", "dual-1")
-_FATES = (Fate.ANSWERED, Fate.ANSWERED, Fate.ANSWERED, Fate.LOST, Fate.ANSWER_LOST)
+_FATES = (Fate.ANSWERED, Fate.ANSWER_LOST, Fate.LOST, Fate.ANSWER_LOST)
+_NODE_EVENTS = (
+    "partitioned",
+    "connected",
+    "off",
+    "on",
+    "rebooted",
+    "rebooted",
+    "fenced",
+    "deleted",
+    "untainted",
+)
 _KNOWN_PODS = 6
 
 #: Chooses among what there is; which that is only the step knows.
@@ -73,6 +84,14 @@ class Cluster(RuleBasedStateMachine):
         return found is None or found.out_of_service
 
     # ── pods ──
+
+    @initialize(nodes=st.tuples(picks, picks, picks), prompt=st.booleans())
+    def begin_with_pods(self, nodes: tuple[int, int, int], prompt: bool) -> None:
+        for name, node in zip(("web-0", "db-0", "dual-0"), nodes, strict=True):
+            self.make_pod(name, node, True)
+        for process in self.world.processes():
+            process.store.deliver()
+        self.world.prompt = prompt
 
     @rule(name=st.sampled_from(_PODS), node=picks, started=st.booleans())
     def make_pod(self, name: str, node: int, started: bool) -> None:
@@ -189,10 +208,6 @@ class Cluster(RuleBasedStateMachine):
             self.world.clean_up(where)
             self._turn()
 
-    @rule(replicas=st.integers(0, 2))
-    def scale(self, replicas: int) -> None:
-        self.world.stateful_sets = {STATEFUL_SET: a_stateful_set(replicas)}
-
     # ── requests, views, time ──
 
     @rule(pick=picks, fate=st.sampled_from(_FATES), retried=st.booleans())
@@ -252,22 +267,33 @@ class Cluster(RuleBasedStateMachine):
             process.store.deliver(count)
             self._turn()
 
-    @rule(seconds=st.sampled_from((1.0, 6.0, 31.0)))
+    @rule(seconds=st.sampled_from((1.0, 6.0, 31.0, 31.0)))
     def wait(self, seconds: float) -> None:
         self.world.now += seconds
 
-    @rule(empty=st.booleans())
-    def api_server_answers_reads_with_nothing(self, empty: bool) -> None:
-        self.world.empty_answers = empty
+    @rule(prompt=st.booleans())
+    def requests_are_served(self, prompt: bool) -> None:
+        """At once from now on, or when the test says so."""
+        self.world.prompt = prompt
+
+    @rule(replicas=st.sampled_from((0, 1, 2, None)), empty=st.booleans())
+    def api_server_changes(self, replicas: int | None, empty: bool) -> None:
+        """The StatefulSet is scaled; or reads are answered with nothing, or rightly again."""
+        if replicas is None:
+            self.world.empty_answers = empty
+        else:
+            self.world.stateful_sets = {STATEFUL_SET: a_stateful_set(replicas)}
 
     # ── processes and nodes ──
 
-    @rule(node=picks)
-    def kill_agent(self, node: int) -> None:
-        self._kill(self._node(node).agent)
-        self._turn()
+    @rule(node=picks, killed=st.booleans())
+    def agent_stops_or_starts(self, node: int, killed: bool) -> None:
+        if killed:
+            self._kill(self._node(node).agent)
+            self._turn()
+        else:
+            self.start_agent(node)
 
-    @rule(node=picks)
     def start_agent(self, node: int) -> None:
         where = self._node(node)
         if where.powered and where.agent is None:
@@ -299,12 +325,28 @@ class Cluster(RuleBasedStateMachine):
         if served:
             self.serve_everything_of_a_process(0, False)
 
-    @rule(on=st.booleans(), node=picks)
+    @rule(node=picks, event=st.sampled_from(_NODE_EVENTS))
+    def node_changes(self, node: int, event: str) -> None:
+        match event:
+            case "partitioned" | "connected":
+                self.partition(node, event == "partitioned")
+            case "off":
+                self.power_off(node)
+            case "on":
+                self.power_on(node)
+            case "rebooted":
+                self.power_off(node)
+                self.power_on(node)
+            case "untainted":
+                self.remove_taint(node)
+            case _:
+                self.power_off(node)
+                self.give_node_up(node, event)
+
     def partition(self, node: int, on: bool) -> None:
         where = self._node(node)
         where.partitioned = on and where.powered
 
-    @rule(node=picks)
     def power_off(self, node: int) -> None:
         where = self._node(node)
         self._kill(where.agent)
@@ -316,7 +358,6 @@ class Cluster(RuleBasedStateMachine):
         where.powered = where.partitioned = False
         self._turn()
 
-    @rule(node=picks)
     def power_on(self, node: int) -> None:
         where = self._node(node)
         if not where.powered:
@@ -324,12 +365,6 @@ class Cluster(RuleBasedStateMachine):
             self.world.node_objects.setdefault(where.name, a_node(where.name))
             self.start_agent(node)
 
-    @rule(node=picks)
-    def reboot(self, node: int) -> None:
-        self.power_off(node)
-        self.power_on(node)
-
-    @rule(node=picks, how=st.sampled_from(("fenced", "deleted")))
     def give_node_up(self, node: int, how: str) -> None:
         """Taint it out-of-service or delete its Node, while it is off; what it ran is deleted by Kubernetes."""
         where = self._node(node)
@@ -343,7 +378,6 @@ class Cluster(RuleBasedStateMachine):
             if pod.spec.node_name == where.name:
                 del self.world.pods[name]
 
-    @rule(node=picks)
     def remove_taint(self, node: int) -> None:
         where = self._node(node)
         if where.powered and where.name in self.world.node_objects:

@@ -122,7 +122,7 @@ class Process:
         in_kernel = verb in {"attach", "probe"}
         if self.host is not None and self.host.partitioned and not in_kernel:
             return Fate.LOST
-        if self.world.calm:
+        if self.world.calm or self.world.prompt:
             return Fate.ANSWERED
         request = Request(self, verb, name, self.world.loop.create_future())
         self.world.requests.append(request)

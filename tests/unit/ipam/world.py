@@ -37,6 +37,7 @@ class World:
         self.loop = asyncio.new_event_loop()
         self.now = 1000.0
         self.calm = False
+        self.prompt = True  # requests are answered at once, and do not wait for the test
         self.empty_answers = False
         self.requests: list[Request] = []
         self.violations: list[str] = []
@@ -90,7 +91,7 @@ class World:
     # ── what must hold ──
 
     def check(self) -> None:
-        """No address on two live sandboxes; a live sandbox's addresses are recorded as its own."""
+        """No address on two live sandboxes; what a live sandbox has, and nothing else, is recorded as its own."""
         if self.errors:
             raise self.errors[0]
         if self.violations:
@@ -107,6 +108,11 @@ class World:
                 holder = (record.spec.container_id, record.spec.interface, record.spec.node)
                 if holder != (*sandbox.key, node.name):
                     raise Violation(f"{address} is recorded for {holder}, but sandbox {sandbox.key} has it")
+        having = {(*sandbox.key, node.name): sandbox.addresses for node, sandbox in self.attached()}
+        for address, record in self.cluster.endpoints.items():
+            holder = (record.spec.container_id, record.spec.interface, record.spec.node)
+            if address not in having.get(holder, (address,)):
+                raise Violation(f"{address} is recorded for {holder}, which has {having[holder]}")
 
     def inadmissible(self, ref: PodRef, node: str) -> str:
         """Why an ADD that begins now must not succeed; the same question as ``rules.admit``, asked independently."""
