@@ -1,0 +1,74 @@
+"""Running pods do not notice what happens to their nodes' agents: pings every 2 ms, none lost."""
+
+import itertools
+import re
+import subprocess
+
+import pytest
+
+PING_SECONDS = 4
+#: Sent when ping ended, and not answered yet.
+UNDER_WAY = 10
+
+
+class Pings:
+    """A ping every 2 ms from a pod, for some seconds."""
+
+    def __init__(self, sandbox, address, log):
+        command = sandbox.command(["ping", "-n", "-i", "0.002", "-w", str(PING_SECONDS), address])
+        self._log = log
+        with log.open("w") as output:
+            self._process = subprocess.Popen(command, stdout=output, env=sandbox.node.environment())
+
+    @property
+    def running(self):
+        """Whether it still pings."""
+        return self._process.poll() is None
+
+    def finish(self):
+        """Give how many were sent, and which were lost."""
+        self._process.wait(PING_SECONDS + 20)
+        log = self._log.read_text()
+        sent = int(re.search(r"(\d+) packets transmitted", log)[1])
+        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", log)}
+        last = max(answered, default=0)
+        assert sent - last <= UNDER_WAY, f"nothing came back after packet {last} of {sent}"
+        return sent, [number for number in range(1, last) if number not in answered]
+
+
+@pytest.fixture(scope="module")
+def pods(playground):
+    playground.make_pool("default-ips", "10.244.10.0-10.244.10.9")
+    for name, node in (("a", "n1"), ("b", "n1"), ("c", "n2")):
+        playground.make_pod(name, node)
+    return dict(zip("abc", playground.wait_running("a", "b", "c"), strict=True))
+
+
+def kill(playground, node):
+    """As a crash: init starts it again."""
+    before = node.control.status()["agent"].pid
+    node.control.kill("agent")
+    playground.until(lambda: node.control.status()["agent"].pid not in (None, before), "another agent")
+
+
+def restart(playground, node):
+    """As an upgrade: ended in order, away for a moment, started."""
+    node.control.stop("agent")
+    playground.playground.start_agent(node)
+
+
+@pytest.mark.parametrize("harm", [kill, restart])
+def test_no_packet_is_lost_while_the_agents_of_both_nodes_end_and_start(playground, pods, tmp_path, harm):
+    inside = playground.playground.sandbox("default", "a")
+    pings = [Pings(inside, pods[name], tmp_path / name) for name in "bc"]
+    harmed = 0
+    for node in itertools.cycle(playground.playground.nodes()):
+        harm(playground, node)
+        if not any(ping.running for ping in pings):
+            break
+        harmed += 1
+    assert harmed >= 2
+    for ping in pings:
+        sent, lost = ping.finish()
+        assert sent > 100
+        assert not lost
