@@ -19,20 +19,22 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self.writer = writer
+        self._rest = b""
 
     async def until(self, text: bytes) -> bytes:
-        """Read until a text has come; gives all that was read."""
-        taken = b""
+        """Read until a text has come; gives all up to and with it."""
+        taken = self._rest
         async with asyncio.timeout(_SECONDS):
             while text not in taken:
                 more = await self._reader.read(1 << 16)
                 assert more, f"the end came before {text!r}"
                 taken += more
-        return taken
+        found, _, self._rest = taken.partition(text)
+        return found + text
 
     async def buffered(self) -> bytes:
         """Read what has come so far: until nothing more does for a moment."""
-        taken: list[bytes] = []
+        taken = [self._rest]
         with suppress(TimeoutError, ConnectionError, ssl.SSLError):
             while more := await asyncio.wait_for(self._reader.read(1 << 16), 0.5):
                 taken.append(more)

@@ -133,7 +133,7 @@ async def test_a_body_that_never_ends_is_cut_off(tmp_path, monkeypatch):
         answer = await inside.raw(
             f"POST {_MAPS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {inside.token}\r\n"
             "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
-            until=b"}",
+            until=b'"code":408',
         )
         assert answer.startswith(b"HTTP/1.1 408")
         assert b'"Timeout"' in answer

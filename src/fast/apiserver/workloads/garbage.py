@@ -103,10 +103,12 @@ class GarbageCollector:
         return live
 
     async def _collect(self, owner: Ref) -> None:
-        """Delete the dependents of an owner that is gone, unless another owner lives."""
+        """Delete the dependents of an owner that is gone; those that another owner keeps forget it."""
         for ref, obj in await self._live_dependents(owner):
             others = [item for item in _references(obj) if item["uid"] != owner.uid]
-            if not is_terminating(obj) and not await self._any_alive(others, ref.namespace):
+            if await self._any_alive(others, ref.namespace):
+                await self._release(ref, others)
+            elif not is_terminating(obj):
                 await self._delete(ref, "Background")
 
     async def _any_alive(self, references: Iterable[Object], namespace: str) -> bool:
@@ -137,9 +139,12 @@ class GarbageCollector:
     async def _release_dependents(self, owner: Ref) -> None:
         """Take the owner out of its dependents' references, so that they outlive it."""
         for ref, obj in await self._live_dependents(owner):
-            left = [item for item in _references(obj) if item["uid"] != owner.uid]
-            patch = {"metadata": {"ownerReferences": left or None, "uid": ref.uid}}
-            await self._api.patch(ref.gvr, ref.name, patch, ref.namespace or None, options=MANAGER)
+            await self._release(ref, [item for item in _references(obj) if item["uid"] != owner.uid])
+
+    async def _release(self, ref: Ref, owners: list[Object]) -> None:
+        """Leave a dependent these owners only."""
+        patch = {"metadata": {"ownerReferences": owners or None, "uid": ref.uid}}
+        await self._api.patch(ref.gvr, ref.name, patch, ref.namespace or None, options=MANAGER)
 
     async def _drop_finalizer(self, owner: Ref, obj: Object, finalizer: str) -> None:
         left = [item for item in obj["metadata"]["finalizers"] if item != finalizer]
