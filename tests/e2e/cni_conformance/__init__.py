@@ -1,0 +1,1 @@
+"""The CNI specification as tests, that run against any plugin."""
