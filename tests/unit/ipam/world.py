@@ -102,17 +102,22 @@ class World:
                 if address in seen:
                     raise Violation(f"{address} is on sandboxes {seen[address].key} and {sandbox.key}")
                 seen[address] = sandbox
-                record = self.cluster.endpoints.get(address)
-                if record is None:
-                    raise Violation(f"{address} is free, but sandbox {sandbox.key} on {node.name} has it")
-                holder = (record.spec.container_id, record.spec.interface, record.spec.node)
-                if holder != (*sandbox.key, node.name):
-                    raise Violation(f"{address} is recorded for {holder}, but sandbox {sandbox.key} has it")
+                self._check_recorded(node, sandbox, address)
         having = {(*sandbox.key, node.name): sandbox.addresses for node, sandbox in self.attached()}
         for address, record in self.cluster.endpoints.items():
-            holder = (record.spec.container_id, record.spec.interface, record.spec.node)
-            if address not in having.get(holder, (address,)):
-                raise Violation(f"{address} is recorded for {holder}, which has {having[holder]}")
+            if address not in having.get(_holder(record), (address,)):
+                raise Violation(f"{address} is recorded for {_holder(record)}, which has another")
+
+    def _check_recorded(self, node: SimNode, sandbox: Sandbox, address: str) -> None:
+        record = self.cluster.endpoints.get(address)
+        if record is None:
+            raise Violation(f"{address} is free, but sandbox {sandbox.key} on {node.name} has it")
+        if _holder(record) != (*sandbox.key, node.name):
+            raise Violation(f"{address} is recorded for {_holder(record)}, but sandbox {sandbox.key} has it")
+        if node.agent is not None:  # which wrote it, or read it when it started
+            shown = node.agent.store.endpoints.get(address)
+            if shown is None or shown.spec != record.spec:
+                raise Violation(f"{address} of {sandbox.key} is not what the agent of {node.name} sees")
 
     def inadmissible(self, ref: PodRef, node: str) -> str:
         """Why an ADD that begins now must not succeed; the same question as ``rules.admit``, asked independently."""
@@ -278,6 +283,10 @@ class World:
             return
         node.sandboxes[sandbox.key] = sandbox
         node.agent.start(node.agent.add(sandbox, uid_known=uid_known))
+
+
+def _holder(record: IpEndpoint) -> tuple[str, str, str]:
+    return record.spec.container_id, record.spec.interface, record.spec.node
 
 
 async def _spin(loop: asyncio.AbstractEventLoop) -> None:
