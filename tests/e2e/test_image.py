@@ -11,7 +11,7 @@ import fast
 from e2e.containerd import Containerd, decode, remove_cgroups
 from e2e.running import running
 from fast.playground.programs import AGENT, CONTROLLER
-from unit.deploy.manifests import CLEAN, kustomized
+from unit.deploy.manifests import CLEAN, DOCTOR, kustomized
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = f"docker.io/library/fast:{fast.__version__}"
@@ -31,7 +31,7 @@ _EXITED = 2
 #: linux/capability.h
 _NUMBERS = {"BPF": 39, "PERFMON": 38, "NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21, "SYS_RESOURCE": 24}
 AGENTS, CONTROLLERS = "DaemonSet/fast-agent", "Deployment/fast-controller-manager"
-CLEANERS = "DaemonSet/fast-clean"
+CLEANERS, DOCTORS = "DaemonSet/fast-clean", "DaemonSet/fast-doctor"
 LOGS = "/var/log/pods/fast"
 
 
@@ -86,7 +86,7 @@ class Runtime:
             kubeconfig: On the node; the way to the API server that a cluster gives a pod by a volume.
             environment: What the manifest takes from fields of the pod.
         """
-        pod = (kustomized() | kustomized(CLEAN))[owner]["spec"]["template"]["spec"]
+        pod = (kustomized() | kustomized(CLEAN) | kustomized(DOCTOR))[owner]["spec"]["template"]["spec"]
         (container,) = (
             one for one in (*pod.get("initContainers", ()), *pod["containers"]) if one["name"] == name
         )
@@ -204,6 +204,10 @@ def test_agent_and_controller_run_from_the_image_with_the_rights_of_the_manifest
     node.run("mkdir", "-p", "/run/fast", "/var/lib/fast", "/run/netns", check=True)
     node.run("touch", "/run/xtables.lock", check=True)
     node.run("sysctl", "-qw", "net.ipv4.conf.fast_vxlan.rp_filter=1", check=True)
+
+    assert runtime.exit_code(runtime.start(DOCTORS, "doctor", FAST_NODE_IP=str(node.address))) == 1
+    assert "ERROR rp-filter: rp_filter is strict on fast_vxlan" in runtime.log("doctor")
+    assert "10 checks: 1 errors" in runtime.log("doctor")
 
     assert runtime.exit_code(runtime.start(AGENTS, "install-plugin")) == 0
     assert "/opt/cni/bin/fast-cni is /usr/lib/fast/fast-cni" in runtime.log("install-plugin")

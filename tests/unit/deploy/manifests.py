@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "deploy" / "helm" / "fast"
 BASE = ROOT / "deploy" / "base"
 CLEAN = ROOT / "deploy" / "clean"
+DOCTOR = ROOT / "deploy" / "doctor"
 NAMESPACE = "fast-system"
 
 Documents = dict[str, dict[str, Any]]

@@ -6,7 +6,7 @@ from helm_python import HelmError
 
 from fast.api import crds
 from fast.playground import rbac
-from unit.deploy.manifests import CHART, CLEAN, chart_crds, kustomized, lint, rendered
+from unit.deploy.manifests import CHART, CLEAN, DOCTOR, chart_crds, kustomized, lint, rendered
 
 POD_OWNERS = ("DaemonSet/fast-agent", "Deployment/fast-controller-manager")
 #: What Helm makes by --create-namespace.
@@ -20,7 +20,7 @@ def _containers(document):
 
 @pytest.mark.parametrize("version", ["1.30", "1.34", kubernetes_validate.latest_version()])
 def test_every_manifest_is_valid_in_the_schema_of_kubernetes(version):
-    for document in [*kustomized().values(), *kustomized(CLEAN).values()]:
+    for document in (kustomized() | kustomized(CLEAN) | kustomized(DOCTOR)).values():
         kubernetes_validate.validate(document, version, strict=True)
 
 
