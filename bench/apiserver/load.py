@@ -35,7 +35,8 @@ RECORDS = GVR("sample.fast.io", "v1alpha1", "ipendpoints")
 PATH = "/apis/sample.fast.io/v1alpha1/ipendpoints"
 SERVER = "from fast.apiserver.main import main; main()"
 VERSION = re.compile(rb'"type":"(?:ADDED|MODIFIED)".*?"resourceVersion":"(\d+)"')
-WRITERS = 64
+CHUNK = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")
+WRITERS = 256
 GROUP = 5000  # records that are filled in at once
 
 
@@ -151,33 +152,65 @@ async def serving(data: Path) -> AsyncIterator[Running]:
         await process.wait()
 
 
-class Seen:
-    """What a watcher got: a checksum of everything and, of the first watcher only, the versions one by one."""
+class Watcher(asyncio.Protocol):
+    """Follows the records over a connection of its own; bare, so that the client is not what is measured.
 
-    def __init__(self, *, parse: bool) -> None:
-        self.count = 0
+    Keeps a checksum of everything and, where asked, the versions one by one.
+    """
+
+    def __init__(self, request: bytes, count: int, *, parse: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self.begun: asyncio.Future[None] = loop.create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
         self.checksum = 0
         self.versions: list[int] = []
-        self._parse = parse
+        self._request, self._left, self._parse = request, count, parse
         self._rest = b""
 
-    def add(self, data: bytes) -> None:
-        """Take what came next."""
-        self.count += data.count(b"\n")
-        self.checksum = zlib.crc32(data, self.checksum)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._rest += data
+        if not self.begun.done():
+            head, end, rest = self._rest.partition(b"\r\n\r\n")
+            if not end:
+                return
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            self._rest = b"\r\n" + rest
+            self.begun.set_result(None)
+        lines, end, rest = self._rest.rpartition(b"}\n")
+        if not end:
+            return
+        self._rest = rest
+        lines = CHUNK.sub(b"", lines + end)
+        self._left -= lines.count(b"\n")
+        self.checksum = zlib.crc32(lines, self.checksum)
         if self._parse:
-            lines, _, self._rest = (self._rest + data).rpartition(b"\n")
             self.versions += map(int, VERSION.findall(lines))
+        if self._left <= 0 and not self.done.done():
+            self.done.set_result(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for waiting in (self.begun, self.done):
+            if not waiting.done():
+                waiting.set_exception(ConnectionError("the watch ended early"))
 
 
-async def watch(server: Running, version: str, count: int, seen: Seen, ready: asyncio.Semaphore) -> None:
-    """Follow the records until ``count`` events have come."""
-    query = {"watch": "1", "resourceVersion": version}
-    async with server.session.get(PATH, params=query, timeout=aiohttp.ClientTimeout(None)) as response:
-        ready.release()
-        while seen.count < count:
-            seen.add(await response.content.readany())
-            assert not response.content.at_eof(), "the watch ended early"
+async def open_watchers(server: Running, version: str, count: int, watchers: int) -> list[Watcher]:
+    """Begin to watch; each expects ``count`` events."""
+    host, _, port = server.url.removeprefix("https://").rpartition(":")
+    head = f"GET {PATH}?watch=1&resourceVersion={version} HTTP/1.1\r\nHost: {host}\r\n"
+    request = f"{head}Authorization: {server.headers['Authorization']}\r\n\r\n".encode()
+    made = []
+    for number in range(watchers):
+        watcher = Watcher(request, count, parse=number == 0)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda it=watcher: it, host, int(port), ssl=server.tls)  # type: ignore[misc]
+        made.append(watcher)
+    await asyncio.gather(*(watcher.begun for watcher in made))
+    return made
 
 
 async def write_paced(server: Running, count: int, rate: float) -> tuple[list[int], float]:
@@ -203,19 +236,17 @@ async def measure_watches(watchers: int, rate: float, seconds: float) -> str:
         async with serving(Path(place)) as server:
             version = (await server.get(PATH))["metadata"]["resourceVersion"]
             count = int(rate * seconds)
-            ready = asyncio.Semaphore(0)
-            seen = [Seen(parse=number == 0) for number in range(watchers)]
-            watching = [asyncio.create_task(watch(server, version, count, one, ready)) for one in seen]
-            for _ in watching:
-                await ready.acquire()
+            watching = await open_watchers(server, version, count, watchers)
             cpu = server.cpu_seconds()
             versions, took = await write_paced(server, count, rate)
             ended = time.monotonic()
-            await asyncio.gather(*watching)
-            assert seen[0].versions == versions, "the first watcher did not get every event once and in order"
-            assert len({one.checksum for one in seen}) == 1, "a watcher got something else than the first"
+            await asyncio.gather(*(watcher.done for watcher in watching))
             behind = time.monotonic() - ended
             cpu = server.cpu_seconds() - cpu
+            first = watching[0]
+            assert first.versions == versions, "the first watcher did not get every event once and in order"
+            same = {watcher.checksum for watcher in watching}
+            assert same == {first.checksum}, "a watcher got something else than the first"
             return (
                 f"{watchers} watchers, {count / took:.0f} writes/s for {took:.1f} s: {count * watchers:,} events,"
                 f" all whole and in order, the last one {behind:.2f} s after the last write; server:"
