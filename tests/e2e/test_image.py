@@ -138,6 +138,7 @@ def _mounts(pod, container):
         {
             1: mount["mountPath"],
             2: paths[mount["name"]],
+            3: int(mount.get("readOnly", False)),
             5: int(mount.get("mountPropagation") == "HostToContainer"),
         }
         for mount in container.get("volumeMounts", ())
