@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fast.apiserver import requests, streaming
+from fast.apiserver import requests, runtime, streaming
 from unit.apiserver.conftest import DEFINITIONS, WIDGET_DEFINITION, WIDGETS, a_widget, wait_until
 from unit.apiserver.inprocess import serving
 
@@ -137,6 +137,14 @@ async def test_a_body_that_never_ends_is_cut_off(tmp_path, monkeypatch):
         )
         assert answer.startswith(b"HTTP/1.1 408")
         assert b'"Timeout"' in answer
+
+
+async def test_headers_that_never_end_are_hung_up_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "_IDLE_SECONDS", 0.3)
+    async with serving(tmp_path) as inside:
+        connection = await inside.connect()
+        connection.writer.write(b"GET /readyz HTTP/1.1\r\nA: b")
+        await asyncio.to_thread(wait_until, lambda: inside.connections == 0)
 
 
 async def test_a_watcher_that_does_not_read_is_cut_off_and_holds_up_nobody(tmp_path, monkeypatch):

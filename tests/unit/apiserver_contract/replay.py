@@ -22,8 +22,8 @@ _WATCHES_WITH_WRITES = (
     "watch from the list's version",
     "watch with a field selector: leaving it is DELETED, entering it ADDED",
 )
-#: How long controllers may take until a read shows what the recorded one did.
-_SETTLE_SECONDS = 5.0
+#: How long controllers may take, in all, until reads show what the recorded ones did.
+_PATIENCE_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Replay:
     ) -> None:
         self._server = server
         self._may_differ = may_differ
+        self._patience_seconds = _PATIENCE_SECONDS
         self._lines = lines
         self._volatile = Volatile()
 
@@ -107,7 +108,8 @@ class Replay:
     def _ask(self, line: Line) -> list[Difference]:
         """One request; a read is repeated until the controllers have done what the recorded ones had."""
         client = self._client(line)
-        deadline = time.monotonic() + (_SETTLE_SECONDS if line.request["method"] == "GET" else 0)
+        begun = time.monotonic()
+        deadline = begun + (self._patience_seconds if line.request["method"] == "GET" else 0)
         try:
             while True:
                 before = self._volatile
@@ -122,6 +124,7 @@ class Replay:
                 time.sleep(0.1)
         finally:
             client.close()
+            self._patience_seconds = max(0.0, self._patience_seconds - (time.monotonic() - begun))
 
     def _compare(self, line: Line, got: Any, raw: bytes) -> Iterator[Difference]:
         told = line.told
