@@ -5,7 +5,7 @@ import json
 import pytest
 
 PROGRAM = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
-NOW_SECONDS = 5  # what is promised to be immediate, on a busy machine
+NOW_SECONDS = 15  # what is promised to be immediate, on a busy machine
 
 
 def apply(cluster, *objects):
@@ -204,11 +204,9 @@ def test_only_pods_that_match_a_pools_affinities_get_its_addresses(cluster):
         pod("west", "n2", pools="nodes"),
         pod("west-with-choice", "n2", pools="nodes,namespaces,pods", labels={"app": "db"}),
     )
-    assert cluster.wait_running("db", "east", "west-with-choice") == [
-        "10.244.1.0",
-        "10.244.3.0",
-        "10.244.1.1",
-    ]
+    db, east, choosy = cluster.wait_running("db", "east", "west-with-choice")
+    assert east == "10.244.3.0"
+    assert {db, choosy} == {"10.244.1.0", "10.244.1.1"}
     cluster.until(lambda: addresses(cluster).get("10.244.2.0") == "in-team", "an address by namespace")
     assert "its podAffinity does not match" in refused(cluster, "no-db")
     assert "its namespaceAffinity does not match" in refused(cluster, "no-team")
