@@ -75,7 +75,7 @@ bench: setup ## Measure everything, each beside something else; minutes. One par
 .PHONY: bench-datapath bench-cni bench-ipam bench-apiserver
 bench-datapath bench-cni bench-ipam bench-apiserver: bench-%: setup
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bench.txt
-	@$(BIN)/python bench/$*/bench.py $(ARGS)
+	@$(BIN)/python $(firstword $(wildcard bench/$*/bench.py bench/$*/load.py)) $(ARGS)
 
 .PHONY: check
 check: setup ## Lint, types, layers, formatting
