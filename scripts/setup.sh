@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 PACKAGES=(
   python3 python3-venv python3-dev gcc libc6-dev clang llvm musl-tools pkg-config git
-  libbpf-dev libelf-dev zlib1g-dev
+  libbpf-dev libelf-dev zlib1g-dev bpftool
   nftables iptables iproute2 iputils-ping procps util-linux ethtool tcpdump iperf3 conntrack
   containernetworking-plugins containerd runc podman curl busybox-static
 )
