@@ -34,6 +34,8 @@ _NODE_EVENTS = (
 )
 _KNOWN_PODS = 6
 
+_AGAIN = st.sampled_from(("no", "second", "second", "after the sandbox was made anew"))
+
 #: Chooses among what there is; which that is only the step knows.
 picks = st.integers(0, 11)
 
@@ -87,11 +89,11 @@ class Cluster(RuleBasedStateMachine):
 
     @initialize(nodes=st.tuples(picks, picks, picks), prompt=st.booleans())
     def begin_with_pods(self, nodes: tuple[int, int, int], prompt: bool) -> None:
+        self.world.prompt = prompt
         for name, node in zip(("web-0", "db-0", "dual-0"), nodes, strict=True):
             self.make_pod(name, node, True)
         for process in self.world.processes():
             process.store.deliver()
-        self.world.prompt = prompt
 
     @rule(name=st.sampled_from(_PODS), node=picks, started=st.booleans())
     def make_pod(self, name: str, node: int, started: bool) -> None:
@@ -301,29 +303,41 @@ class Cluster(RuleBasedStateMachine):
             where.agent.start(where.agent.replay())
             self._turn()
 
-    @rule(node=picks, missing=picks, misses=st.booleans(), served=st.booleans())
-    def agent_collects(self, node: int, missing: int, misses: bool, served: bool) -> None:
-        """A sweep of an agent; it may miss a sandbox, each of them once."""
+    @rule(node=picks, missing=picks, misses=st.booleans(), served=st.booleans(), again=_AGAIN)
+    def agent_collects(self, node: int, missing: int, misses: bool, served: bool, again: str) -> None:
+        """A sweep of an agent; it may miss a sandbox, each of them once. Maybe a second one when it is due."""
         where = self._node(node)
-        if where.agent is None:
-            return
         sandbox = _pick(where.attached, missing)
-        if misses and sandbox is not None and not sandbox.was_missed:
-            sandbox.was_missed = sandbox.miss_next = True
-        where.agent.start(where.agent.gc())
+        for sweep in ("first", again):
+            if where.agent is None or sweep == "no":
+                return
+            if sweep == "after the sandbox was made anew" and sandbox is not None:
+                self.world.destroy(where, sandbox)
+                self.world.ensure_sandbox(where, sandbox.pod)
+                self._turn()
+                sandbox = next((item for item in where.attached if item.pod is sandbox.pod), None)
+            if misses and sandbox is not None and not sandbox.was_missed:
+                sandbox.was_missed = sandbox.miss_next = True
+            self._collect(where.agent, served=served or again != "no")
+            self.world.now += 31.0 if again != "no" else 0.0
+
+    def _collect(self, process: Agent | Controller, *, served: bool) -> None:
+        """Start a sweep; serve what it asks for, and nothing else that waits."""
+        before = list(self.world.requests)
+        process.start(process.gc() if isinstance(process, Agent) else process.sweep())
         self._turn()
-        if served:
-            index = self.world.processes().index(where.agent)
-            self.serve_everything_of_a_process(index, False)
+        while served:
+            asked = [item for item in self.world.requests if item.process is process and item not in before]
+            if not asked:
+                return
+            asked[0].fate.set_result(Fate.ANSWERED)
+            self._turn()
 
     @rule(served=st.booleans())
     def controller_collects(self, served: bool) -> None:
         if self.world.controller.dead:
             self.world.controller = Controller(self.world)
-        self.world.controller.start(self.world.controller.sweep())
-        self._turn()
-        if served:
-            self.serve_everything_of_a_process(0, False)
+        self._collect(self.world.controller, served=served)
 
     @rule(node=picks, event=st.sampled_from(_NODE_EVENTS))
     def node_changes(self, node: int, event: str) -> None:

@@ -241,9 +241,15 @@ class Controller(Process):
         super().__init__(world, None)
         self.store = FakeStore(world.cluster, lagging=True, gate=self.gate, clock=world.clock)
         self._empty = False
+        self._one_sweep = asyncio.Lock()
 
     async def sweep(self) -> None:
-        self._empty = self.world.empty_answers
+        async with self._one_sweep:
+            self.live()
+            self._empty = self.world.empty_answers
+            await self._sweep()
+
+    async def _sweep(self) -> None:
         limit = 0 if self._empty else 1000
         records = list(self.store.endpoints.values())
         plan = await sweep.plan_sweep(records, self.store.pools, self, limit=limit)
