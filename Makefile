@@ -62,7 +62,7 @@ test-e2e: setup ## Run the tests on whole clusters on this machine (root)
 
 .PHONY: test-model
 test-model: setup ## Search longer for races in address management (EXAMPLES=2000)
-	@FAST_MODEL_EXAMPLES=$(or $(EXAMPLES),2000) $(PYTEST) tests/unit/ipam/test_model.py --timeout=0 $(ARGS)
+	@FAST_MODEL_EXAMPLES=$(or $(EXAMPLES),2000) $(PYTEST) tests/unit/ipam/test_model.py tests/unit/ipam/test_races.py --timeout=0 $(ARGS)
 
 .PHONY: test-crash
 test-crash: setup ## Kill agents, controller and API server at random under churn of 200 pods for 3 minutes (root)

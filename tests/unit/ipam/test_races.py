@@ -33,6 +33,8 @@ _QUICK = {
     "del-against-takeover",
     "partitioned-node",
     "foreign-node",
+    "half-seen-sandbox",
+    "rebooted-node",
 }
 _SOUGHT = {race: plant for race, plant in PLANTS.items() if _ALL or race in _QUICK}
 
