@@ -52,6 +52,23 @@ def _value(kubectl, name: str) -> str:
     return kubectl.check("get", "cm", name, "-o", "jsonpath={.data.x}")
 
 
+def test_a_list_in_one_document_is_created_item_by_item(kubectl):
+    pool = "{apiVersion: sample.fast.io/v1alpha1, kind: Ips, metadata: {name: of-list}, spec: {subnet: 10.9.0.1/16}}"
+    made = kubectl.check(
+        "create",
+        "-f",
+        "-",
+        stdin=f"""
+apiVersion: v1
+kind: List
+items:
+- {{apiVersion: v1, kind: ConfigMap, metadata: {{name: of-list}}}}
+- {pool}
+""".encode(),
+    )
+    assert made.split() == ["configmap/of-list", "created", "ips.sample.fast.io/of-list", "created"]
+
+
 def test_apply_says_created_configured_and_unchanged(kubectl):
     said = [_apply(kubectl, "client-side", value).stdout.decode().split()[-1] for value in "112"]
     assert said == ["created", "unchanged", "configured"]

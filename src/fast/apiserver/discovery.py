@@ -22,6 +22,8 @@ REVIEWS = {
     GVR("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
     GVR("authorization.k8s.io", "v1", "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
 }
+OPENAPI_V2_ASKED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+OPENAPI_V2_GIVEN = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # "@" is not allowed in a media type
 VERSION = {
     "major": "1",
     "minor": "36",
@@ -175,6 +177,16 @@ def _aggregated_resource(kind: Kind) -> Object:
         for name, taken, takes, verbs in _subresources(kind)
     ]
     return entry | ({"subresources": subresources} if subresources else {})
+
+
+def openapi_v2() -> bytes:
+    """Answer ``/openapi/v2``: a document (``openapi.v2.Document``, protobuf) that knows no kinds.
+
+    kubectl reads it before it creates a ``kind: List``, and leaves the validation of kinds that it does not find to the
+    server, which validates each object strictly.
+    """
+    info = b"\x0a\x04Fast" + b"\x12\x05v1.36"  # title, version
+    return b"\x0a\x032.0" + b"\x12" + bytes([len(info)]) + info + b"\x42\x00"  # swagger, info, paths
 
 
 def openapi_index(registry: Registry) -> Object:

@@ -137,6 +137,10 @@ class Handler:
             body = discovery.resource_list(registry, parts[1], parts[2])
         elif parts[:1] == ["apis"] and len(parts) == 2:  # noqa: PLR2004 -- a group
             body = discovery.group(registry, parts[1])
+        elif path == "/openapi/v2" and discovery.OPENAPI_V2_ASKED in request.headers.get("Accept", ""):
+            return web.Response(
+                body=discovery.openapi_v2(), headers={"Content-Type": discovery.OPENAPI_V2_GIVEN}
+            )
         elif path == "/openapi/v3":
             body = discovery.openapi_index(registry)
         elif path.startswith("/openapi/v3/"):
