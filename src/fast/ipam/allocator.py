@@ -212,8 +212,12 @@ class Allocator:
         except Unavailable as error:
             return await self._find_out(name, spec, error)
 
+    def doubt(self, key: AttachmentKey, name: str) -> None:
+        """Remember that the outcome of a write of this attachment's record is not known."""
+        self._unsure.setdefault(key, set()).add(name)
+
     async def find_out_again(self, key: AttachmentKey) -> None:
-        """Show in the view what became of this attachment's creates whose outcome is not known (race: lost-answer).
+        """Show in the view what became of this attachment's writes whose outcome is not known (race: lost-answer).
 
         Raises:
             KubeError: It cannot be found out yet; nothing may be decided about the attachment before.
@@ -228,7 +232,7 @@ class Allocator:
         try:
             record = await self._store.refresh(name)
         except KubeError:
-            self._unsure.setdefault((spec.container_id, spec.interface), set()).add(name)
+            self.doubt((spec.container_id, spec.interface), name)
             raise error from None
         if record is None or record.spec != spec:
             raise error

@@ -24,6 +24,7 @@ from fast.errors import (
     FastError,
     InvalidConfig,
     InvalidRange,
+    KubeError,
     NotFound,
     PodNotEligible,
     PoolExhausted,
@@ -303,7 +304,9 @@ class Ipam:
                 else:
                     await self._store.replace(IpEndpoint(metadata=step.after.metadata, spec=step.before.spec))
             except FastError as error:
-                log.warning("claim not undone", address=step.after.metadata.name, error=str(error))
+                spec, name = step.after.spec, step.after.metadata.name
+                self._allocator.doubt((spec.container_id, spec.interface), name)  # race: lost-answer
+                log.warning("claim not undone", address=name, error=str(error))
 
     # ── DEL ──
 
@@ -322,7 +325,12 @@ class Ipam:
             await self._allocator.find_out_again((container_id, ifname))
             decide = partial(self._on_del, container_id, ifname)
             held = self.records_of(container_id, ifname)
-            return tuple([record for record in held if await self.free(record, decide) is not None])
+            try:
+                return tuple([record for record in held if await self.free(record, decide) is not None])
+            except KubeError:  # race: lost-answer: it may be free, though the view shows it
+                for record in held:
+                    self._allocator.doubt((container_id, ifname), record.metadata.name)
+                raise
 
     def _on_del(self, container_id: str, ifname: str, record: IpEndpoint) -> Decision:
         return rules.on_del(record, container_id, ifname, self.node.name)

@@ -111,7 +111,7 @@ async def carry_out(
     for finding in plan.to_free:
         record, decision = finding.record, finding.decision
         if not rules.is_retained(record):
-            decision = await _on_bound(record, await cluster.node(record.spec.node), cluster)
+            decision = await _once_more(record, cluster)
         if not decision.frees:
             continue
         try:
@@ -139,6 +139,17 @@ async def _on_bound(record: IpEndpoint, node: Node | None, cluster: ClusterReade
     pod = record.spec.pod
     found = await cluster.pod(pod.namespace, pod.name) if pod.name else None
     return rules.on_controller_sweep(record, found, node)
+
+
+async def _once_more(record: IpEndpoint, cluster: ClusterReader) -> Decision:
+    """Decide about a bound record before it is freed.
+
+    The pod is asked for first: one that is gone stays gone, whereas a node that was fenced may come back, run pods,
+    and lose one by force, between two reads.
+    """
+    ref = record.spec.pod
+    pod = await cluster.pod(ref.namespace, ref.name) if ref.name else None
+    return rules.on_controller_sweep(record, pod, await cluster.node(record.spec.node))
 
 
 def _on_retained(

@@ -31,6 +31,7 @@ _NODE_EVENTS = (
     "fenced",
     "deleted",
     "untainted",
+    "back, still tainted",
 )
 _KNOWN_PODS = 6
 
@@ -353,6 +354,10 @@ class Cluster(RuleBasedStateMachine):
                 self.power_on(node)
             case "untainted":
                 self.remove_taint(node)
+            case "back, still tainted":
+                self.power_off(node)
+                self.give_node_up(node, "fenced")
+                self.power_on(node)
             case _:
                 self.power_off(node)
                 self.give_node_up(node, event)

@@ -409,3 +409,37 @@ async def test_a_create_whose_outcome_stayed_unknown_is_looked_up_before_the_nex
     with pytest.raises(Unavailable):
         await agent.claim(sandbox(2), SMALL)
     assert names(await agent.release("c2", "eth0")) == ["10.244.10.1"]
+
+
+async def test_a_claim_whose_undoing_got_no_answer_is_looked_up_before_the_next_add():
+    nodes = Nodes(
+        a_pool("four", "10.244.10.0-10.244.10.9"), a_pool("six", "fd00::1-fd00::8", subnet="fd00::/64")
+    )
+    fates = iter([Fate.ANSWERED, Fate.LOST, Fate.LOST, Fate.ANSWER_LOST])
+
+    async def gate(verb: str, name: str) -> Fate:
+        return next(fates, Fate.ANSWERED)
+
+    agent = nodes.agent(lagging=True, gate=gate)
+    both = ClaimRequest(pools=("four", "six"))
+    with pytest.raises(Unavailable):
+        await agent.claim(sandbox(1), both)
+    assert not nodes.cluster.endpoints
+    assert {record.metadata.name for record in await agent.claim(sandbox(1), both)} == set(
+        nodes.cluster.endpoints
+    )
+
+
+async def test_a_release_that_got_no_answer_is_looked_up_before_the_same_sandbox_gets_an_address_again():
+    nodes = Nodes(a_pool("small", "10.244.10.0-10.244.10.9"))
+    fates = iter([Fate.ANSWERED, Fate.ANSWER_LOST])
+
+    async def gate(verb: str, name: str) -> Fate:
+        return next(fates, Fate.ANSWERED)
+
+    agent = nodes.agent(lagging=True, gate=gate)
+    await agent.claim(sandbox(1), SMALL)
+    with pytest.raises(Unavailable):
+        await agent.release("c1", "eth0")
+    (record,) = await agent.claim(sandbox(1), SMALL)
+    assert record.metadata.name in nodes.cluster.endpoints
