@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from e2e.pinging import unbroken_ping
 from e2e.running import running
 from fast.playground.programs import AGENT, API_SERVER
 
@@ -43,19 +44,6 @@ def ask(node):
 
 def network(node):
     return node.run("sh", "-c", "ip route; ip rule; nft -s list ruleset").stdout
-
-
-@contextmanager
-def unbroken_ping(cluster, name, *command):
-    """Ping from n1 for as long as the block takes; every packet must be answered."""
-    control, log = cluster.playground.node("n1").control, cluster.playground.directory.log(f"n1-{name}")
-    control.start(name, list(command), log=log)
-    try:
-        yield
-    finally:
-        control.stop(name, signal.SIGINT)
-    output = log.read_text()
-    assert " 0% packet loss" in output, output
 
 
 def test_an_agent_that_starts_without_the_api_server_disturbs_nobody_and_says_50(cluster):

@@ -1,0 +1,138 @@
+"""An API server that throttles, refuses the token and comes and goes: pods that run never notice, the others wait.
+
+The agent of n1 reads its token from a file and reaches the server through a proxy; the one of n2 reaches it directly.
+"""
+
+import json
+import signal
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from e2e.agreement import disagreements, twice_given
+from e2e.pinging import unbroken_ping
+from e2e.running import running
+from e2e.throttling_proxy import throttling_proxy
+from fast.playground.programs import AGENT, AGENT_KUBECONFIG, API_SERVER
+from fast.playground.underlay import OUTSIDE, listen
+
+PROXY_PORT = 7443
+TOKEN = "/etc/fast/agent.token"
+CLAIMS = "^POST .*/ipendpoints"
+
+
+@pytest.fixture(scope="module")
+def trouble():
+    """A cluster with a pod on each node, and the proxy in front of n1's agent."""
+    with running(nodes=2) as cluster:
+        cluster.make_pool("default-ips", "10.244.50.0-10.244.50.99")
+        node, underlay = cluster.playground.node("n1"), cluster.playground.underlay.namespace
+        with (
+            listen(underlay, PROXY_PORT) as listener,
+            throttling_proxy(listener, cluster.playground.directory.kubeconfig) as proxy,
+        ):
+            go_through_the_proxy(node)
+            node.control.stop(AGENT)
+            cluster.playground.start_agent(node)
+            cluster.make_pod("a", node="n1")
+            cluster.make_pod("b", node="n2")
+            cluster.wait_running("a", "b")
+            yield cluster, proxy
+
+
+def go_through_the_proxy(node):
+    """Rewrite the kubeconfig of a node's agent."""
+    config = yaml.safe_load(node.path(AGENT_KUBECONFIG).read_text())
+    node.path(TOKEN).write_text(config["users"][0]["user"]["token"])
+    config["users"][0]["user"] = {"tokenFile": TOKEN}
+    config["clusters"][0]["cluster"] = {"server": f"http://{OUTSIDE}:{PROXY_PORT}"}
+    node.path(AGENT_KUBECONFIG).write_text(yaml.safe_dump(config))
+
+
+@contextmanager
+def pods_keep_running(cluster):
+    """Ping from pod a to pod b, unbroken; at the end every pod runs, and all agree on who has which address."""
+    pod = cluster.playground.sandbox("default", "a").sandbox
+    other = cluster.get("pod", "b")["status"]["podIP"]
+    ping = ["ping", "-q", "-i", "0.05", "-W", "2", other]
+    with unbroken_ping(cluster, "ping-in-trouble", "nsenter", f"--net={pod.netns}", *ping):
+        yield
+        cluster.until(lambda: not disagreements(cluster), "records, sandboxes and maps to agree")
+    assert not twice_given(cluster)
+    for node in cluster.playground.nodes():
+        audit = node.run("fast-ctl", "ipam", "audit")
+        assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def refusal(cluster, pod, *words):
+    """Wait until the kubelet tells that the pod's ADD was refused with these words."""
+
+    def told():
+        return [
+            text for text in cluster.events("FailedCreatePodSandBox", pod) if all(w in text for w in words)
+        ]
+
+    return cluster.until(told, f"an event of {pod} with {words}", seconds=10)
+
+
+def test_a_429_of_seconds_is_waited_out_and_the_server_is_not_pressed(trouble):
+    cluster, proxy = trouble
+    proxy.refused.clear()
+    with pods_keep_running(cluster):
+        with proxy.throttling(retry_after_seconds=1):
+            cluster.make_pod("patient", node="n1")
+            cluster.until(lambda: len(proxy.refused) >= 10, "requests to be refused", seconds=10)
+        cluster.wait_running("patient")
+    most = max(proxy.refused.count(what) for what in proxy.refused)
+    assert most <= 6, proxy.refused
+
+
+def test_an_add_that_would_have_to_wait_too_long_is_refused_and_works_once_the_server_takes_claims(trouble):
+    cluster, proxy = trouble
+    with pods_keep_running(cluster):
+        with proxy.throttling(retry_after_seconds=120, only=CLAIMS):
+            cluster.make_pod("refused", node="n1")
+            refusal(cluster, "refused", "too many requests")
+            assert not [
+                item for item in cluster.items("ipendpoints") if item["spec"]["pod"]["name"] == "refused"
+            ]
+        cluster.wait_running("refused")
+
+
+def test_a_token_that_expired_is_read_again_from_its_file(trouble):
+    cluster, proxy = trouble
+    node = cluster.playground.node("n1")
+    old = node.path(TOKEN).read_text()
+    with pods_keep_running(cluster):
+        replace_token(cluster, old, "the-next-token")
+        proxy.cut()
+        cluster.make_pod("locked-out", node="n1")
+        refusal(cluster, "locked-out")
+        fresh = node.path(f"{TOKEN}.new")
+        fresh.write_text("the-next-token")
+        fresh.rename(node.path(TOKEN))
+        cluster.wait_running("locked-out")
+
+
+def replace_token(cluster, old, new):
+    """Let the API server know another token in place of one."""
+    path = cluster.playground.directory.api_data / "tokens.json"
+    identities = json.loads(path.read_text())
+    assert [item for item in identities if item["token"] == old]
+    for item in identities:
+        item["token"] = new if item["token"] == old else item["token"]
+    path.with_suffix(".test").write_text(json.dumps(identities))
+    path.with_suffix(".test").rename(path)
+
+
+def test_restarts_of_the_api_server_under_claims_lose_and_double_nothing(trouble):
+    cluster, _ = trouble
+    root = cluster.playground.root
+    with pods_keep_running(cluster):
+        for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
+            for node in ("n1", "n2"):
+                cluster.make_pod(f"restart-{number}-{node}", node=node)
+            root.kill(API_SERVER, how)
+            cluster.until(lambda: cluster.kubectl("get", "nodes").returncode == 0, "the API server")
+        cluster.wait_running(*(f"restart-{number}-{node}" for number in range(2) for node in ("n1", "n2")))
