@@ -144,7 +144,7 @@ class ExecPlugin:
             InvalidConfig: The plugin is missing, failed, or printed no usable ExecCredential.
         """
         async with self._lock:
-            if self._cached is None or time.time() > self._expires - _EXPIRY_SLACK_SECONDS:
+            if self._cached is None or time.monotonic() > self._expires - _EXPIRY_SLACK_SECONDS:
                 status = await self._run()
                 self._cached = self._grant_of(status)
                 self._expires = self._expiry_of(status)
@@ -165,11 +165,12 @@ class ExecPlugin:
         return Grant(f"Bearer {status.token}" if status.token else "", tls)
 
     def _expiry_of(self, status: _ExecStatus) -> float:
-        """Unix time; never, where the plugin names none."""
+        """Monotonic seconds: a clock that jumps later changes nothing. Never, where the plugin names no time."""
         if not status.expiration_timestamp:
             return float("inf")
         try:
-            return datetime.fromisoformat(status.expiration_timestamp).timestamp()
+            expires = datetime.fromisoformat(status.expiration_timestamp)
+            return time.monotonic() + expires.timestamp() - time.time()
         except ValueError as error:
             raise InvalidConfig(
                 f"exec plugin {self.command}: expirationTimestamp {status.expiration_timestamp!r} is no RFC 3339 time"
