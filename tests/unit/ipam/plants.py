@@ -300,11 +300,14 @@ def agent_answers_for_every_node() -> Iterator[None]:
 
 @_plant("partitioned-node")
 def pods_absence_is_enough() -> Iterator[None]:
-    async def planted(record: IpEndpoint, node: Node | None, cluster: Any) -> Decision:
+    async def on_bound(record: IpEndpoint, node: Node | None, cluster: Any) -> Decision:
+        return await once_more(record, cluster)
+
+    async def once_more(record: IpEndpoint, cluster: Any) -> Decision:
         pod = await cluster.pod(record.spec.pod.namespace, record.spec.pod.name)
         return rules.on_controller_sweep(record, pod, None)
 
-    with patch.object(sweep, "_on_bound", planted):
+    with patch.object(sweep, "_on_bound", on_bound), patch.object(sweep, "_once_more", once_more):
         yield
 
 
