@@ -136,3 +136,13 @@ def test_restarts_of_the_api_server_under_claims_lose_and_double_nothing(trouble
             root.kill(API_SERVER, how)
             cluster.until(lambda: cluster.kubectl("get", "nodes").returncode == 0, "the API server")
         cluster.wait_running(*(f"restart-{number}-{node}" for number in range(2) for node in ("n1", "n2")))
+
+
+def test_sighup_reads_the_configuration_again_and_the_agent_goes_on(trouble):
+    cluster, _ = trouble
+    node = cluster.playground.node("n2")
+    log = cluster.playground.directory.log("n2-agent")
+    before = node.control.status()[AGENT]
+    node.control.kill(AGENT, signal.SIGHUP)
+    cluster.until(lambda: "configuration read again" in log.read_text(), "the agent to say so", seconds=10)
+    assert node.control.status()[AGENT] == before

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -31,10 +31,13 @@ from fast.agent.conflist import install_conflist, install_plugin
 from fast.agent.contact import Contact
 from fast.agent.doctor import NodeFacts, Severity, examine
 from fast.agent.gc import AgentCollector
+from fast.agent.interval import Interval
 from fast.agent.keeper import DatapathKeeper
 from fast.agent.kernel_parameters import ensure_writable
+from fast.agent.logs import configure_logs
 from fast.agent.pods import NodePods
 from fast.agent.readiness import Readiness
+from fast.agent.reload import Reloader
 from fast.agent.replay import TombstoneReplay
 from fast.agent.server import CniServer
 from fast.agent.systemd import notify
@@ -62,8 +65,15 @@ _TOMBSTONE_SECONDS = 5.0
 _NODE_RETRY_SECONDS = 2.0
 
 
-async def run_agent(config: AgentConfig) -> None:
+async def run_agent(
+    config: AgentConfig, read_again: Callable[[], AgentConfig], file: Path | None = None
+) -> None:
     """Run the agent until SIGTERM or SIGINT; the datapath stays when it ends.
+
+    Args:
+        config: Its configuration.
+        read_again: Gives it anew, on SIGHUP and when the file changed; click.ClickException where it is bad.
+        file: The file that it comes from, where there is one.
 
     Raises:
         InvalidConfig: The configuration cannot be used; nothing was changed on the node then.
@@ -73,6 +83,8 @@ async def run_agent(config: AgentConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    hangup = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     cluster = ClusterConfig.load(config.kubeconfig)
     log.info("fast-agent starts", version=__version__, node=config.node_name, api_server=cluster.server)
     async with AsyncExitStack() as stack:
@@ -83,7 +95,11 @@ async def run_agent(config: AgentConfig) -> None:
         ensure_writable()
         await asyncio.to_thread(_say_what_will_bite, config, node_ip)
         agent = Agent(config, node_ip, client)
-        await agent.run(stop)
+        reloading = asyncio.create_task(Reloader(config, read_again, agent.apply, hangup, file=file).run())
+        try:
+            await agent.run(stop)
+        finally:
+            await _cancel([reloading])
     log.info("fast-agent has stopped; the datapath stays")
 
 
@@ -127,6 +143,7 @@ class Agent:
     def __init__(self, config: AgentConfig, node_ip: IPv4Address, client: KubeClient) -> None:
         self._config = config
         self._client = client
+        self._gc_interval = Interval(config.gc_interval_seconds)
         self.readiness = Readiness(keeper.CONDITION, contact.CONDITION, _CLUSTER_MAP, replay.CONDITION)
         self._events = EventRecorder(client, "fast-agent", host=config.node_name)
         self._store = KubeStore(client)
@@ -183,6 +200,12 @@ class Agent:
             synced=self._synced.set,
         )
 
+    def apply(self, config: AgentConfig) -> None:
+        """Make use of the settings of ``fast.agent.reload.LIVE``; the others stay as they were."""
+        configure_logs(config.log_level, config.log_format)
+        self._gc_interval.change(config.gc_interval_seconds)
+        self._keeper.set_verify_interval(config.verify_interval_seconds)
+
     def _not_ready(self) -> str:
         blocker = self.readiness.blocker()
         return blocker.reason if blocker else ""
@@ -235,8 +258,8 @@ class Agent:
         await self._keeper.up.wait()
         group.create_task(self._cluster.run())
         group.create_task(self._replay.run(_TOMBSTONE_SECONDS))
-        group.create_task(self._collector.run(self._config.gc_interval_seconds))
-        group.create_task(self._auditor.run(self._config.gc_interval_seconds))
+        group.create_task(self._collector.run(self._gc_interval))
+        group.create_task(self._auditor.run(self._gc_interval))
 
     async def _install(self) -> None:
         """Show the node to the container runtime, once it can take pods."""

@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from fast.agent.interval import Interval
 from fast.api.ipendpoint import IpEndpoint
 from fast.datapath.survey import Survey
 from fast.errors import FastError
@@ -44,14 +45,14 @@ class Auditor:
         self._metrics = metrics
         self._look_again_seconds = look_again_seconds
 
-    async def run(self, interval_seconds: float) -> None:
+    async def run(self, interval: Interval) -> None:
         """Audit for ever; where the kernel cannot be asked, the gauge stays as it was."""
         while True:
             try:
                 await self.audit()
             except FastError as error:
                 log.warning("audit failed", error=str(error))
-            await asyncio.sleep(interval_seconds)
+            await interval.wait()
 
     async def audit(self) -> list[Drift]:
         """Look, look again where something differs, and set the gauge to what lasted.

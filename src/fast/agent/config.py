@@ -22,6 +22,9 @@ from fast.probes import parse_listen_address
 
 Routing = Literal["vxlan", "native"]
 
+#: Key of the click context's ``meta`` under which the configuration file's path is found.
+CONFIG_FILE = "fast.agent.config_file"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
@@ -100,6 +103,7 @@ def _read_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Pat
     """Take the file's values for what neither flag nor environment gives."""
     if path is None:
         return None
+    ctx.meta[CONFIG_FILE] = path
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 from prometheus_client import Counter
 
+from fast.agent.interval import Interval
 from fast.cni import AttachmentKey, AttachmentLocks
 from fast.datapath.identity import Endpoint
 from fast.errors import FastError
@@ -42,7 +43,7 @@ class AgentCollector:
         self._sandboxes = sandboxes
         self._locks = locks
 
-    async def run(self, interval_seconds: float) -> None:
+    async def run(self, interval: Interval) -> None:
         """Sweep at once and then for ever; what fails is tried again by the next sweep."""
         while True:
             try:
@@ -50,7 +51,7 @@ class AgentCollector:
             except FastError as error:
                 _FAILURES.inc()
                 log.warning("garbage collection failed", error=str(error))
-            await asyncio.sleep(interval_seconds)
+            await interval.wait()
 
     async def sweep(self) -> None:
         """Free every address of this node whose sandbox is gone, by the rules of ``fast.ipam.rules.on_agent_sweep``.

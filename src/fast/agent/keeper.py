@@ -50,17 +50,25 @@ class DatapathKeeper:
         self._interval_seconds = verify_interval_seconds
         self._came_up = came_up
         self._subnets: frozenset[IPNetwork] | None = None
-        self._subnets_changed = asyncio.Event()
+        self._subnets_changed = False
+        self._woken = asyncio.Event()
 
     def set_pod_subnets(self, subnets: frozenset[IPNetwork]) -> None:
         """Take note of the subnets of all pools; applied soon."""
         if subnets != self._subnets:
             self._subnets = subnets
-            self._subnets_changed.set()
+            self._subnets_changed = True
+            self._woken.set()
+
+    def set_verify_interval(self, seconds: float) -> None:
+        """Verify at once, and then that often."""
+        self._interval_seconds = seconds
+        self._woken.set()
 
     async def run(self) -> None:
         """Keep the datapath up for ever."""
         while True:
+            self._woken.clear()
             try:
                 await self._converge()
             except FastError as error:
@@ -69,13 +77,13 @@ class DatapathKeeper:
                 self._readiness.missing(CONDITION, str(error), limited_connectivity=self.up.is_set())
             try:
                 async with asyncio.timeout(self._interval_seconds):
-                    await self._subnets_changed.wait()
+                    await self._woken.wait()
             except TimeoutError:
                 continue
 
     async def _converge(self) -> None:
-        if self._subnets_changed.is_set() and self._subnets is not None:
-            self._subnets_changed.clear()
+        if self._subnets_changed and self._subnets is not None:
+            self._subnets_changed = False
             await asyncio.to_thread(self.datapath.set_pod_subnets, self._subnets)
         first = not self.up.is_set()
         repairs = await asyncio.to_thread(self.datapath.ensure if first else self.datapath.verify)

@@ -13,7 +13,9 @@ LogFormat = Literal["json", "console"]
 
 
 def configure_logs(level: str, form: LogFormat) -> None:
-    """Set up structlog for the whole process; the standard library's loggers (asyncio, aiohttp) speak through it.
+    """Set up structlog for the whole process, or change how it was set up.
+
+    The standard library's loggers (asyncio, aiohttp) speak through it.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -40,7 +42,7 @@ def configure_logs(level: str, form: LogFormat) -> None:
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=factory,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # so that the level can be changed while the agent runs
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_IntoStructlog()], force=True)
 
