@@ -5,6 +5,7 @@ The agent of n1 reads its token from a file and reaches the server through a pro
 
 import json
 import signal
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -25,7 +26,7 @@ CLAIMS = "^POST .*/ipendpoints"
 @pytest.fixture(scope="module")
 def trouble():
     """A cluster with a pod on each node, and the proxy in front of n1's agent."""
-    with running(nodes=2) as cluster:
+    with running(nodes=2, agent_args=("--gc-interval-seconds", "5")) as cluster:
         cluster.make_pool("default-ips", "10.244.50.0-10.244.50.99")
         node, underlay = cluster.playground.node("n1"), cluster.playground.underlay.namespace
         with (
@@ -58,11 +59,19 @@ def pods_keep_running(cluster):
     ping = ["ping", "-q", "-i", "0.05", "-W", "2", other]
     with unbroken_ping(cluster, "ping-in-trouble", "nsenter", f"--net={pod.netns}", *ping):
         yield
-        cluster.until(lambda: not disagreements(cluster), "records, sandboxes and maps to agree")
+        agree(cluster)
     assert not twice_given(cluster)
     for node in cluster.playground.nodes():
         audit = node.run("fast-ctl", "ipam", "audit")
         assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def agree(cluster):
+    """Wait until all agree; a claim whose answer was lost is freed by two sights of the agent's GC, 30 s apart."""
+    deadline = time.monotonic() + 50
+    while said := disagreements(cluster):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.5)
 
 
 def refusal(cluster, pod, *words):
@@ -126,16 +135,15 @@ def replace_token(cluster, old, new):
     path.with_suffix(".test").rename(path)
 
 
-def test_restarts_of_the_api_server_under_claims_lose_and_double_nothing(trouble):
+def test_a_crash_of_the_api_server_under_claims_loses_and_doubles_nothing(trouble):
     cluster, _ = trouble
-    root = cluster.playground.root
+    names = [f"crash-{node}-{number}" for node in ("n1", "n2") for number in range(2)]
     with pods_keep_running(cluster):
-        for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
-            for node in ("n1", "n2"):
-                cluster.make_pod(f"restart-{number}-{node}", node=node)
-            root.kill(API_SERVER, how)
-            cluster.until(lambda: cluster.kubectl("get", "nodes").returncode == 0, "the API server")
-        cluster.wait_running(*(f"restart-{number}-{node}" for number in range(2) for node in ("n1", "n2")))
+        for name in names:
+            cluster.make_pod(name, node=name.split("-")[1])
+        cluster.playground.root.kill(API_SERVER)
+        cluster.until(lambda: cluster.kubectl("get", "nodes").returncode == 0, "the API server")
+        cluster.wait_running(*names)
 
 
 def test_sighup_reads_the_configuration_again_and_the_agent_goes_on(trouble):

@@ -74,6 +74,9 @@ class ThrottlingProxy:
         self._streams.add(task)
         try:
             return await self._pass_on(request)
+        except aiohttp.ClientError:  # the server went away: so does the agent's connection
+            request.transport.abort()
+            raise asyncio.CancelledError from None
         finally:
             self._streams.discard(task)
 
