@@ -53,7 +53,8 @@ class Runtime:
         directory = cluster.playground.directory
         self.containerd = Containerd(self.node, cgroup, directory.log("n1-containerd"))
         self._cgroup = cgroup
-        self.node.run("mount", "--make-rshared", "/run", check=True)  # as systemd leaves it at boot
+        # As systemd leaves it at boot. All of it: containerd looks at the lowest mount of several in one place.
+        self.node.run("mount", "--make-rshared", "/", check=True)
         self.containerd.start()
         self.node.path("/run/fast.tar").write_bytes(archive.read_bytes())
         self.containerd.ctr("images", "import", "--snapshotter", "native", "/run/fast.tar")
