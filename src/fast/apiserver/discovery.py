@@ -23,7 +23,8 @@ REVIEWS = {
     GVR("authorization.k8s.io", "v1", "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
 }
 OPENAPI_V2_ASKED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-OPENAPI_V2_GIVEN = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # "@" is not allowed in a media type
+#: A media type must not have the "@" of what was asked for.
+OPENAPI_V2_GIVEN = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 VERSION = {
     "major": "1",
     "minor": "36",
