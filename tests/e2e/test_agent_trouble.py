@@ -16,11 +16,13 @@ from e2e.agreement import disagreements, twice_given
 from e2e.pinging import unbroken_ping
 from e2e.running import running
 from e2e.throttling_proxy import throttling_proxy
+from fast.playground import programs
 from fast.playground.programs import AGENT, AGENT_KUBECONFIG, API_SERVER
 from fast.playground.underlay import OUTSIDE, listen
 
 PROXY_PORT = 7443
 TOKEN = "/etc/fast/agent.token"
+CONFIG = "/etc/fast/agent.yaml"
 CLAIMS = "^POST .*/ipendpoints"
 
 
@@ -36,11 +38,19 @@ def trouble():
         ):
             go_through_the_proxy(node)
             node.control.stop(AGENT)
-            cluster.playground.start_agent(node)
+            node.path(CONFIG).write_text("log-level: info\n")
+            start_with_file(cluster.playground, node)
             cluster.make_pod("a", node="n1")
             cluster.make_pod("b", node="n2")
             cluster.wait_running("a", "b")
             yield cluster, proxy
+
+
+def start_with_file(playground, node):
+    """Start a node's agent with a configuration file."""
+    command = programs.agent_command(playground.directory_settings)
+    environment = programs.agent_environment(node) | {"FAST_AGENT_CONFIG": CONFIG}
+    node.control.start(AGENT, command, log=playground.directory.log("n1-agent"), environment=environment)
 
 
 def go_through_the_proxy(node):
@@ -86,13 +96,24 @@ def refusal(cluster, pod, *words):
     return cluster.until(told, f"an event of {pod} with {words}", seconds=10)
 
 
-def test_sighup_reads_the_configuration_again_and_the_agent_goes_on(trouble):
+def test_sighup_applies_what_can_be_applied_and_the_log_names_what_needs_a_restart(trouble):
     cluster, _ = trouble
-    node = cluster.playground.node("n2")
-    log = cluster.playground.directory.log("n2-agent")
+    node = cluster.playground.node("n1")
+    log = cluster.playground.directory.log("n1-agent")
     before = node.control.status()[AGENT]
+    node.path(CONFIG).write_text("log-level: warning\ntunnel-port: 9999\n")
     node.control.kill(AGENT, signal.SIGHUP)
-    cluster.until(lambda: "configuration read again" in log.read_text(), "the agent to say so", seconds=10)
+    cluster.until(
+        lambda: '"settings":["tunnel-port"],"event":"changed settings that need a restart' in log.read_text(),
+        "the agent to name tunnel-port",
+        seconds=10,
+    )
+    node.path(CONFIG).write_text("log-level: info\n")  # found without a signal
+    cluster.until(
+        lambda: '"applied":["log-level"],"event":"configuration read again"' in log.read_text(),
+        "the agent to find the changed file",
+        seconds=20,
+    )
     assert node.control.status()[AGENT] == before
 
 
