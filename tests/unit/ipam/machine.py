@@ -19,7 +19,7 @@ from unit.ipam.processes import Agent, Controller, Request, Sandbox, SimNode, Vi
 from unit.ipam.world import STATEFUL_SET, World, a_node, a_pod, a_stateful_set
 
 _T = TypeVar("_T")
-_PODS = ("web-0", "web-1", "web-2", "db-0", "db-1", "dual-0", "dual-1")
+PODS = ("web-0", "web-1", "web-2", "db-0", "db-1", "dual-0", "dual-1")
 _FATES = (Fate.ANSWERED, Fate.ANSWER_LOST, Fate.LOST, Fate.ANSWER_LOST)
 _NODE_EVENTS = (
     "partitioned",
@@ -96,7 +96,7 @@ class Cluster(RuleBasedStateMachine):
         for process in self.world.processes():
             process.store.deliver()
 
-    @rule(name=st.sampled_from(_PODS), node=picks, started=st.booleans())
+    @rule(name=st.sampled_from(PODS), node=picks, started=st.booleans())
     def make_pod(self, name: str, node: int, started: bool) -> None:
         where = self._node(node)
         if name in self.world.pods or (self._is_fenced(where) and not where.powered):
@@ -194,14 +194,6 @@ class Cluster(RuleBasedStateMachine):
             pod.status.phase = "Failed"
         elif not (self._is_fenced(node) and node.powered):
             del self.world.pods[pod.metadata.name]
-
-    @rule(pick=picks, node=picks)
-    def move_pod_by_force(self, pick: int, node: int) -> None:
-        """Delete it by force and make it again elsewhere, as is done with a StatefulSet's pod on a silent node."""
-        pod = _pick(list(self.world.pods.values()), pick)
-        if pod is not None:
-            self.delete_pod(pick, "by force")
-            self.make_pod(pod.metadata.name, node, True)
 
     @rule(node=picks)
     def kubelet_cleans_up(self, node: int) -> None:

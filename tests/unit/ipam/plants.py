@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -313,18 +314,18 @@ def pods_absence_is_enough() -> Iterator[None]:
 
 @_plant("stale-pod-list")
 def pods_are_of_the_sweep_before() -> Iterator[None]:
-    lists: dict[int, tuple[dict[str, Pod], dict[str, Pod]]] = {}
+    lists: WeakKeyDictionary[Controller, tuple[dict[str, Pod], dict[str, Pod]]] = WeakKeyDictionary()
 
     def swept(original: Any) -> Any:
         async def planted(self: Controller) -> None:
-            before = lists.get(id(self), ({}, dict(self.world.pods)))[1]
-            lists[id(self)] = (before, dict(self.world.pods))
+            before = lists.get(self, ({}, dict(self.world.pods)))[1]
+            lists[self] = (before, dict(self.world.pods))
             await original(self)
 
         return planted
 
     async def pod(self: Controller, namespace: str, name: str) -> Pod | None:
-        return lists[id(self)][0].get(name) if await self._read("pod") else None
+        return lists[self][0].get(name) if await self._read("pod") else None
 
     with _instead(Controller, "sweep", swept), patch.object(Controller, "pod", pod):
         yield

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from unit.ipam.machine import Cluster
+from unit.ipam.sequences import UnluckyCluster
 
 _EXAMPLES = int(os.environ.get("FAST_MODEL_EXAMPLES", "0"))
 _IN_CI = 250
@@ -31,4 +31,4 @@ BUDGET = settings(
 
 @pytest.mark.timeout(0 if _EXAMPLES else 180)
 def test_no_address_is_doubled_and_none_leaks_whatever_happens():
-    run_state_machine_as_test(Cluster, settings=BUDGET)
+    run_state_machine_as_test(UnluckyCluster, settings=BUDGET)

@@ -1,0 +1,61 @@
+"""Sequences of the machine's steps that are rare by chance, each as one step: the circumstances of a race.
+
+Single steps live in ``machine``; what must hold is the world's.
+"""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from fakes.store import Fate
+from unit.ipam.machine import PODS, Cluster, picks
+from unit.ipam.world import STATEFUL_SET, a_stateful_set
+
+
+class UnluckyCluster(Cluster):
+    """The machine with these sequences among its steps."""
+
+    @rule(pick=picks, node=picks)
+    def move_pod_by_force(self, pick: int, node: int) -> None:
+        """Delete it by force and make it again elsewhere, as is done with a StatefulSet's pod on a silent node."""
+        names = list(self.world.pods)
+        if names:
+            self.delete_pod(pick, "by force")
+            self.make_pod(names[pick % len(names)], node, True)
+
+    @rule(name=st.sampled_from(PODS), node=picks, fenced=st.booleans())
+    def pod_comes_between_two_sweeps(self, name: str, node: int, fenced: bool) -> None:
+        """Where the node is back and still tainted, nothing but the pod's being there keeps its address."""
+        if fenced:
+            self.node_changes(node, "back, still tainted")
+        self.controller_collects(True)
+        self.make_pod(name, node, True)
+        self.world.controller.store.deliver()
+        self.controller_collects(True)
+
+    @rule(name=st.sampled_from(("db-0", "db-1")), node=picks, replicas=st.sampled_from((0, 1)))
+    def pod_comes_back_while_its_set_is_scaled_down(self, name: str, node: int, replicas: int) -> None:
+        """The controller last saw its address retained, and sweeps when the pod has it again."""
+        names = list(self.world.pods)
+        if name in names:
+            where = int(self.world.pods[name].spec.node_name.removeprefix("n")) - 1
+            self.delete_pod(names.index(name), "gracefully")
+            self.kubelet_cleans_up(where)
+        self.world.controller.store.deliver()
+        self.make_pod(name, node, True)
+        self.world.stateful_sets = {STATEFUL_SET: a_stateful_set(replicas)}
+        self.controller_collects(True)
+
+    @rule(name=st.sampled_from(PODS), node=picks, told=st.booleans())
+    def newer_sandbox_is_served_first(self, name: str, node: int, told: bool) -> None:
+        """A pod's sandbox is made anew while the ADD or the DEL of the older one waits for its answer."""
+        self.world.prompt = False
+        self.make_pod(name, node, True)
+        older = [number for number, item in enumerate(self._sandboxes()) if item[1].pod.metadata.name == name]
+        if not older:
+            return
+        self.take_down_sandbox(older[0], told, True)
+        for _ in range(20):
+            if self.world.requests:
+                self.serve(len(self.world.requests) - 1, Fate.ANSWERED)
