@@ -93,7 +93,7 @@ def refusal(cluster, pod, *words):
             text for text in cluster.events("FailedCreatePodSandBox", pod) if all(w in text for w in words)
         ]
 
-    return cluster.until(told, f"an event of {pod} with {words}", seconds=10)
+    return cluster.until(told, f"an event of {pod} with {words}")
 
 
 def test_sighup_applies_what_can_be_applied_and_the_log_names_what_needs_a_restart(trouble):
@@ -106,13 +106,13 @@ def test_sighup_applies_what_can_be_applied_and_the_log_names_what_needs_a_resta
     cluster.until(
         lambda: '"settings":["tunnel-port"],"event":"changed settings that need a restart' in log.read_text(),
         "the agent to name tunnel-port",
-        seconds=10,
+        seconds=30,
     )
     node.path(CONFIG).write_text("log-level: info\n")  # found without a signal
     cluster.until(
         lambda: '"applied":["log-level"],"event":"configuration read again"' in log.read_text(),
         "the agent to find the changed file",
-        seconds=20,
+        seconds=30,
     )
     assert node.control.status()[AGENT] == before
 
