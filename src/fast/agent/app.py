@@ -35,6 +35,7 @@ from fast.agent.interval import Interval
 from fast.agent.keeper import DatapathKeeper
 from fast.agent.kernel_parameters import ensure_writable
 from fast.agent.logs import configure_logs
+from fast.agent.packet_metrics import PacketCollector
 from fast.agent.pods import NodePods
 from fast.agent.readiness import Readiness
 from fast.agent.reload import Reloader
@@ -158,6 +159,7 @@ class Agent:
             verify_interval_seconds=config.verify_interval_seconds,
             came_up=self._datapath_came_up,
         )
+        REGISTRY.register(PacketCollector(self._keeper.datapath.counters))
         self._cluster = ClusterSync(
             self._keeper.datapath,
             records=self._store.endpoints.values,
