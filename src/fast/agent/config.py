@@ -15,7 +15,15 @@ import click
 import yaml
 
 from fast.agent.logs import LogFormat
-from fast.datapath.config import DEFAULT_BPF_DIR, DEFAULT_TUNNEL_PORT, DatapathConfig
+from fast.agent.node_options import (
+    FILE,
+    bpf_dir_option,
+    cni_bin_dir_option,
+    cni_conf_dir_option,
+    state_dir_option,
+    tunnel_port_option,
+)
+from fast.datapath.config import DatapathConfig
 from fast.errors import InvalidConfig, InvalidRange
 from fast.net import parse_address
 from fast.probes import parse_listen_address
@@ -118,9 +126,6 @@ def _read_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Pat
     return path
 
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_DIRECTORY = click.Path(path_type=Path, file_okay=False)
-
 #: In the order of ``--help``.
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
@@ -158,59 +163,27 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--kubeconfig",
-        type=_FILE,
+        type=FILE,
         envvar="KUBECONFIG",
         show_envvar=True,
         help="How to reach the API server. Default: as a pod of the cluster.",
     ),
     click.option(
         "--socket",
-        type=_FILE,
+        type=FILE,
         envvar="FAST_AGENT_SOCKET",
         default="/run/fast/agent.sock",
         show_default=True,
         show_envvar=True,
         help="Where fast-cni finds the agent.",
     ),
-    click.option(
-        "--bpf-dir",
-        type=_DIRECTORY,
-        envvar="FAST_BPF_DIR",
-        default=str(DEFAULT_BPF_DIR),
-        show_default=True,
-        show_envvar=True,
-        help="Where maps, programs and links are pinned; in a bpf filesystem.",
-    ),
-    click.option(
-        "--state-dir",
-        type=_DIRECTORY,
-        envvar="FAST_STATE_DIR",
-        default="/var/lib/fast",
-        show_default=True,
-        show_envvar=True,
-        help="What must survive a reboot: tombstones of DELs.",
-    ),
-    click.option(
-        "--cni-bin-dir",
-        type=_DIRECTORY,
-        envvar="FAST_CNI_BIN_DIR",
-        default="/opt/cni/bin",
-        show_default=True,
-        show_envvar=True,
-        help="Where the container runtime looks for plugins.",
-    ),
-    click.option(
-        "--cni-conf-dir",
-        type=_DIRECTORY,
-        envvar="FAST_CNI_CONF_DIR",
-        default="/etc/cni/net.d",
-        show_default=True,
-        show_envvar=True,
-        help="Where the container runtime looks for network configurations.",
-    ),
+    bpf_dir_option,
+    state_dir_option,
+    cni_bin_dir_option,
+    cni_conf_dir_option,
     click.option(
         "--install-plugin",
-        type=_FILE,
+        type=FILE,
         envvar="FAST_INSTALL_PLUGIN",
         show_envvar=True,
         help="Copy this fast-cni into the CNI binary directory at start. Default: it is there already.",
@@ -232,15 +205,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_envvar=True,
         help="How packets reach other nodes; native needs all nodes on one L2.",
     ),
-    click.option(
-        "--tunnel-port",
-        type=click.IntRange(1, 65535),
-        envvar="FAST_TUNNEL_PORT",
-        default=DEFAULT_TUNNEL_PORT,
-        show_default=True,
-        show_envvar=True,
-        help="UDP port of the VXLAN device; the same on every node.",
-    ),
+    tunnel_port_option,
     click.option(
         "--vni",
         type=click.IntRange(1, (1 << 24) - 1),

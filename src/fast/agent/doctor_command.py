@@ -7,7 +7,12 @@ from pathlib import Path
 
 import click
 
-_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+from fast.agent.node_options import (
+    bpf_dir_option,
+    cni_bin_dir_option,
+    cni_conf_dir_option,
+    tunnel_port_option,
+)
 
 
 def _parse_ip(_: click.Context, __: click.Parameter, value: str | None) -> IPv4Address | None:
@@ -26,38 +31,10 @@ def _parse_ip(_: click.Context, __: click.Parameter, value: str | None) -> IPv4A
     show_envvar=True,
     help="This node's underlay address; without, its device is not looked at.",
 )
-@click.option(
-    "--tunnel-port",
-    type=click.IntRange(1, 65535),
-    envvar="FAST_TUNNEL_PORT",
-    default=8479,
-    show_default=True,
-    show_envvar=True,
-)
-@click.option(
-    "--bpf-dir",
-    type=_DIRECTORY,
-    envvar="FAST_BPF_DIR",
-    default="/sys/fs/bpf/fast",
-    show_default=True,
-    show_envvar=True,
-)
-@click.option(
-    "--cni-bin-dir",
-    type=_DIRECTORY,
-    envvar="FAST_CNI_BIN_DIR",
-    default="/opt/cni/bin",
-    show_default=True,
-    show_envvar=True,
-)
-@click.option(
-    "--cni-conf-dir",
-    type=_DIRECTORY,
-    envvar="FAST_CNI_CONF_DIR",
-    default="/etc/cni/net.d",
-    show_default=True,
-    show_envvar=True,
-)
+@tunnel_port_option
+@bpf_dir_option
+@cni_bin_dir_option
+@cni_conf_dir_option
 @click.pass_context
 def doctor(
     ctx: click.Context,

@@ -14,10 +14,15 @@ from pathlib import Path
 import click
 
 from fast.agent.conflist import PLUGIN, install_plugin, uninstall
+from fast.agent.node_options import (
+    FILE,
+    bpf_dir_option,
+    cni_bin_dir_option,
+    cni_conf_dir_option,
+    state_dir_option,
+)
 from fast.errors import FastError, InvalidConfig
 
-_DIRECTORY = click.Path(path_type=Path, file_okay=False)
-_FILE = click.Path(path_type=Path, dir_okay=False)
 #: Where images and source trees have the plugin.
 _PLUGIN_PLACES = (
     Path("/usr/lib/fast") / PLUGIN,
@@ -26,16 +31,6 @@ _PLUGIN_PLACES = (
 )
 _CONNECT_SECONDS = 2.0
 
-_bin_dir_option = click.option(
-    "--cni-bin-dir",
-    type=_DIRECTORY,
-    envvar="FAST_CNI_BIN_DIR",
-    default="/opt/cni/bin",
-    show_default=True,
-    show_envvar=True,
-    help="Where the container runtime looks for plugins.",
-)
-
 
 @click.group()
 def node() -> None:
@@ -43,10 +38,10 @@ def node() -> None:
 
 
 @node.command()
-@_bin_dir_option
+@cni_bin_dir_option
 @click.option(
     "--plugin",
-    type=_FILE,
+    type=FILE,
     envvar="FAST_INSTALL_PLUGIN",
     show_envvar=True,
     help=f"The executable to copy. Default: the first there is of {', '.join(map(str, _PLUGIN_PLACES[:1]))} "
@@ -65,38 +60,14 @@ def install(cni_bin_dir: Path, plugin: Path | None) -> None:
 
 
 @node.command()
-@_bin_dir_option
-@click.option(
-    "--cni-conf-dir",
-    type=_DIRECTORY,
-    envvar="FAST_CNI_CONF_DIR",
-    default="/etc/cni/net.d",
-    show_default=True,
-    show_envvar=True,
-    help="Where the container runtime looks for network configurations.",
-)
-@click.option(
-    "--bpf-dir",
-    type=_DIRECTORY,
-    envvar="FAST_BPF_DIR",
-    default="/sys/fs/bpf/fast",
-    show_default=True,
-    show_envvar=True,
-    help="Where fast-agent pins its maps.",
-)
-@click.option(
-    "--state-dir",
-    type=_DIRECTORY,
-    envvar="FAST_STATE_DIR",
-    default="/var/lib/fast",
-    show_default=True,
-    show_envvar=True,
-    help="Where tombstones of DELs are.",
-)
+@cni_bin_dir_option
+@cni_conf_dir_option
+@bpf_dir_option
+@state_dir_option
 @click.option(
     "--socket",
     "socket_path",
-    type=_FILE,
+    type=FILE,
     envvar="FAST_AGENT_SOCKET",
     default="/run/fast/agent.sock",
     show_default=True,
