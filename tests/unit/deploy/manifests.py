@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,22 @@ def kustomized(directory: Path = BASE) -> Documents:
     kubectl = Path(sys.executable).parent / "kubectl"
     done = subprocess.run([kubectl, "kustomize", directory], capture_output=True, text=True, check=True)
     return by_name(done.stdout)
+
+
+def overlaid(root: Path, kustomization: str, **files: str) -> Documents:
+    """Give what an overlay beside base and extras would apply.
+
+    Args:
+        root: An empty folder.
+        kustomization: The overlay's.
+        files: Its other files, by name without ``.yaml``.
+    """
+    for part in ("base", "crds", "extras"):
+        shutil.copytree(ROOT / "deploy" / part, root / part)
+    (root / "overlay").mkdir()
+    for name, text in {"kustomization": kustomization, **files}.items():
+        (root / "overlay" / f"{name}.yaml").write_text(text)
+    return kustomized(root / "overlay")
 
 
 def rendered(values: dict[str, Any] | None = None, namespace: str = NAMESPACE) -> Documents:

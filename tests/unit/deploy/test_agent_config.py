@@ -1,11 +1,9 @@
 """The optional ConfigMap of the agents' options, as an overlay would take it in."""
 
-import shutil
-
 import kubernetes_validate
 import pytest
 
-from unit.deploy.manifests import ROOT, kustomized
+from unit.deploy.manifests import overlaid
 
 #: As the component's own comment says.
 OVERLAY = """
@@ -24,13 +22,7 @@ configMapGenerator:
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory):
     """The base with the component and the overlay's file."""
-    root = tmp_path_factory.mktemp("deploy")
-    for part in ("base", "crds", "extras"):
-        shutil.copytree(ROOT / "deploy" / part, root / part)
-    (root / "overlay").mkdir()
-    (root / "overlay" / "kustomization.yaml").write_text(OVERLAY)
-    (root / "overlay" / "agent.yaml").write_text("log-level: debug\n")
-    return kustomized(root / "overlay")
+    return overlaid(tmp_path_factory.mktemp("deploy"), OVERLAY, agent="log-level: debug\n")
 
 
 def test_the_agent_reads_the_file_where_it_is_mounted(documents):

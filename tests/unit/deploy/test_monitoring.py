@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import kubernetes_validate
 import pytest
@@ -10,7 +9,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 import fast.agent.app  # noqa: F401 -- registers the agent's metrics
 from fast.ipam import IpamMetrics
-from unit.deploy.manifests import ROOT, kustomized
+from unit.deploy.manifests import ROOT, kustomized, overlaid
 
 MONITORING = ROOT / "deploy" / "extras" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "fast.json").read_text())
@@ -27,12 +26,7 @@ ADDED_LABELS = {"node", "le"}
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory):
     """The base with the component, as an overlay beside both would have them."""
-    root = tmp_path_factory.mktemp("deploy")
-    for part in ("base", "crds", "extras"):
-        shutil.copytree(ROOT / "deploy" / part, root / part)
-    (root / "overlay").mkdir()
-    (root / "overlay" / "kustomization.yaml").write_text(OVERLAY)
-    return kustomized(root / "overlay")
+    return overlaid(tmp_path_factory.mktemp("deploy"), OVERLAY)
 
 
 def exported():
