@@ -255,7 +255,7 @@ int fast_to_overlay(struct __sk_buff *skb)
 		device = device_towards_nodes(&packet);
 		if (!device)
 			return drop(skb, &packet, TO_OVERLAY, DROP_NO_DEVICE);
-		count(skb, TO_OVERLAY, FORWARD_NATIVE);
+		count(&packet, TO_OVERLAY, FORWARD_NATIVE);
 		return redirect_to_node(device->ifindex, remote->node_ip);
 	}
 	if (set_tunnel_key(skb, remote->node_ip))

@@ -18,6 +18,8 @@ struct fast_addr {
 } __attribute__((aligned(8)));
 
 typedef __u64 __attribute__((may_alias)) fast_half;
+typedef __u32 __attribute__((may_alias)) fast_u32;
+typedef __u16 __attribute__((may_alias)) fast_u16;
 
 /* The address as two machine words: for comparing, equal or in any order that is always the same.
  */

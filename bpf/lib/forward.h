@@ -4,21 +4,18 @@
 #ifndef FAST_FORWARD_H
 #define FAST_FORWARD_H
 
-#include "metrics.h"
+#include "encap.h"
 
 #define PACKET_HOST 0
-#define AF_INET	    2
-#define TUNNEL_TTL  64
 
 /* struct bpf_tunnel_key grew in Linux 6.0; this much of it every kernel takes. */
 #define TUNNEL_KEY_BYTES offsetof(struct bpf_tunnel_key, local_ipv4)
 /* For reading who sent a packet: the identifier and an IPv4 address. */
 #define TUNNEL_SENDER_BYTES offsetof(struct bpf_tunnel_key, remote_ipv6[1])
 
-#define GSO_BY_FRAGMENTS 0xffff
-
-typedef __u32 __attribute__((may_alias)) fast_u32;
-typedef __u16 __attribute__((may_alias)) fast_u16;
+#define GSO_BY_FRAGMENTS   0xffff
+#define MAX_IPV6_PAYLOAD   65535
+#define JUMBO_OPTION_BYTES 8
 
 static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 {
@@ -54,7 +51,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct fast_pack
 	skb->mark = 0;
 	skb->priority = 0;
 	address_to_this_host(skb);
-	count(skb, direction, FORWARD_LOCAL_POD);
+	count(packet, direction, FORWARD_LOCAL_POD);
 	sample(skb, packet, direction, FORWARD_LOCAL_POD);
 	return bpf_redirect_peer(pod->ifindex, 0);
 }
@@ -66,10 +63,14 @@ static __always_inline bool is_too_big(struct __sk_buff *skb, const struct fast_
 	__u32 header_bytes = packet->l4_offset - ETH_HLEN, gso_size = skb->gso_size;
 	__u8 tcp_offset;
 
-	if (likely(skb->len - ETH_HLEN <= mtu))
+	if (likely(packet->bytes - ETH_HLEN <= mtu))
 		return false;
 	if (!gso_size || gso_size == GSO_BY_FRAGMENTS)
 		return true;
+	/* RFC 2675: with more than the header can say comes an option that the segments lack. */
+	if (packet->flags & PACKET_IPV6 &&
+	    packet->bytes > ETH_HLEN + sizeof(struct ipv6hdr) + MAX_IPV6_PAYLOAD)
+		header_bytes -= JUMBO_OPTION_BYTES;
 	if (packet->protocol == IPPROTO_TCP) {
 		if (bpf_skb_load_bytes(skb, packet->l4_offset + 12, &tcp_offset,
 				       sizeof(tcp_offset)))
@@ -115,24 +116,41 @@ static __always_inline int redirect_to_node(__u32 ifindex, __be32 node_ip)
 	return bpf_redirect_neigh(ifindex, &next_hop, sizeof(next_hop), 0);
 }
 
+/* By the program itself where that way is open, else by the device. */
+static __always_inline int send_through_tunnel(struct __sk_buff *skb,
+					       const struct fast_packet *packet,
+					       const struct fast_dev *tunnel, __be32 node_ip)
+{
+	int verdict = encapsulate(skb, packet, tunnel, node_ip);
+
+	if (likely(verdict != ENCAP_BY_DEVICE)) {
+		count(packet, FROM_POD, FORWARD_TUNNEL);
+		sample(skb, packet, FROM_POD, FORWARD_TUNNEL);
+		return verdict;
+	}
+	if (set_tunnel_key(skb, node_ip))
+		return drop(skb, packet, FROM_POD, DROP_TUNNEL_KEY_REFUSED);
+	count(packet, FROM_POD, FORWARD_TUNNEL_DEVICE);
+	sample(skb, packet, FROM_POD, FORWARD_TUNNEL_DEVICE);
+	return bpf_redirect(tunnel->ifindex, 0);
+}
+
 /* Sends a pod's packet to the node, unless it is for the stack to fragment it or to answer that it
  * is too big. */
 static __always_inline int send_to_node(struct __sk_buff *skb, const struct fast_packet *packet,
 					__be32 node_ip)
 {
 	const struct fast_dev *device = device_towards_nodes(packet);
-	bool natively = goes_natively(packet);
 
 	if (!device)
 		return drop(skb, packet, FROM_POD, DROP_NO_DEVICE);
 	if (is_too_big(skb, packet, device->mtu))
 		return pass(skb, packet, FROM_POD, STACK_TOO_BIG);
-	if (!natively && set_tunnel_key(skb, node_ip))
-		return drop(skb, packet, FROM_POD, DROP_TUNNEL_KEY_REFUSED);
-	count(skb, FROM_POD, natively ? FORWARD_NATIVE : FORWARD_TUNNEL);
-	sample(skb, packet, FROM_POD, natively ? FORWARD_NATIVE : FORWARD_TUNNEL);
-	return natively ? redirect_to_node(device->ifindex, node_ip)
-			: bpf_redirect(device->ifindex, 0);
+	if (!goes_natively(packet))
+		return send_through_tunnel(skb, packet, device, node_ip);
+	count(packet, FROM_POD, FORWARD_NATIVE);
+	sample(skb, packet, FROM_POD, FORWARD_NATIVE);
+	return redirect_to_node(device->ifindex, node_ip);
 }
 
 #endif

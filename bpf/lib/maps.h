@@ -65,9 +65,24 @@ enum fast_device_role {
 	DEVICE_UNDERLAY = 1,
 };
 
+enum fast_dev_flag {
+	DEV_MAY_BE_SKIPPED = 1, /* of the tunnel: programs may do what the device does */
+};
+
 struct fast_dev {
 	__u32 ifindex;
 	__u32 mtu;
+	__u32 flags;
+};
+
+/* What encap.h remembers of the kernel's routes to other nodes, for milliseconds. */
+struct fast_next_hop {
+	__u64 found_jiffies;
+	__be32 node_ip;
+	__be32 gateway;
+	__u32 ifindex;
+	__be16 source_port;
+	__u16 pad;
 };
 
 /* Both directions of a flow have the same key: the ends are sorted (flow.h). */
@@ -128,6 +143,15 @@ struct {
 	__type(value, struct fast_dev);
 } fast_local_dev SEC(".maps");
 
+#define NEXT_HOP_SLOTS 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NEXT_HOP_SLOTS);
+	__type(key, __u32);
+	__type(value, struct fast_next_hop);
+} fast_next_hops SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 262144);
@@ -157,6 +181,7 @@ struct fast_mirrored {
 	enum fast_local_pod_flag local_pod_flag;
 	enum fast_kind kind;
 	enum fast_device_role device_role;
+	enum fast_dev_flag dev_flag;
 	struct fast_event event;
 };
 

@@ -7,7 +7,7 @@
 
 #include "parse.h"
 
-static __always_inline void count(struct __sk_buff *skb, enum fast_direction direction,
+static __always_inline void count(const struct fast_packet *packet, enum fast_direction direction,
 				  enum fast_reason reason)
 {
 	__u32 index = reason * DIRECTION_SLOTS + direction;
@@ -15,7 +15,7 @@ static __always_inline void count(struct __sk_buff *skb, enum fast_direction dir
 
 	if (likely(metric)) {
 		metric->packets++;
-		metric->bytes += skb->len;
+		metric->bytes += packet->bytes;
 	}
 }
 
@@ -30,7 +30,7 @@ static __noinline int tell(struct __sk_buff *skb, const struct fast_packet *pack
 	event->source = packet->source;
 	event->destination = packet->destination;
 	event->ifindex = skb->ifindex;
-	event->length = skb->len;
+	event->length = packet->bytes;
 	event->source_port = packet->source_port;
 	event->destination_port = packet->destination_port;
 	event->protocol = packet->protocol;
@@ -53,7 +53,7 @@ static __always_inline void sample(struct __sk_buff *skb, const struct fast_pack
 static __always_inline int pass(struct __sk_buff *skb, const struct fast_packet *packet,
 				enum fast_direction direction, enum fast_reason reason)
 {
-	count(skb, direction, reason);
+	count(packet, direction, reason);
 	sample(skb, packet, direction, reason);
 	return TC_ACT_UNSPEC;
 }
@@ -61,7 +61,7 @@ static __always_inline int pass(struct __sk_buff *skb, const struct fast_packet 
 static __noinline int drop(struct __sk_buff *skb, const struct fast_packet *packet, __u32 direction,
 			   __u32 reason)
 {
-	count(skb, direction, reason);
+	count(packet, direction, reason);
 	if (fast_config.events & EVENT_DROP)
 		tell(skb, packet, EVENT_DROP, direction, reason);
 	return TC_ACT_SHOT;

@@ -45,6 +45,7 @@ struct fast_packet {
 	__u8 protocol;
 	__u8 flags;
 	__u16 l4_offset;
+	__u32 bytes; /* with the Ethernet header, all segments of a GSO packet together */
 };
 
 /*
@@ -80,6 +81,17 @@ static __always_inline void *header_at(struct __sk_buff *skb, __u32 offset, __u3
 	if (data + offset + size > packet_data_end(skb))
 		return NULL;
 	return data + offset;
+}
+
+static __always_inline void copy_ethernet(void *to, const void *from)
+{
+	fast_u32 *words = to;
+	const fast_u32 *source = from;
+
+	words[0] = source[0];
+	words[1] = source[1];
+	words[2] = source[2];
+	((fast_u16 *)to)[6] = ((const fast_u16 *)from)[6];
 }
 
 struct fast_ports {
@@ -246,6 +258,7 @@ static __always_inline enum fast_reason parse_packet(struct __sk_buff *skb,
 	struct ethhdr *eth;
 
 	__builtin_memset(packet, 0, sizeof(*packet));
+	packet->bytes = skb->len;
 	if (unlikely(skb->vlan_present))
 		return DROP_VLAN_TAGGED;
 	eth = header_at(skb, 0, sizeof(*eth));

@@ -26,6 +26,7 @@ enum fast_reason {
 	FORWARD_LOCAL_POD = 1,
 	FORWARD_TUNNEL = 2,
 	FORWARD_NATIVE = 3,
+	FORWARD_TUNNEL_DEVICE = 13,
 
 	/* The stack. */
 	STACK_NOT_POD = 4,

@@ -70,6 +70,7 @@ def test_local_dev_lists_the_tunnel_and_the_underlay_device(node):
     assert set(found) == {"tunnel", "underlay"}
     assert found["underlay"]["device"] == "u0"
     assert found["underlay"]["mtu"] == 1500
+    assert (found["tunnel"]["mtu"], found["tunnel"]["flags"]) == (1450, ["MAY_BE_SKIPPED"])
 
 
 @pytest.mark.parametrize(

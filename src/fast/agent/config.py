@@ -54,6 +54,7 @@ class AgentConfig:
     vni: int
     pod_mtu: int | None
     masquerade: bool
+    skip_tunnel_device: bool
     max_cluster_entries: int
     http_address: str
     gc_interval_seconds: float
@@ -73,6 +74,7 @@ class AgentConfig:
             vni=self.vni,
             pod_mtu=self.pod_mtu,
             masquerade=self.masquerade,
+            skip_tunnel_device=self.skip_tunnel_device,
             max_cluster_entries=self.max_cluster_entries,
         )
 
@@ -229,6 +231,17 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         show_envvar=True,
         help="Whether traffic from pods to outside the cluster takes the node's address.",
+    ),
+    click.option(
+        "--skip-tunnel-device/--no-skip-tunnel-device",
+        envvar="FAST_SKIP_TUNNEL_DEVICE",
+        default=True,
+        show_default=True,
+        show_envvar=True,
+        help=(
+            "Whether pods' packets go into the tunnel by the short way, past this node's output chains and rules; "
+            "where it has IPsec policies they never do."
+        ),
     ),
     click.option(
         "--max-cluster-entries",

@@ -14,6 +14,7 @@ _COLUMNS = (
     Column("DEVICE", "device", spell=lambda name: name or "<gone>"),
     Column("IFINDEX", "ifindex"),
     Column("MTU", "mtu"),
+    Column("FLAGS", "flags", spell=lambda flags: ",".join(flags) or "<none>"),
 )
 
 
@@ -37,6 +38,7 @@ def list_(bpf_dir: Path, output: str) -> None:
             "device": device_name(device.ifindex),
             "ifindex": device.ifindex,
             "mtu": device.mtu,
+            "flags": [flag.name for flag in type(device.flags) if flag in device.flags],
         }
         for role, device in found.items()
     ]

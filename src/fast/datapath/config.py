@@ -37,6 +37,8 @@ class DatapathConfig:
         vni: VXLAN network identifier, 24 bits; the same on every node.
         pod_mtu: MTU of the pods' interfaces; None: derived from the underlay's.
         masquerade: Whether traffic from pods to outside the cluster takes the node's address.
+        skip_tunnel_device: Whether programs may encapsulate what pods send by themselves, past the node's netfilter
+            output chains and output routing rules; never where IPsec policies are in place.
         max_cluster_entries: Size of the map of all pod and node addresses.
     """
 
@@ -50,6 +52,7 @@ class DatapathConfig:
     vni: int = 1
     pod_mtu: int | None = None
     masquerade: bool = True
+    skip_tunnel_device: bool = True
     max_cluster_entries: int = 262_144
 
     def __post_init__(self) -> None:

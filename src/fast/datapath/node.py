@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from fast.datapath import forward, sysctl
+from fast.datapath import forward, shortcut, sysctl
 from fast.datapath.bpf.install import install
-from fast.datapath.bpf.layout import ClusterPod, Config, Device, LocalDev, Metric, Routing
+from fast.datapath.bpf.layout import ClusterPod, Config, DevFlag, Device, LocalDev, Metric, Routing
 from fast.datapath.bpf.links import Links
 from fast.datapath.bpf.maps import LocalDevices, Metrics
 from fast.datapath.bpf.objects import Object
@@ -141,7 +141,12 @@ class NodeDatapath:
             tunnel, changed = ensure_tunnel(netlink, self.config, mtus)
             repairs += changed
             repairs += self._ensure_programs(running, tunnel, underlay)
-            repairs += self._ensure_devices(running, tunnel, underlay, mtus)
+            flags = shortcut.tunnel_flags(netlink, self.config, mtus)
+            devices = {
+                Device.TUNNEL: LocalDev(tunnel.index, mtus.tunnel, flags),
+                Device.UNDERLAY: LocalDev(underlay.index, underlay.mtu),
+            }
+            repairs += self._ensure_devices(running, devices)
             self._mtus = mtus
             repairs += self._ensure_sysctls(underlay)
             repairs += self._ensure_routes(running, netlink, tunnel, mtus)
@@ -177,17 +182,14 @@ class NodeDatapath:
         return repairs
 
     @staticmethod
-    def _ensure_devices(running: _Running, tunnel: Link, underlay: Link, mtus: Mtus) -> list[Repair]:
+    def _ensure_devices(running: _Running, wanted: Mapping[Device, LocalDev]) -> list[Repair]:
         repairs = []
-        wanted = {
-            Device.TUNNEL: LocalDev(tunnel.index, mtus.tunnel),
-            Device.UNDERLAY: LocalDev(underlay.index, underlay.mtu),
-        }
         for role, device in wanted.items():
             if running.devices.get(role) != device:
                 running.devices.put(role, device)
+                way = "; programs may skip it" if device.flags & DevFlag.MAY_BE_SKIPPED else ""
                 repairs.append(
-                    Repair(RepairKind.LOCAL_DEV, f"{role.name.lower()} is device {device.ifindex} now")
+                    Repair(RepairKind.LOCAL_DEV, f"{role.name.lower()} is device {device.ifindex} now{way}")
                 )
         return repairs
 

@@ -3,7 +3,18 @@
 import pytest
 
 from fast.datapath.bpf import Config, EventSwitch, Routing
-from kernel.bpf.node import NODE, NODE6, TUNNEL_PORT, V4, V6, VNI, Family, LoadedNode, make_devices
+from kernel.bpf.node import (
+    NODE,
+    NODE6,
+    TUNNEL_PORT,
+    V4,
+    V6,
+    VNI,
+    Family,
+    LoadedNode,
+    make_devices,
+    open_short_way,
+)
 from kernel.bpf.overlay import Tunnel, compiled
 from kernel.lab import Machine
 
@@ -17,7 +28,9 @@ def machine():
 
 @pytest.fixture(scope="module")
 def devices(machine):
-    return make_devices(machine)
+    made = make_devices(machine)
+    open_short_way(machine)
+    return made
 
 
 def _node(machine, devices, **more):

@@ -13,6 +13,7 @@ from fast.datapath.bpf import (
     DATAPATH,
     ClusterPod,
     Config,
+    DevFlag,
     Device,
     Kind,
     LocalDev,
@@ -27,6 +28,8 @@ from fast.datapath.bpf import (
     RunResult,
     load,
 )
+from fast.datapath.bpf.layout import NextHop
+from fast.datapath.bpf.libbpf import ffi, lib
 from fast.net import IPAddress, Mac
 from kernel.bpf.packets import Ip, ethernet
 from kernel.lab import Machine
@@ -41,6 +44,7 @@ OUTSIDE, OUTSIDE6 = ip_address("8.8.8.8"), ip_address("2001:db8::8")
 VIP, VIP6 = ip_address("10.96.0.10"), ip_address("fd00:96::10")
 
 HOST_MAC, MAC_A, MAC_B = Mac.derived("host"), Mac.derived("a"), Mac.derived("b")
+ENCAP_BYTES = 50
 TUNNEL_PORT, VNI, TUNNEL_MTU, UNDERLAY_MTU = 8472, 7, 1450, 1500
 DEVICES = ("ha", "hb", "tunnel", "nic")
 
@@ -73,6 +77,14 @@ def make_devices(machine: Machine) -> dict[str, int]:
     return {name: links[name] for name in DEVICES}
 
 
+def open_short_way(machine: Machine) -> None:
+    """Give the machine a route to OTHER_NODE, and let it forward what comes from pod A."""
+    machine.run(
+        f"sysctl -qw net.ipv4.ip_forward=1; ip link set ha up; ip addr add {NODE}/24 dev nic\n"
+        f"ip link set nic mtu {UNDERLAY_MTU} up; ip link set nic-p up; sysctl -qw net.ipv6.conf.nic.disable_ipv6=0"
+    )
+
+
 class LoadedNode:
     """The programs and maps of node NODE."""
 
@@ -102,8 +114,12 @@ class LoadedNode:
         nodes = {NODE: NODE, NODE6: NODE, OTHER_NODE: OTHER_NODE, OTHER_NODE6: OTHER_NODE}
         self.cluster_pods.put_many({address: ClusterPod(node) for address, node in pods.items()})
         self.cluster_pods.put_many({address: ClusterPod(node, Kind.NODE) for address, node in nodes.items()})
-        self.local_devices.put(Device.TUNNEL, LocalDev(self.devices["tunnel"], TUNNEL_MTU))
+        self.set_tunnel(DevFlag.MAY_BE_SKIPPED)
         self.local_devices.put(Device.UNDERLAY, LocalDev(self.devices["nic"], UNDERLAY_MTU))
+
+    def set_tunnel(self, flags: DevFlag, mtu: int = TUNNEL_MTU) -> None:
+        """Say what the tunnel device is."""
+        self.local_devices.put(Device.TUNNEL, LocalDev(self.devices["tunnel"], mtu, flags))
 
     def run(self, program: str, frame: bytes, device: str, **context) -> tuple[RunResult, dict]:
         """Run a program on a frame that is at a device; give its result and the counters that grew."""
@@ -133,6 +149,19 @@ class LoadedNode:
         found = self.local_pods.get(address)
         assert found is not None
         self.local_pods.put(address, LocalPod(found.ifindex, found.pod_mac, found.host_mac, flags))
+
+    def next_hops(self) -> list[NextHop]:
+        """Give what the CPUs remember of the ways to other nodes."""
+        fd, spec = self.object.maps["fast_next_hops"].fd, DATAPATH.map("fast_next_hops")
+        values = ffi.new("char[]", lib.libbpf_num_possible_cpus() * spec.value_bytes)
+        found = []
+        for index in range(spec.max_entries):
+            assert lib.bpf_map_lookup_elem(fd, ffi.new("uint32_t *", index), values) == 0
+            raw = bytes(ffi.buffer(values))
+            found += [
+                NextHop.unpack(raw[at : at + spec.value_bytes]) for at in range(0, len(raw), spec.value_bytes)
+            ]
+        return found
 
     def close(self) -> None:
         for handle in (self.flows, self.metrics, self.local_pods, self.cluster_pods, self.local_devices):

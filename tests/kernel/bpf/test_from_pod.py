@@ -6,6 +6,7 @@ import pytest
 
 from fast.datapath.bpf import (
     ClusterPod,
+    DevFlag,
     Device,
     Flow,
     FlowKey,
@@ -17,6 +18,7 @@ from fast.datapath.bpf import (
 )
 from fast.net import Mac
 from kernel.bpf.node import (
+    ENCAP_BYTES,
     HOST_MAC,
     MAC_B,
     OTHER_NODE,
@@ -84,7 +86,7 @@ def test_a_packet_for_a_pod_of_this_node_goes_straight_to_it_with_its_macs(node,
 def test_a_packet_for_a_pod_of_another_node_goes_into_the_tunnel_unchanged(node, ip, payload):
     packet = Ip(ip.a, ip.r, TCP, payload)
     result, grew = node.from_pod(packet)
-    assert (result.verdict, result.packet[14:]) == (REDIRECT, bytes(packet))
+    assert (result.verdict, result.packet[14 + ENCAP_BYTES :]) == (REDIRECT, bytes(packet))
     assert grew == counted(Reason.FORWARD_TUNNEL)
 
 
@@ -203,12 +205,15 @@ def test_a_packet_just_as_large_as_the_tunnel_carries_goes_into_it_and_one_byte_
 
 
 def test_a_segmented_packet_is_measured_by_its_segments(node, ip):
+    node.set_tunnel(DevFlag.NONE)  # which BPF_PROG_RUN's segments would take anyway: test_encap.py
     header = (20 if ip.a.version == 4 else 40) + 20
     packet = Ip(ip.a, ip.r, TCP, tcp(1, 2, bytes(3000)))
-    assert node.from_pod(packet, gso_size=TUNNEL_MTU - header)[1] == counted(Reason.FORWARD_TUNNEL)
+    assert node.from_pod(packet, gso_size=TUNNEL_MTU - header)[1] == counted(Reason.FORWARD_TUNNEL_DEVICE)
     assert node.from_pod(packet, gso_size=TUNNEL_MTU - header + 1)[1] == counted(Reason.STACK_TOO_BIG)
     datagrams = Ip(ip.a, ip.r, UDP, udp(1, 2, bytes(3000)))
-    assert node.from_pod(datagrams, gso_size=TUNNEL_MTU - header + 12)[1] == counted(Reason.FORWARD_TUNNEL)
+    assert node.from_pod(datagrams, gso_size=TUNNEL_MTU - header + 12)[1] == counted(
+        Reason.FORWARD_TUNNEL_DEVICE
+    )
     assert node.from_pod(datagrams, gso_size=TUNNEL_MTU - header + 13)[1] == counted(Reason.STACK_TOO_BIG)
 
 

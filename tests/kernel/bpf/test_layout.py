@@ -13,6 +13,7 @@ STRUCTS = {
     layout.LocalPod: {},
     layout.ClusterPod: {},
     layout.LocalDev: {},
+    layout.NextHop: {},
     layout.FlowKey: {},
     layout.Flow: {},
     layout.Metric: {"byte_count": "bytes"},
@@ -25,6 +26,7 @@ ENUMS = {
     "fast_local_pod_flag": (layout.LocalPodFlag, "POD_"),
     "fast_kind": (layout.Kind, "KIND_"),
     "fast_device_role": (layout.Device, "DEVICE_"),
+    "fast_dev_flag": (layout.DevFlag, "DEV_"),
     "fast_reason": (reasons.Reason, ""),
     "fast_direction": (reasons.PacketDirection, ""),
 }

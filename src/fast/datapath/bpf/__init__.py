@@ -19,6 +19,7 @@ from fast.datapath.bpf.install import install
 from fast.datapath.bpf.layout import (
     ClusterPod,
     Config,
+    DevFlag,
     Device,
     Event,
     EventSwitch,
@@ -63,6 +64,7 @@ __all__ = [
     "ClusterPod",
     "ClusterPods",
     "Config",
+    "DevFlag",
     "Device",
     "Direction",
     "Event",

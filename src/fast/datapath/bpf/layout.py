@@ -55,6 +55,14 @@ class Device(IntEnum):
     UNDERLAY = 1
 
 
+class DevFlag(IntFlag):
+    """``enum fast_dev_flag``."""
+
+    NONE = 0
+    #: Of the tunnel: programs may encapsulate by themselves what pods send, past the device, routes and netfilter.
+    MAY_BE_SKIPPED = 1
+
+
 class Routing(IntEnum):
     """``enum fast_routing``: how IPv4 reaches other nodes. IPv6 always takes the tunnel: its underlay is IPv4."""
 
@@ -120,19 +128,52 @@ class LocalDev:
     """``struct fast_dev``: a device of this node. ``mtu`` is in bytes, without the Ethernet header."""
 
     C_NAME: ClassVar[str] = "fast_dev"
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("=II")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("=III")
 
     ifindex: int
     mtu: int
+    flags: DevFlag = DevFlag.NONE
 
     def pack(self) -> bytes:
         """Give the struct's bytes."""
-        return self.FORMAT.pack(self.ifindex, self.mtu)
+        return self.FORMAT.pack(self.ifindex, self.mtu, self.flags)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
         """Read the struct's bytes."""
-        return cls(*cls.FORMAT.unpack(raw))
+        ifindex, mtu, flags = cls.FORMAT.unpack(raw)
+        return cls(ifindex, mtu, DevFlag(flags))
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """``struct fast_next_hop``: what one CPU remembers of the way to a node, as of ``found_jiffies``.
+
+    ``ifindex`` 0: packets to the node go by the tunnel device. ``source_port`` stands for a group of flows.
+    """
+
+    C_NAME: ClassVar[str] = "fast_next_hop"
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("=Q4s4sI2s2x")
+
+    found_jiffies: int
+    node_ip: IPv4Address
+    gateway: IPv4Address
+    ifindex: int
+    source_port: int
+
+    def pack(self) -> bytes:
+        """Give the struct's bytes."""
+        source_port = self.source_port.to_bytes(2, "big")
+        return self.FORMAT.pack(
+            self.found_jiffies, self.node_ip.packed, self.gateway.packed, self.ifindex, source_port
+        )
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Read the struct's bytes."""
+        found_jiffies, node_ip, gateway, ifindex, source_port = cls.FORMAT.unpack(raw)
+        port = int.from_bytes(source_port, "big")
+        return cls(found_jiffies, IPv4Address(node_ip), IPv4Address(gateway), ifindex, port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,10 @@ class Reason(IntEnum):
     FORWARD_LOCAL_POD = 1, "was handed straight to a pod on this node"
     FORWARD_TUNNEL = 2, "was sent through the tunnel to another node"
     FORWARD_NATIVE = 3, "was sent to another node without a tunnel"
+    FORWARD_TUNNEL_DEVICE = (
+        13,
+        "was sent to another node by the tunnel device: the program could not do it alone",
+    )
     STACK_NOT_POD = 4, "went to the stack: its destination or source is no pod or node of the cluster"
     STACK_NODE = 5, "went to the stack: it is for this node itself"
     STACK_FLOW = 6, "went to the stack: its flow came through the stack, as Service traffic does"

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 
-from fast.datapath.bpf.layout import ClusterPod, Config, Event, Flow, FlowKey, LocalDev, LocalPod, Metric
+from fast.datapath.bpf.layout import (
+    ClusterPod,
+    Config,
+    Event,
+    Flow,
+    FlowKey,
+    LocalDev,
+    LocalPod,
+    Metric,
+    NextHop,
+)
 from fast.datapath.bpf.reasons import METRIC_SLOTS
 
 OBJECTS = Path(__file__).parent / "objects"
@@ -118,6 +128,16 @@ _CLUSTER_PODS = MapSpec(
 _LOCAL_DEV = MapSpec(
     "fast_local_dev", MapType.ARRAY, "", LocalDev.C_NAME, 4, LocalDev.FORMAT.size, max_entries=8
 )
+_NEXT_HOPS = MapSpec(
+    "fast_next_hops",
+    MapType.PERCPU_ARRAY,
+    "",
+    NextHop.C_NAME,
+    4,
+    NextHop.FORMAT.size,
+    max_entries=1024,
+    migrated=False,
+)
 _FLOWS = MapSpec(
     "fast_flows",
     MapType.LRU_HASH,
@@ -150,5 +170,5 @@ DATAPATH = ObjectSpec(
             FROM_UNDERLAY, Direction.INGRESS, "underlay NIC, native routing only: what other nodes send"
         ),
     ),
-    maps=(_LOCAL_PODS, _CLUSTER_PODS, _LOCAL_DEV, _FLOWS, _METRICS, _EVENTS),
+    maps=(_LOCAL_PODS, _CLUSTER_PODS, _LOCAL_DEV, _NEXT_HOPS, _FLOWS, _METRICS, _EVENTS),
 )
