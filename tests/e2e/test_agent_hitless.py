@@ -1,12 +1,16 @@
-"""Running pods do not notice what happens to their nodes' agents: pings every 2 ms, none lost."""
+"""Running pods do not notice what happens to their nodes' agents: pings every 2 ms, none lost; TCP streams unbroken."""
 
 import itertools
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-PING_SECONDS = 4
+SECONDS = 4
+PORT = 9001
+STREAMING = Path(__file__).with_name("streaming.py")
 #: Sent when ping ended, and not answered yet.
 UNDER_WAY = 10
 
@@ -15,7 +19,7 @@ class Pings:
     """A ping every 2 ms from a pod, for some seconds."""
 
     def __init__(self, sandbox, address, log):
-        command = sandbox.command(["ping", "-n", "-i", "0.002", "-w", str(PING_SECONDS), address])
+        command = sandbox.command(["ping", "-n", "-i", "0.002", "-w", str(SECONDS), address])
         self._log = log
         with log.open("w") as output:
             self._process = subprocess.Popen(command, stdout=output, env=sandbox.node.environment())
@@ -27,13 +31,42 @@ class Pings:
 
     def finish(self):
         """Give how many were sent, and which were lost."""
-        self._process.wait(PING_SECONDS + 20)
+        self._process.wait(SECONDS + 20)
         log = self._log.read_text()
         sent = int(re.search(r"(\d+) packets transmitted", log)[1])
         answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", log)}
         last = max(answered, default=0)
         assert sent - last <= UNDER_WAY, f"nothing came back after packet {last} of {sent}"
         return sent, [number for number in range(1, last) if number not in answered]
+
+
+class Stream:
+    """A TCP connection that sends all the while, from one pod to another."""
+
+    def __init__(self, source, target, address):
+        self._receiver = self._run(target, "receive", address, PORT)
+        assert self._receiver.stdout.readline() == "listening\n"
+        self._sender = self._run(source, "send", address, PORT, SECONDS)
+
+    @staticmethod
+    def _run(sandbox, *arguments):
+        command = sandbox.command([sys.executable, "-I", str(STREAMING), *map(str, arguments)])
+        environment = sandbox.node.environment()
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+    @property
+    def running(self):
+        """Whether it still sends."""
+        return self._sender.poll() is None
+
+    def finish(self):
+        """Give how many bytes were sent and how many came."""
+        counts = []
+        for process in (self._sender, self._receiver):
+            output, _ = process.communicate(timeout=SECONDS + 20)
+            assert process.returncode == 0, "the connection broke"
+            counts.append(int(output))
+        return counts
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +91,16 @@ def restart(playground, node):
 
 
 @pytest.mark.parametrize("harm", [kill, restart])
-def test_no_packet_is_lost_while_the_agents_of_both_nodes_end_and_start(playground, pods, tmp_path, harm):
-    inside = playground.playground.sandbox("default", "a")
-    pings = [Pings(inside, pods[name], tmp_path / name) for name in "bc"]
+def test_nothing_is_lost_or_broken_while_the_agents_of_both_nodes_end_and_start(
+    playground, pods, tmp_path, harm
+):
+    inside = {name: playground.playground.sandbox("default", name) for name in pods}
+    pings = [Pings(inside["a"], pods[name], tmp_path / name) for name in "bc"]
+    streams = [Stream(inside["a"], inside[name], pods[name]) for name in "bc"]
     harmed = 0
     for node in itertools.cycle(playground.playground.nodes()):
         harm(playground, node)
-        if not any(ping.running for ping in pings):
+        if not any(traffic.running for traffic in (*pings, *streams)):
             break
         harmed += 1
     assert harmed >= 2
@@ -72,3 +108,6 @@ def test_no_packet_is_lost_while_the_agents_of_both_nodes_end_and_start(playgrou
         sent, lost = ping.finish()
         assert sent > 100
         assert not lost
+    for stream in streams:
+        sent, received = stream.finish()
+        assert received == sent > 1_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, ParamSpec, TypeVar
 
@@ -136,6 +136,29 @@ class Cluster:
         for node in self.nodes:
             node.call(node.datapath.sync_cluster, self.entries())
 
+    def reboot(self, node: Node) -> None:
+        """Take the node's machine away with everything on it, and bring another one up in its place.
+
+        As after a reboot: the same NIC and addresses, and the runtime makes the pods' sandboxes anew.
+        """
+        self.net.leave(node.machine)
+        node.machine = _join(self.net, self.nodes.index(node) + 1)
+        node.restart()
+        for pod in node.pods:
+            pod.sandbox = node.machine.sandbox(pod.name)
+            pod.spec = replace(pod.spec, netns_path=pod.sandbox.path)
+            pod.endpoint = node.call(node.datapath.attach, pod.spec)
+        self.sync()
+
+
+def _join(net: Underlay, number: int, prepare: Callable[[Machine], None] | None = None) -> Machine:
+    """Make the machine of node ``number``, without Fast."""
+    machine = net.join(f"n{number}", number)
+    machine.run("ip route add default via 192.168.77.100; ip -6 route add default via fd77::64")
+    if prepare is not None:
+        prepare(machine)
+    return machine
+
 
 @contextlib.contextmanager
 def cluster(
@@ -155,10 +178,7 @@ def cluster(
     with underlay(mtu) as net:
         made: list[Node] = []
         for number in range(1, nodes + 1):
-            machine = net.join(f"n{number}", number)
-            machine.run("ip route add default via 192.168.77.100; ip -6 route add default via fd77::64")
-            if prepare is not None:
-                prepare(machine)
+            machine = _join(net, number, prepare)
             config = DatapathConfig(
                 node_name=machine.name,
                 node_ip=node_ip(number),

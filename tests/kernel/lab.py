@@ -207,21 +207,28 @@ class Underlay:
     switch: Machine
     mtu: int
     machines: list[Machine] = field(default_factory=list)
+    _ports: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def join(self, name: str, host: int, workers: int = 40) -> Machine:
         """Make a machine with the addresses 192.168.77.HOST and fd77::HOST."""
         machine = Machine(name, workers)
         self.machines.append(machine)
-        port = f"p{len(self.machines)}"
+        port = f"p{next(self._ports)}"
         tid = machine.call(threading.get_native_id)
         self.switch.run(
-            f"ip link add {port} mtu {self.mtu} type veth peer name u0 mtu {self.mtu} netns {tid}\n"
+            f"ip link add {port} mtu {self.mtu} type veth "
+            f"peer name u0 mtu {self.mtu} address 02:00:00:00:77:{host:02x} netns {tid}\n"
             f"ip link set {port} master br0 up"
         )
         machine.run(
             f"ip addr add 192.168.77.{host}/24 dev u0; ip addr add fd77::{host:x}/64 dev u0 nodad; ip link set u0 up"
         )
         return machine
+
+    def leave(self, machine: Machine) -> None:
+        """Close one machine."""
+        self.machines.remove(machine)
+        machine.close()
 
     def close(self) -> None:
         """Close the machines and the bridge."""

@@ -164,7 +164,7 @@ def test_a_node_whose_mac_changes_unannounced_is_found_again(scene):
     traffic.ping(scene.a, scene.c.ip)
     old = json.loads(there.run("ip -j link show u0"))[0]["address"]
     # Nothing from there tells of it: what it says itself would teach the new MAC.
-    there.run("sysctl -qw net.ipv4.conf.u0.arp_notify=0; ip link set u0 address 02:00:00:00:77:02")
+    there.run("sysctl -qw net.ipv4.conf.u0.arp_notify=0; ip link set u0 address 02:00:00:00:77:66")
     try:
         here.run(f"ip neigh replace {there.ip} lladdr {old} dev u0 nud stale")
         eventually(lambda: traffic.reaches(traffic.ping, scene.a, scene.c.ip), 15)
@@ -193,6 +193,29 @@ def test_datagrams_sent_as_segments_of_one_packet_arrive_each(scene, version):
     target = ip_of(scene.c, version)
     assert grew(scene.here, SHORT, lambda: in_segments(scene.a, target, 1200, 30)) < 30
     assert in_segments(scene.a, target, 1200, 30)
+
+
+def received(node):
+    return json.loads(node.run("ip -j -s link show u0"))[0]["stats64"]["rx"]
+
+
+@both
+@pytest.mark.parametrize("lacking", ["tx-udp_tnl-segmentation off", "tso off gso off", "tx off"])
+def test_a_nic_that_cannot_cut_segments_or_sum_up_behind_outer_headers_gets_them_cut_and_summed_up(
+    scene, version, lacking
+):
+    here, there, target = scene.here, scene.there, ip_of(scene.c, version)
+    here.run(f"ethtool -K u0 {lacking}")
+    try:
+        before = received(there)
+        assert grew(here, SHORT, lambda: traffic.tcp(scene.a, target, size=traffic.LARGE_BYTES)) > 10
+        assert in_segments(scene.a, target, 1200, 30)
+        after = received(there)
+        if lacking != "tx off":  # which leaves the cutting to the NIC
+            assert (after["bytes"] - before["bytes"]) / (after["packets"] - before["packets"]) <= 1514
+    finally:
+        here.run("ethtool -K u0 tx on; ethtool -K u0 tso on gso on tx-udp_tnl-segmentation on")
+    assert traffic.tcp(scene.a, target, size=traffic.LARGE_BYTES) == str(ip_of(scene.a, version))
 
 
 def test_pods_that_make_tunnels_of_their_own_get_bulk_data_through_them(scene):
