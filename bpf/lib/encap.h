@@ -28,7 +28,7 @@
 /* How old a next hop may be: 2 to 20 ms, by the kernel's HZ. */
 #define NEXT_HOP_JIFFIES 2
 /* So many flows to one node may take different ways, where the underlay's routes are multipath. */
-#define NEXT_HOP_WAYS 8
+#define NEXT_HOP_WAYS 4
 
 struct fast_vxlan_header {
 	__be32 flags;

@@ -143,7 +143,7 @@ struct {
 	__type(value, struct fast_dev);
 } fast_local_dev SEC(".maps");
 
-#define NEXT_HOP_SLOTS 1024
+#define NEXT_HOP_SLOTS 4096 /* four ways to each of 1,024 nodes, or of more in turn */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

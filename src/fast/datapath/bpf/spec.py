@@ -135,7 +135,7 @@ _NEXT_HOPS = MapSpec(
     NextHop.C_NAME,
     4,
     NextHop.FORMAT.size,
-    max_entries=1024,
+    max_entries=4096,
     migrated=False,
 )
 _FLOWS = MapSpec(
