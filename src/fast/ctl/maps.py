@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 
 import click
 
+from fast.datapath.config import DEFAULT_BPF_DIR
 from fast.errors import BPFError, FastError, InvalidConfig, InvalidRange
 from fast.net import IPAddress, Mac, parse_address
 
-DEFAULT_BPF_DIR = "/sys/fs/bpf/fast"
 M = TypeVar("M")
 
 #: The ``--bpf-dir`` option.
 bpf_dir_option = click.option(
     "--bpf-dir",
     type=click.Path(path_type=Path),
-    default=DEFAULT_BPF_DIR,
+    default=str(DEFAULT_BPF_DIR),
     envvar="FAST_BPF_DIR",
     show_default=True,
     show_envvar=True,

@@ -219,3 +219,26 @@ def test_a_node_behind_a_gateway_is_sent_to_by_the_gateway(node, route):
         (hop.gateway, hop.ifindex) for hop in node.next_hops() if hop.gateway not in (OTHER_NODE, NOWHERE)
     }
     assert ways == {(IPv4Address("192.168.77.254"), node.devices["nic"])}
+
+
+def ways_over(node, gateways):
+    """Send many flows; give which group of them, by its source port, was sent to which gateway."""
+    for source_port in range(1000, 1100):
+        sent(node, Ip(V4.a, V4.r, TCP, tcp(source_port, 80)))
+    return {(hop.source_port, hop.gateway) for hop in node.next_hops() if hop.gateway in gateways}
+
+
+def test_where_several_gateways_lead_to_a_node_its_flows_are_spread_over_them_and_each_keeps_to_its_own(
+    node, route
+):
+    node.machine.run("sysctl -qw net.ipv4.fib_multipath_hash_policy=1")
+    for number in range(10, 50, 4):  # the kernel's hash is a random one, and may send all to one of them
+        gateways = {IPv4Address(f"192.168.77.{number + host}") for host in range(4)}
+        route(" ".join(f"nexthop via {gateway} dev nic" for gateway in gateways))
+        ways = ways_over(node, gateways)
+        if len({gateway for _, gateway in ways}) > 1:
+            break
+    else:
+        raise AssertionError("never spread")
+    time.sleep(REMEMBERED_SECONDS)
+    assert ways_over(node, gateways) == ways

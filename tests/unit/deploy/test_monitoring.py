@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 
 import fast.agent.app  # noqa: F401 -- registers the agent's metrics
+from fast.agent.packet_metrics import PacketCollector
 from fast.ipam import IpamMetrics
 from unit.deploy.manifests import ROOT, kustomized, overlaid
 
@@ -38,6 +39,8 @@ def exported():
         for collector in list(registry._collector_to_names):
             labels = set(getattr(collector, "_labelnames", ()))
             found |= dict.fromkeys(registry._collector_to_names[collector], labels)
+    for family in PacketCollector(dict).collect():
+        found[f"{family.name}_total"] = set(family._labelnames)
     return {name: labels for name, labels in found.items() if name.startswith("fast_")}
 
 
