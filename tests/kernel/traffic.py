@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 SECONDS = 10.0
 LARGE_BYTES = 3_000_000
+_UDP_SEGMENT = 103
 FRAGMENTED_BYTES = 4000
 _HEADER = struct.Struct("!I")
 # linux/in.h, linux/in6.h; Python's socket module does not have them.
@@ -171,6 +172,28 @@ def udp(
     return _seen(answer[_HEADER.size : _HEADER.size + length].decode())
 
 
+def udp_segments(
+    place: Place, address: IPAddress, port: int = 8080, size: int = 1200, count: int = 30, attempts: int = 3
+) -> None:
+    """Send datagrams as one packet that the kernel cuts where it must (UDP_SEGMENT), and have each of them back.
+
+    One may be lost where a queue is full: all are sent again then.
+    """
+    payloads = {bytes([number]) * size for number in range(count)}
+    with place.call(socket.socket, _family(address), socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SECONDS / attempts)
+        sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, size)
+        sock.connect((str(address), port))
+        answers: set[bytes] = set()
+        for _ in range(attempts):
+            sock.send(b"".join(payloads))
+            with contextlib.suppress(TimeoutError):
+                while not answers >= payloads:
+                    answers.add(sock.recv(1 << 16)[-size:])
+                return
+    raise AssertionError(f"{len(payloads - answers)} of {count} datagrams did not come back")
+
+
 def ping(place: Place, address: IPAddress, size: int = 56, count: int = 2, options: str = "") -> None:
     """Ping; AssertionError if not every echo is answered."""
     place.run(f"ping -n -q -c {count} -i 0.05 -W 3 -s {size} {options} {address}")
@@ -179,7 +202,7 @@ def ping(place: Place, address: IPAddress, size: int = 56, count: int = 2, optio
 def every_way(
     source: Place, address: IPAddress, seen: IPAddress, port: int = 8080, icmp: bool = True
 ) -> None:
-    """TCP and UDP, small, bulk and in fragments; and pings, small and in fragments, where ICMP goes that way.
+    """TCP and UDP, small, bulk (in segments) and in fragments; and pings, small and in fragments, where ICMP goes so.
 
     Args:
         source: The client's place.
@@ -192,6 +215,7 @@ def every_way(
     assert tcp(source, address, port, LARGE_BYTES) == str(seen)
     assert udp(source, address, port) == str(seen)
     assert udp(source, address, port, FRAGMENTED_BYTES) == str(seen)
+    udp_segments(source, address, port)
     if icmp:
         ping(source, address)
         ping(source, address, FRAGMENTED_BYTES)
