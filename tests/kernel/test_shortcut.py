@@ -140,7 +140,7 @@ def test_a_route_that_changes_is_followed_at_once(scene):
         assert passed() == 0
         here.run(f"ip route add {there.ip}/32 via {scene.made.outside_ip} dev u0")
         # No packet is lost; all but those of the first milliseconds go by the gateway.
-        assert grew(here, SHORT, lambda: traffic.ping(scene.a, scene.c.ip, count=20)) == 20
+        assert grew(here, SHORT, lambda: traffic.ping(scene.a, scene.c.ip, count=20)) >= 20
         assert passed() >= 18
     finally:
         here.run(f"ip route del {there.ip}/32", check=False)

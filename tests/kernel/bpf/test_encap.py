@@ -25,7 +25,7 @@ from kernel.bpf.node import (
 from kernel.bpf.packets import TCP, UDP, Ip, ethernet, tcp, udp
 
 #: How long the programs go by a route that they have looked up: two of the kernel's ticks, of 10 ms at most.
-REMEMBERED_SECONDS = 0.03
+REMEMBERED_SECONDS = 0.05
 NOWHERE = IPv4Address(0)
 ENCAPSULATED = only(Reason.FORWARD_TUNNEL, PacketDirection.FROM_POD)
 LEFT_TO_DEVICE = only(Reason.FORWARD_TUNNEL_DEVICE, PacketDirection.FROM_POD)
