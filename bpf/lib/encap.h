@@ -25,10 +25,12 @@
 #define ECN_CAPABLE_0  2
 #define ECN_CONGESTION 3
 
-/* How old a next hop may be: 2 to 20 ms, by the kernel's HZ. */
+/* How old a next hop may get: at most 2 to 20 ms, by the kernel's HZ. */
 #define NEXT_HOP_JIFFIES 2
 /* So many flows to one node may take different ways, where the underlay's routes are multipath. */
 #define NEXT_HOP_WAYS 4
+
+#define barrier() asm volatile("" ::: "memory")
 
 struct fast_vxlan_header {
 	__be32 flags;
@@ -51,51 +53,62 @@ struct fast_outer_headers {
 	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |   \
 	 BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
 
-/* The way to a node as the kernel's routes have it, asked for at most once in NEXT_HOP_JIFFIES: a
- * look-up is half of what sending costs. An ifindex of 0: by the device. */
+/* Asks the kernel's routes for the way to a node. Leaves hop's ifindex 0 where it is the device's
+ * to go. */
 static __always_inline void look_up_next_hop(struct __sk_buff *skb, const struct fast_dev *tunnel,
-					     struct fast_next_hop *hop)
+					     __u32 way, struct fast_next_hop *hop)
 {
+	__u32 largest = tunnel->mtu + ENCAP_BYTES;
 	struct bpf_fib_lookup route = {
 		.family = AF_INET,
 		.l4_protocol = IPPROTO_UDP,
-		.sport = hop->source_port,
+		.sport = bpf_htons(FIRST_DYNAMIC_PORT | way),
 		.dport = fast_config.tunnel_port,
-		.tot_len = tunnel->mtu + ENCAP_BYTES,
+		.tot_len = largest < MAX_IP_BYTES ? largest : MAX_IP_BYTES,
 		.ifindex = skb->ifindex,
 		.ipv4_src = fast_config.node_ip,
 		.ipv4_dst = hop->node_ip,
 	};
 	long found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
 
-	hop->ifindex = 0;
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return;
 	if (route.family != AF_INET) /* an IPv6 gateway */
 		return;
-	hop->ifindex = route.ifindex;
 	hop->gateway = route.ipv4_dst;
+	hop->ifindex = route.ifindex;
 }
 
-static __always_inline const struct fast_next_hop *
+/*
+ * The way to a node, asked for at most every NEXT_HOP_JIFFIES: a look-up is half of what sending
+ * costs. One look-up stands for all flows of its way, by the hash, so that each flow keeps to one.
+ * With PREEMPT_RT, another packet may change the slot in between: so its node is taken out first,
+ * put in last, and compared after the rest was read.
+ */
+static __always_inline struct fast_next_hop
 find_next_hop(struct __sk_buff *skb, const struct fast_dev *tunnel, __be32 node_ip, __u32 hash)
 {
-	/* One port stands for all those of a way, so that a flow keeps to its own. */
-	__be16 source_port = bpf_htons(FIRST_DYNAMIC_PORT | (hash % NEXT_HOP_WAYS));
-	__u32 index = (bpf_ntohl(node_ip) * NEXT_HOP_WAYS + hash % NEXT_HOP_WAYS) % NEXT_HOP_SLOTS;
-	struct fast_next_hop *hop = bpf_map_lookup_elem(&fast_next_hops, &index);
-	__u64 now = bpf_jiffies64();
+	struct fast_next_hop fresh = {.node_ip = node_ip, .found_jiffies = bpf_jiffies64()}, found;
+	__u32 way = hash % NEXT_HOP_WAYS;
+	__u32 index = (bpf_ntohl(node_ip) * NEXT_HOP_WAYS + way) % NEXT_HOP_SLOTS;
+	struct fast_next_hop *slot = bpf_map_lookup_elem(&fast_next_hops, &index);
 
-	if (unlikely(!hop))
-		return NULL;
-	if (unlikely(hop->node_ip != node_ip || hop->source_port != source_port ||
-		     now - hop->found_jiffies > NEXT_HOP_JIFFIES)) {
-		hop->node_ip = node_ip;
-		hop->source_port = source_port;
-		hop->found_jiffies = now;
-		look_up_next_hop(skb, tunnel, hop);
-	}
-	return hop->ifindex ? hop : NULL;
+	if (unlikely(!slot))
+		return fresh;
+	found = *slot;
+	barrier();
+	if (likely(slot->node_ip == node_ip &&
+		   fresh.found_jiffies - found.found_jiffies < NEXT_HOP_JIFFIES))
+		return found;
+	look_up_next_hop(skb, tunnel, way, &fresh);
+	slot->node_ip = 0;
+	barrier();
+	slot->found_jiffies = fresh.found_jiffies;
+	slot->gateway = fresh.gateway;
+	slot->ifindex = fresh.ifindex;
+	barrier();
+	slot->node_ip = node_ip;
+	return fresh;
 }
 
 static __always_inline __sum16 ip_checksum(const struct iphdr *ip)
@@ -154,7 +167,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct fast_
 {
 	__u32 hash, ip_bytes = packet->bytes + sizeof(struct fast_outer_headers);
 	struct bpf_redir_neigh gateway = {.nh_family = AF_INET};
-	const struct fast_next_hop *hop;
+	struct fast_next_hop hop;
 	void *data;
 
 	if (!(tunnel->flags & DEV_MAY_BE_SKIPPED) || unlikely(ip_bytes > MAX_IP_BYTES))
@@ -162,7 +175,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct fast_
 	hash = bpf_get_hash_recalc(skb);
 	hash ^= hash >> 16;
 	hop = find_next_hop(skb, tunnel, node_ip, hash);
-	if (unlikely(!hop))
+	if (unlikely(!hop.ifindex))
 		return ENCAP_BY_DEVICE;
 	/* The kernel refuses what it could not segment behind outer headers. */
 	if (unlikely(bpf_skb_adjust_room(skb, ENCAP_BYTES, BPF_ADJ_ROOM_MAC, ENCAP_FLAGS)))
@@ -172,10 +185,12 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct fast_
 	if (unlikely(!data))
 		return TC_ACT_SHOT; /* cannot be: the room was just made */
 	copy_ethernet(data + ENCAP_BYTES, data);
+	/* The kernel writes the outer addresses anew, but for a group address, which it drops. */
+	*(__u8 *)data = 0;
 	write_outer_headers(data + ETH_HLEN, node_ip, ip_bytes,
 			    outer_tos(packet, data + ETH_HLEN + ENCAP_BYTES), hash);
-	gateway.ipv4_nh = hop->gateway;
-	return bpf_redirect_neigh(hop->ifindex, &gateway, sizeof(gateway), 0);
+	gateway.ipv4_nh = hop.gateway;
+	return bpf_redirect_neigh(hop.ifindex, &gateway, sizeof(gateway), 0);
 }
 
 #endif

@@ -80,9 +80,8 @@ struct fast_next_hop {
 	__u64 found_jiffies;
 	__be32 node_ip;
 	__be32 gateway;
-	__u32 ifindex;
-	__be16 source_port;
-	__u16 pad;
+	__u32 ifindex; /* 0: the tunnel device has to do it */
+	__u32 pad;
 };
 
 /* Both directions of a flow have the same key: the ends are sorted (flow.h). */

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 4
+SECONDS = 8
 PORT = 9001
 STREAMING = Path(__file__).with_name("streaming.py")
 #: Sent when ping ended, and not answered yet.
@@ -111,3 +111,23 @@ def test_nothing_is_lost_or_broken_while_the_agents_of_both_nodes_end_and_start(
     for stream in streams:
         sent, received = stream.finish()
         assert received == sent > 1_000_000
+
+
+def test_from_an_ipsec_policy_on_pods_packets_pass_the_tunnel_device_at_once(playground, pods):
+    node = playground.playground.node("n1")
+
+    def skipped():
+        tunnel = next(row for row in playground.ctl("n1", "local-dev", "list") if row["role"] == "tunnel")
+        return tunnel["flags"] == ["MAY_BE_SKIPPED"]
+
+    def xfrm(*arguments):
+        command = node.command(["ip", "xfrm", "policy", *arguments])
+        subprocess.run(command, check=True, env=node.environment())
+
+    assert skipped()
+    xfrm("add", "src", "10.1.0.0/16", "dst", "10.2.0.0/16", "dir", "out", "action", "allow")
+    # Much sooner than the next verification, every 10 s, would be.
+    playground.until(lambda: not skipped(), "the tunnel device not to be skipped", seconds=3)
+    xfrm("flush")
+    restart(playground, node)
+    playground.until(skipped, "the tunnel device to be skipped again")

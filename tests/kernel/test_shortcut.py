@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 from dataclasses import dataclass, replace
 
 import pytest
@@ -12,6 +13,7 @@ from fast.datapath.bpf.layout import DevFlag, Device
 from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.netlink import Netlink, requests, wire
 from fast.datapath.node import NodeDatapath
+from fast.datapath.shortcut import PolicyWatch
 from kernel import traffic
 from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster
 from kernel.lab import eventually
@@ -90,31 +92,72 @@ def test_with_the_option_off_it_passes_the_device(scene):
     assert grew(here, SHORT, lambda: traffic.ping(scene.a, scene.c.ip)) > 0
 
 
-def test_an_ipsec_policy_for_the_tunnels_packets_is_honoured(scene):
+@contextlib.contextmanager
+def undone(node, command):
+    """Undo by the command what the block does, and let the node start anew, as it would otherwise remember."""
+    try:
+        yield
+    finally:
+        node.run(command)
+        node.restart()
+    assert tunnel_flags(node) == DevFlag.MAY_BE_SKIPPED
+
+
+def test_an_ipsec_policy_for_the_tunnels_packets_is_honoured_and_remembered(scene):
     here, there = scene.here, scene.there
     policy = f"src {here.ip} dst {there.ip} proto udp dir out"
-    here.run(f"ip xfrm policy add {policy} action block")
-    try:
+    with undone(here, "ip xfrm policy flush"):
+        here.run(f"ip xfrm policy add {policy} action block")
         verify(here)
         assert tunnel_flags(here) == DevFlag.NONE
         assert not traffic.reaches(traffic.ping, scene.a, scene.c.ip)
         here.run(f"ip xfrm policy update {policy} action allow")
         assert grew(here, BY_DEVICE, lambda: traffic.ping(scene.a, scene.c.ip)) > 0
-    finally:
-        here.run(f"ip xfrm policy delete {policy.replace('proto udp ', '')}", check=False)
-        here.run("ip xfrm policy flush")
+        here.run("ip xfrm policy flush")  # as a daemon does that puts others in their place
         verify(here)
+        assert tunnel_flags(here) == DevFlag.NONE
     assert grew(here, SHORT, lambda: traffic.ping(scene.a, scene.c.ip)) > 0
 
 
-def test_a_route_with_a_small_mtu_of_its_own_is_honoured(scene):
+def test_ipsec_that_blocks_whatever_no_policy_allows_is_honoured(scene):
+    here = scene.here
+    with undone(here, "ip xfrm policy setdefault in accept fwd accept out accept"):
+        here.run("ip xfrm policy setdefault out block")
+        verify(here)
+        assert not traffic.reaches(traffic.ping, scene.a, scene.c.ip)
+
+
+def test_whoever_watches_is_told_of_each_change_of_the_ipsec_policies(scene):
+    here = scene.here
+    policy = "src 10.1.0.0/16 dst 10.2.0.0/16 dir out"
+    watch = here.call(PolicyWatch)
+
+    def told():
+        ready, _, _ = select.select([watch], [], [], 1)
+        watch.drain()
+        return bool(ready)
+
+    try:
+        for command in (f"add {policy} action block", f"update {policy} action allow", f"delete {policy}"):
+            here.run(f"ip xfrm policy {command}")
+            assert told(), command
+        here.run("ip xfrm policy setdefault out accept")
+        assert told()
+    finally:
+        watch.close()
+
+
+@pytest.mark.parametrize("table", ["", "table 50"])
+def test_a_route_with_a_small_mtu_of_its_own_is_honoured_in_whichever_table_it_is(scene, table):
     here, there = scene.here, scene.there
-    here.run(f"ip route add {there.ip}/32 dev u0 mtu 1300")
+    here.run(f"ip route add {there.ip}/32 dev u0 mtu 1300 {table}")
+    if table:
+        here.run(f"ip rule add to {there.ip} lookup 50")
     try:
         verify(here)
         assert grew(here, BY_DEVICE, lambda: traffic.tcp(scene.a, scene.c.ip, size=1 << 20)) > 10
     finally:
-        here.run(f"ip route del {there.ip}/32 dev u0")
+        here.run(f"ip route del {there.ip}/32 dev u0 {table}; ip rule del to {there.ip} lookup 50 || true")
         verify(here)
     assert grew(here, SHORT, lambda: traffic.ping(scene.a, scene.c.ip)) > 0
 

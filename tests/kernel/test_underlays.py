@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from fast.datapath.bpf.layout import Device
 from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.config import DatapathConfig
 from fast.datapath.node import NodeDatapath
@@ -61,6 +62,43 @@ def assert_short_way(made: Cluster) -> None:
 def test_pods_reach_each_other_by_the_short_way_over_a_device_on_the_nic(prepare):
     with cluster(prepare=prepare) as made:
         assert_short_way(made)
+
+
+def routed(machine: Machine, gateway: bool = True) -> None:
+    """Put the node's address on the loopback device, as where routers are told of it."""
+    number = int(machine.name.removeprefix("n"))
+    here, there = node_ip(number), node_ip(3 - number)
+    way = f"via 192.168.79.{3 - number} dev u0" if gateway else "dev u0"
+    machine.run(
+        f"ip addr del {here}/24 dev u0; ip addr add {here}/32 dev lo; ip addr add 192.168.79.{number}/24 dev u0\n"
+        f"ip route add {there} {way} src {here}; ip -6 route del default"
+    )
+
+
+def mtus(node):
+    return node.call(lambda: node.datapath.pod_mtu), node.call(
+        node.datapath._up().devices.get, Device.TUNNEL
+    ).mtu
+
+
+def test_where_only_the_loopback_device_has_the_nodes_address_pods_get_what_the_way_out_carries():
+    with cluster(prepare=routed) as made:
+        assert mtus(made.nodes[0]) == (1450, 1450)
+        assert_short_way(made)
+
+
+def test_a_tunnel_without_a_known_width_loses_no_packet_that_is_larger_than_the_nic_carries():
+    # No route has a gateway and no device is hardware: what fits an IP packet is taken for what is carried.
+    def unknown(machine):
+        routed(machine, gateway=False)
+
+    with cluster(prepare=unknown) as made:
+        assert mtus(made.nodes[0]) == (65485, 65485)
+        a, c = attach_pods(made, 1)
+        with traffic.server(c):
+            for size in (20, 4000) * 10:
+                assert traffic.udp(a, c.ip, size=size, attempts=1, seconds=5) == str(a.ip)
+            assert traffic.tcp(a, c.ip, size=traffic.LARGE_BYTES) == str(a.ip)
 
 
 def open_tun(machine: Machine, address: IPv4Address) -> int:

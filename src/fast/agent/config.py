@@ -239,8 +239,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         show_envvar=True,
         help=(
-            "Whether pods' packets go into the tunnel by the short way, past this node's output chains and rules; "
-            "where it has IPsec policies they never do."
+            "Whether pods' packets go into the tunnel by the short way, past this node's output chains and rules. "
+            "Not from when an IPsec policy is seen; say no on nodes where nothing may ever leave without one."
         ),
     ),
     click.option(

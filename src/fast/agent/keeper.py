@@ -1,12 +1,14 @@
 """Keeps the node's datapath up: brings it up at start, verifies it now and then, applies changed pod subnets.
 
-Everything that blocks runs in threads. What the datapath consists of is fast.datapath's.
+It is verified at once when an IPsec policy changes. Everything that blocks runs in threads. What the datapath consists
+of is fast.datapath's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import structlog
 from prometheus_client import Counter
@@ -15,6 +17,7 @@ from fast.agent.readiness import Readiness
 from fast.agent.repairs import count_repairs
 from fast.datapath.identity import Endpoint, EndpointSpec
 from fast.datapath.node import NodeDatapath
+from fast.datapath.shortcut import PolicyWatch
 from fast.errors import AgentUnavailable, FastError
 from fast.net import IPNetwork
 
@@ -67,6 +70,28 @@ class DatapathKeeper:
 
     async def run(self) -> None:
         """Keep the datapath up for ever."""
+        with self._woken_by_policies():
+            await self._keep()
+
+    @contextlib.contextmanager
+    def _woken_by_policies(self) -> Iterator[None]:
+        """Verify at once when an IPsec policy changes: until then, packets that it is for leave without it."""
+        loop, watch = asyncio.get_running_loop(), PolicyWatch()
+
+        def changed() -> None:
+            watch.drain()
+            self._woken.set()
+
+        if watch.fileno() >= 0:
+            loop.add_reader(watch.fileno(), changed)
+        try:
+            yield
+        finally:
+            if watch.fileno() >= 0:
+                loop.remove_reader(watch.fileno())
+            watch.close()
+
+    async def _keep(self) -> None:
         while True:
             self._woken.clear()
             try:

@@ -18,6 +18,7 @@ DEFAULT_TUNNEL_PORT = 8479
 DEFAULT_BPF_DIR = Path("/sys/fs/bpf/fast")
 #: Outer IPv4 header 20, UDP 8, VXLAN 8, inner Ethernet 14.
 TUNNEL_OVERHEAD_BYTES = 50
+MAX_IP_BYTES = 65_535  # RFC 791: what an IPv4 header can say
 MIN_MTU = 576  # RFC 791: what every IPv4 host must accept
 MIN_IPV6_MTU = 1280  # RFC 8200 section 5
 
@@ -38,7 +39,7 @@ class DatapathConfig:
         pod_mtu: MTU of the pods' interfaces; None: derived from the underlay's.
         masquerade: Whether traffic from pods to outside the cluster takes the node's address.
         skip_tunnel_device: Whether programs may encapsulate what pods send by themselves, past the node's netfilter
-            output chains and output routing rules; never where IPsec policies are in place.
+            output chains and output routing rules; not from when an IPsec policy is seen.
         max_cluster_entries: Size of the map of all pod and node addresses.
     """
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from fast.datapath import forward, shortcut, sysctl
+from fast.datapath import forward, sysctl
 from fast.datapath.bpf.install import install
 from fast.datapath.bpf.layout import ClusterPod, Config, DevFlag, Device, LocalDev, Metric, Routing
 from fast.datapath.bpf.links import Links
@@ -37,6 +37,7 @@ from fast.datapath.routing import (
     remove_rules,
     resolve_nodes,
 )
+from fast.datapath.shortcut import Shortcut
 from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay
 from fast.errors import DatapathError
 from fast.net import IPAddress, IPNetwork
@@ -66,6 +67,7 @@ class NodeDatapath:
         self._subnets = frozenset(config.pod_subnets)
         self._subnets_known = bool(config.pod_subnets)
         self._firewall = Firewall()
+        self._shortcut = Shortcut(config)
         self._running: _Running | None = None
         self._mtus: Mtus | None = None
         # Guards everything of the node as a whole; endpoints are made and removed beside it.
@@ -141,7 +143,7 @@ class NodeDatapath:
             tunnel, changed = ensure_tunnel(netlink, self.config, mtus)
             repairs += changed
             repairs += self._ensure_programs(running, tunnel, underlay)
-            flags = shortcut.tunnel_flags(netlink, self.config, mtus)
+            flags = self._shortcut.flags(netlink, mtus)
             devices = {
                 Device.TUNNEL: LocalDev(tunnel.index, mtus.tunnel, flags),
                 Device.UNDERLAY: LocalDev(underlay.index, underlay.mtu),

@@ -1,4 +1,4 @@
-"""Whether programs may put what pods send into the tunnel by themselves, past the tunnel device. Looks only.
+"""Whether programs may put what pods send into the tunnel by themselves, past the tunnel device. Changes nothing.
 
 What they send that way goes by the kernel's routes, as seen by bpf_fib_lookup, but meets neither IPsec (xfrm) policies
 nor the MTU that a route has of its own: where there are any, the device has to do it, which honours both.
@@ -6,63 +6,133 @@ nor the MTU that a route has of its own: where there are any, the device has to 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 
+import structlog
+
 from fast.datapath.bpf.layout import DevFlag
 from fast.datapath.config import TUNNEL_OVERHEAD_BYTES, DatapathConfig
-from fast.datapath.netlink import Netlink, requests
+from fast.datapath.netlink import Netlink
 from fast.datapath.tunnel import Mtus
 from fast.errors import NetlinkError
 
+log = structlog.get_logger()
+
 _NETLINK_XFRM = 6
-# linux/xfrm.h; the answer is the flags of the question, then one attribute with struct xfrmu_spdinfo.
-_XFRM_MSG_NEWSPDINFO, _XFRM_MSG_GETSPDINFO = 0x24, 0x25
+# linux/xfrm.h
+_XFRM_MSG_NEWSPDINFO, _XFRM_MSG_GETSPDINFO, _XFRM_MSG_GETDEFAULT = 0x24, 0x25, 0x28
+_XFRMNLGRP_POLICY = 4
+_XFRM_USERPOLICY_BLOCK = 1
 _NLM_F_REQUEST = 1
-_QUESTION = struct.Struct("=IHHIII")
-_ANSWER = struct.Struct("=IHHIIIHHII")
+_HEADER = struct.Struct("=IHHII")
+_SPDINFO = struct.Struct(
+    "=I4xII"
+)  # the question's flags; attribute XFRMA_SPD_INFO: policies in, out, and more
+_DEFAULTS = struct.Struct("=BBB")  # in, forwarded, out
 _SECONDS = 5.0
 
 
-def tunnel_flags(netlink: Netlink, config: DatapathConfig, mtus: Mtus) -> DevFlag:
-    """Give what programs may do about the tunnel device on this node, as it is now.
+class Shortcut:
+    """The answer for one node, kept up to date. Not thread-safe."""
+
+    def __init__(self, config: DatapathConfig) -> None:
+        self._config = config
+        self._ipsec_seen = False
+        self._closed_because = ""
+
+    def flags(self, netlink: Netlink, mtus: Mtus) -> DevFlag:
+        """Give what programs may do about the tunnel device, as the node is now; a change is logged.
+
+        A node that once had an IPsec policy keeps to the device until the agent starts anew: daemons take their
+        policies away to put others into their place, and nothing may leave unencrypted meanwhile.
+        """
+        because = self._reason_to_close(netlink, mtus)
+        if because != self._closed_because:
+            log.info("pods' packets take the way into the tunnel", past_device=not because, because=because)
+            self._closed_because = because
+        return DevFlag.NONE if because else DevFlag.MAY_BE_SKIPPED
+
+    def _reason_to_close(self, netlink: Netlink, mtus: Mtus) -> str:
+        if not self._config.skip_tunnel_device:
+            return "told so"
+        try:
+            self._ipsec_seen = self._ipsec_seen or has_ipsec()
+            if self._ipsec_seen:
+                return "IPsec policies are, or were, in place"
+            needed = mtus.tunnel + TUNNEL_OVERHEAD_BYTES
+            narrow = any(mtu < needed for mtu in netlink.route_mtus())
+        except NetlinkError as error:
+            return f"the kernel does not tell: {error}"
+        return "a route has an MTU of its own that is too small" if narrow else ""
+
+
+def has_ipsec() -> bool:
+    """Tell whether IPsec may have a say in outgoing packets of the calling thread's network namespace.
 
     Raises:
         NetlinkError: The kernel refused to say.
     """
-    if config.skip_tunnel_device and not _has_narrow_route(netlink, mtus) and not _has_outbound_policies():
-        return DevFlag.MAY_BE_SKIPPED
-    return DevFlag.NONE
-
-
-def _has_narrow_route(netlink: Netlink, mtus: Mtus) -> bool:
-    """Whether a route that is none of Fast's carries less than a full packet of the tunnel."""
-    needed = mtus.tunnel + TUNNEL_OVERHEAD_BYTES
-    return any(
-        route.mtu is not None and route.mtu < needed
-        for route in netlink.routes()
-        if route.protocol != requests.ROUTE_PROTOCOL and route.destination.version == 4  # noqa: PLR2004 -- IP version
-    )
-
-
-def _has_outbound_policies() -> bool:
-    """Tell whether an IPsec policy for outgoing packets is in place in the calling thread's network namespace.
-
-    Raises:
-        NetlinkError: The kernel refused to say.
-    """
-    try:
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_XFRM)
-    except OSError:  # a kernel without IPsec
+    sock = _open_socket()
+    if sock is None:
         return False
     with sock:
         try:
-            sock.settimeout(_SECONDS)
-            sock.send(_QUESTION.pack(_QUESTION.size, _XFRM_MSG_GETSPDINFO, _NLM_F_REQUEST, 1, 0, 0))
-            raw = sock.recv(4096)
+            policies = _ask(sock, _XFRM_MSG_GETSPDINFO, _XFRM_MSG_NEWSPDINFO, bytes(4))
+            defaults = _ask(sock, _XFRM_MSG_GETDEFAULT, _XFRM_MSG_GETDEFAULT, bytes(4))
         except OSError as error:
-            raise NetlinkError(f"count IPsec policies: {error.strerror}", error.errno or 0) from error
-    if len(raw) < _ANSWER.size or _ANSWER.unpack_from(raw)[1] != _XFRM_MSG_NEWSPDINFO:
-        raise NetlinkError("count IPsec policies: the kernel gave no count", 0)
-    *_, outbound = _ANSWER.unpack_from(raw)
-    return bool(outbound)
+            raise NetlinkError(f"ask for IPsec policies: {error.strerror}", error.errno or 0) from error
+    if len(policies) < _SPDINFO.size:
+        raise NetlinkError("ask for IPsec policies: no count", 0)
+    _, _, outbound = _SPDINFO.unpack_from(policies)
+    if outbound:
+        return True
+    if len(defaults) < _DEFAULTS.size:  # before Linux 5.15
+        return False
+    _, _, unmatched = _DEFAULTS.unpack_from(defaults)
+    return bool(unmatched == _XFRM_USERPOLICY_BLOCK)
+
+
+def _open_socket() -> socket.socket | None:
+    """Open a socket for IPsec; None: a kernel without."""
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_XFRM)
+    except OSError:
+        return None
+    sock.settimeout(_SECONDS)
+    return sock
+
+
+def _ask(sock: socket.socket, kind: int, answer: int, payload: bytes) -> bytes:
+    """Give the answer's payload; empty where the kernel gave another one."""
+    sock.send(_HEADER.pack(_HEADER.size + len(payload), kind, _NLM_F_REQUEST, 1, 0) + payload)
+    raw = sock.recv(4096)
+    return raw[_HEADER.size :] if _HEADER.unpack_from(raw)[1] == answer else b""
+
+
+class PolicyWatch:
+    """Becomes readable whenever an IPsec policy of this network namespace comes, changes or goes."""
+
+    def __init__(self) -> None:
+        self._socket = _open_socket()
+        if self._socket is not None:
+            self._socket.setblocking(False)
+            self._socket.bind((0, 1 << (_XFRMNLGRP_POLICY - 1)))
+
+    def fileno(self) -> int:
+        """Give the descriptor to wait for; -1: this kernel has no IPsec, nothing will ever come."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def drain(self) -> None:
+        """Forget what came so far. What it was does not matter: :meth:`Shortcut.flags` looks at what is."""
+        while self._socket is not None:
+            with contextlib.suppress(BlockingIOError):
+                self._socket.recv(1 << 16)
+                continue
+            return
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._socket is not None:
+            self._socket.close()

@@ -7,17 +7,19 @@ packets to remote pods leave to, so that a program can send them on. Routes to i
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from fast.datapath.config import MIN_MTU, TUNNEL_OVERHEAD_BYTES, DatapathConfig
+from fast.datapath.config import MAX_IP_BYTES, MIN_MTU, TUNNEL_OVERHEAD_BYTES, DatapathConfig
 from fast.datapath.identity import DEVICE_PREFIX
 from fast.datapath.netlink import Link, Netlink, Request, requests
 from fast.datapath.repair import Repair, RepairKind
 from fast.errors import DatapathError, NetlinkError
 from fast.net import IPAddress, Mac
 
+_LOOPBACK = "lo"
 TUNNEL_DEVICE = f"{DEVICE_PREFIX}_vxlan"
 
 #: IPv4's dummy address (RFC 7600), the tunnel device's own. Nothing is sent from or to it: it is there because loose
@@ -47,7 +49,7 @@ class Mtus:
         Raises:
             DatapathError: The underlay's MTU leaves less than IPv4's minimum for the pods.
         """
-        tunnel = underlay.mtu - TUNNEL_OVERHEAD_BYTES
+        tunnel = min(underlay.mtu, MAX_IP_BYTES) - TUNNEL_OVERHEAD_BYTES
         if tunnel < MIN_MTU:
             raise DatapathError(
                 f"device {underlay.name} has an MTU of {underlay.mtu}, which leaves {tunnel} bytes for pods; "
@@ -59,6 +61,9 @@ class Mtus:
 
 def find_underlay(netlink: Netlink, node_ip: IPAddress) -> Link:
     """Find the device that has the node's address; one that is no loopback, where several have it.
+
+    Where only the loopback device has it, as on nodes whose routers are told of it, its MTU is given as what the
+    devices carry that lead out.
 
     Raises:
         DatapathError: None has it, or it is down.
@@ -73,10 +78,18 @@ def find_underlay(netlink: Netlink, node_ip: IPAddress) -> Link:
     ]
     if not owners:
         raise DatapathError(f"no network device of this node has the node's address {node_ip}")
-    owner = min(owners, key=lambda link: (link.name == "lo", not link.up, link.index))
+    owner = min(owners, key=lambda link: (link.name == _LOOPBACK, not link.up, link.index))
     if not owner.up:
         raise DatapathError(f"device {owner.name}, which has the node's address {node_ip}, is down")
-    return owner
+    return replace(owner, mtu=_mtu_outwards(netlink, links)) if owner.name == _LOOPBACK else owner
+
+
+def _mtu_outwards(netlink: Netlink, links: Mapping[int, Link]) -> int:
+    """Give what all devices carry that have a route to a gateway; where none has, all hardware; at most IP's limit."""
+    gateways = {route.index for route in netlink.routes() if route.gateway is not None}
+    leading_out = [links[index] for index in gateways if index in links]
+    hardware = [link for link in links.values() if not link.kind and link.up and link.name != _LOOPBACK]
+    return min((link.mtu for link in leading_out or hardware), default=MAX_IP_BYTES)
 
 
 def ensure_tunnel(netlink: Netlink, config: DatapathConfig, mtus: Mtus) -> tuple[Link, list[Repair]]:

@@ -44,7 +44,7 @@ OUTSIDE, OUTSIDE6 = ip_address("8.8.8.8"), ip_address("2001:db8::8")
 VIP, VIP6 = ip_address("10.96.0.10"), ip_address("fd00:96::10")
 
 HOST_MAC, MAC_A, MAC_B = Mac.derived("host"), Mac.derived("a"), Mac.derived("b")
-ENCAP_BYTES = 50
+ENCAP_BYTES, NEXT_HOP_WAYS = 50, 4
 TUNNEL_PORT, VNI, TUNNEL_MTU, UNDERLAY_MTU = 8472, 7, 1450, 1500
 DEVICES = ("ha", "hb", "tunnel", "nic")
 
@@ -150,17 +150,16 @@ class LoadedNode:
         assert found is not None
         self.local_pods.put(address, LocalPod(found.ifindex, found.pod_mac, found.host_mac, flags))
 
-    def next_hops(self) -> list[NextHop]:
-        """Give what the CPUs remember of the ways to other nodes."""
+    def next_hops(self) -> list[tuple[int, NextHop]]:
+        """Give what the CPUs remember of the ways to other nodes, with which way of a node's it is."""
         fd, spec = self.object.maps["fast_next_hops"].fd, DATAPATH.map("fast_next_hops")
         values = ffi.new("char[]", lib.libbpf_num_possible_cpus() * spec.value_bytes)
         found = []
         for index in range(spec.max_entries):
             assert lib.bpf_map_lookup_elem(fd, ffi.new("uint32_t *", index), values) == 0
-            raw = bytes(ffi.buffer(values))
-            found += [
-                NextHop.unpack(raw[at : at + spec.value_bytes]) for at in range(0, len(raw), spec.value_bytes)
-            ]
+            raw, size = bytes(ffi.buffer(values)), spec.value_bytes
+            hops = [NextHop.unpack(raw[at : at + size]) for at in range(0, len(raw), size)]
+            found += [(index % NEXT_HOP_WAYS, hop) for hop in hops if hop.found_jiffies]
         return found
 
     def close(self) -> None:

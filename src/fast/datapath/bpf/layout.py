@@ -149,31 +149,26 @@ class LocalDev:
 class NextHop:
     """``struct fast_next_hop``: what one CPU remembers of the way to a node, as of ``found_jiffies``.
 
-    ``ifindex`` 0: packets to the node go by the tunnel device. ``source_port`` stands for a group of flows.
+    ``ifindex`` 0: packets to the node go by the tunnel device.
     """
 
     C_NAME: ClassVar[str] = "fast_next_hop"
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("=Q4s4sI2s2x")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("=Q4s4sI4x")
 
     found_jiffies: int
     node_ip: IPv4Address
     gateway: IPv4Address
     ifindex: int
-    source_port: int
 
     def pack(self) -> bytes:
         """Give the struct's bytes."""
-        source_port = self.source_port.to_bytes(2, "big")
-        return self.FORMAT.pack(
-            self.found_jiffies, self.node_ip.packed, self.gateway.packed, self.ifindex, source_port
-        )
+        return self.FORMAT.pack(self.found_jiffies, self.node_ip.packed, self.gateway.packed, self.ifindex)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
         """Read the struct's bytes."""
-        found_jiffies, node_ip, gateway, ifindex, source_port = cls.FORMAT.unpack(raw)
-        port = int.from_bytes(source_port, "big")
-        return cls(found_jiffies, IPv4Address(node_ip), IPv4Address(gateway), ifindex, port)
+        found_jiffies, node_ip, gateway, ifindex = cls.FORMAT.unpack(raw)
+        return cls(found_jiffies, IPv4Address(node_ip), IPv4Address(gateway), ifindex)
 
 
 @dataclass(frozen=True, slots=True)

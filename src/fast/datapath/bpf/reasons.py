@@ -42,7 +42,7 @@ class Reason(IntEnum):
     FORWARD_NATIVE = 3, "was sent to another node without a tunnel"
     FORWARD_TUNNEL_DEVICE = (
         13,
-        "was sent to another node by the tunnel device: the program could not do it alone",
+        "was sent to another node by the tunnel device, as it may not, or cannot, be skipped",
     )
     STACK_NOT_POD = 4, "went to the stack: its destination or source is no pod or node of the cluster"
     STACK_NODE = 5, "went to the stack: it is for this node itself"

@@ -190,6 +190,11 @@ class Netlink:
         found = filter(None, map(records.parse_route, bodies))
         return [route for route in found if route.table == table and index in (0, route.index)]
 
+    def route_mtus(self) -> list[int]:
+        """List the MTUs that IPv4 routes of any table, none of Fast's, have of their own."""
+        bodies = self.dump(requests.dump_routes(4, table=wire.RT_TABLE_UNSPEC))
+        return [mtu for mtu in map(records.parse_route_mtu, bodies) if mtu is not None]
+
     def rules(self) -> list[Rule]:
         """List the routing rules that select by source, both families."""
         bodies = [body for version in (4, 6) for body in self.dump(requests.dump_rules(version))]

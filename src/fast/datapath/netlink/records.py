@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from fast.datapath.netlink import wire
+from fast.datapath.netlink.requests import ROUTE_PROTOCOL
 from fast.net import IPAddress, IPNetwork, Mac
 
 _IFINFOMSG = struct.Struct("=BxHiII")
@@ -137,6 +138,15 @@ def parse_route(body: bytes) -> Route | None:
         table=wire.parse_u32(attributes.get(wire.RTA_TABLE)) or table,
         mtu=wire.parse_u32(metrics.get(wire.RTAX_MTU)) or None,
     )
+
+
+def parse_route_mtu(body: bytes) -> int | None:
+    """Read from an RTM_NEWROUTE message's body the MTU that the route has of its own; None: none, or Fast's route."""
+    _family, _length, _source, _tos, _table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
+    if kind != wire.RTN_UNICAST or flags & wire.RTM_F_CLONED or protocol == ROUTE_PROTOCOL:
+        return None
+    metrics = wire.parse_attributes(wire.parse_attributes(body, _RTMSG.size).get(wire.RTA_METRICS, b""))
+    return wire.parse_u32(metrics.get(wire.RTAX_MTU)) or None
 
 
 def parse_rule(body: bytes) -> Rule | None:

@@ -237,9 +237,10 @@ def delete_route(destination: IPNetwork, index: int, table: int = wire.RT_TABLE_
 
 
 def dump_routes(version: int, index: int = 0, table: int = wire.RT_TABLE_MAIN) -> Request:
-    """Ask for the routes of IPv4 or IPv6 in the table, through one device or (0) all; ENOENT for no such table."""
+    """Ask for the routes of IPv4 or IPv6 in the table or (0) all; through one device or (0) all; ENOENT: no table."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004
-    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + wire.u32(wire.RTA_TABLE, table)
+    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+    body += wire.u32(wire.RTA_TABLE, table) if table else b""
     body += wire.u32(wire.RTA_OIF, index) if index else b""
     return Request(wire.RTM_GETROUTE, wire.NLM_F_DUMP, body, f"list IPv{version} routes")
 
