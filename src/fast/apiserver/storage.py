@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,6 +175,9 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        # Held while a thread uses the connection: run() may be cancelled, its thread goes on, and SQLite crashes where
+        # a connection is closed in use.
+        self._in_use = threading.Lock()
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
@@ -256,6 +260,10 @@ class Store:
                 done.set_result(result)
 
     def _persist(self, pending: dict[tuple[str, str], Record | None], version: int) -> None:
+        with self._in_use:
+            self._save(pending, version)
+
+    def _save(self, pending: dict[tuple[str, str], Record | None], version: int) -> None:
         puts = [(res, key, rec.version, rec.raw) for (res, key), rec in pending.items() if rec is not None]
         gone = [target for target, record in pending.items() if record is None]
         try:
@@ -281,5 +289,6 @@ class Store:
             changed.wake()
 
     def close(self) -> None:
-        """Let go of the file. Call after ``run`` has ended."""
-        self._db.close()
+        """Let go of the file, once a write under way is on it. Call after ``run`` has ended."""
+        with self._in_use:
+            self._db.close()
