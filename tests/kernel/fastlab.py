@@ -151,6 +151,11 @@ class Cluster:
         self.sync()
 
 
+def ip_of(place: Pod | Node, version: int) -> IPAddress:
+    """Give the address of that IP version."""
+    return place.ip if version == 4 else place.ip6
+
+
 def _join(net: Underlay, number: int, prepare: Callable[[Machine], None] | None = None) -> Machine:
     """Make the machine of node ``number``, without Fast."""
     machine = net.join(f"n{number}", number)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernel import traffic
-from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster
+from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, ip_of
 from kernel.lab import Machine
 from kernel.traffic import every_way
 
@@ -74,10 +74,6 @@ def scene(request):
         portmap("ADD", a)
         servers.enter_context(traffic.server(a, POD_PORT))
         yield Scene(made, made.nodes[0], a, b, c)
-
-
-def ip_of(place, version):
-    return place.ip if version == 4 else place.ip6
 
 
 both = pytest.mark.parametrize("version", [4, 6])

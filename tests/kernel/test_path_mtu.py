@@ -13,7 +13,7 @@ import pytest
 
 from fast.datapath.bpf.reasons import PacketDirection, Reason
 from kernel import traffic
-from kernel.fastlab import Cluster, Pod, cluster
+from kernel.fastlab import Cluster, Pod, cluster, ip_of
 from kernel.lab import Sandbox, eventually
 from kernel.services import Service, install, vip
 
@@ -89,10 +89,6 @@ def forgotten(scene):
     """No path's MTU is known yet."""
     for place in (*scene.made.pods, *scene.made.nodes, scene.made.outside, scene.beyond):
         place.run("ip route flush cache; ip -6 route flush cache")
-
-
-def ip_of(place, version):
-    return place.ip if version == 4 else place.ip6
 
 
 def learnt_mtu(place, address):

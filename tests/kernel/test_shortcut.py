@@ -15,7 +15,7 @@ from fast.datapath.netlink import Netlink, requests, wire
 from fast.datapath.node import NodeDatapath
 from fast.datapath.shortcut import PolicyWatch
 from kernel import traffic
-from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster
+from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, ip_of
 from kernel.lab import eventually
 
 _IFLA_GSO_MAX_SIZE, _IFLA_GSO_IPV4_MAX_SIZE = 41, 63
@@ -44,10 +44,6 @@ def scene():
 
 
 both = pytest.mark.parametrize("version", [4, 6])
-
-
-def ip_of(place, version):
-    return place.ip if version == 4 else place.ip6
 
 
 def grew(node, which, action):
@@ -211,7 +207,6 @@ def test_a_node_whose_mac_changes_unannounced_is_found_again(scene):
         eventually(lambda: traffic.reaches(traffic.ping, scene.a, scene.c.ip), 15)
     finally:
         there.run(f"ip link set u0 address {old}")
-        here.run("ip neigh flush dev u0")
         for node in scene.made.nodes:
             node.run("ip neigh flush dev u0")
     eventually(lambda: traffic.reaches(traffic.ping, scene.a, scene.c.ip), 15)

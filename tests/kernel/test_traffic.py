@@ -9,7 +9,7 @@ import pytest
 
 from fast.datapath.bpf.reasons import Reason
 from kernel import traffic
-from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster
+from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, ip_of
 from kernel.lab import eventually
 from kernel.services import Service, install, vip
 from kernel.traffic import every_way
@@ -34,10 +34,6 @@ def scene(request):
         for place in (*made.pods, *made.nodes, made.outside):
             servers.enter_context(traffic.server(place))
         yield Scene(made, made.nodes[0], made.nodes[1], a, b, c)
-
-
-def ip_of(place, version):
-    return place.ip if version == 4 else place.ip6
 
 
 def outside_ip(made, version):

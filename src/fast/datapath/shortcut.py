@@ -27,9 +27,8 @@ _XFRMNLGRP_POLICY = 4
 _XFRM_USERPOLICY_BLOCK = 1
 _NLM_F_REQUEST = 1
 _HEADER = struct.Struct("=IHHII")
-_SPDINFO = struct.Struct(
-    "=I4xII"
-)  # the question's flags; attribute XFRMA_SPD_INFO: policies in, out, and more
+# The question's flags, then attribute XFRMA_SPD_INFO: policies in, out, and more.
+_SPDINFO = struct.Struct("=I4xII")
 _DEFAULTS = struct.Struct("=BBB")  # in, forwarded, out
 _SECONDS = 5.0
 
