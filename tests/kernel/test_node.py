@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import socket
+import threading
 from ipaddress import ip_address, ip_network
 
 import pytest
 
-from fast.datapath.bpf.layout import ClusterPod, Device, Kind
+from fast.datapath.bpf.layout import ClusterPod, Device, Kind, LocalPodFlag
+from fast.datapath.bpf.reasons import Reason
 from fast.datapath.config import DatapathConfig
 from fast.datapath.identity import EndpointSpec
 from fast.datapath.node import NodeDatapath
 from fast.datapath.repair import RepairKind
 from fast.errors import DatapathError, MapFull
 from kernel import traffic
-from kernel.fastlab import POD_SUBNETS, attach_pods, cluster, node_ip
+from kernel.fastlab import POD_SUBNETS, Pod, attach_pods, cluster, node_ip
 from kernel.lab import underlay
 
 ROUTE = "10.244.0.0/16 dev fast_vxlan"
@@ -75,7 +77,15 @@ def test_what_was_damaged_is_mended_and_told(made, damage, kind):
         traffic.ping(a, address, 4000)  # over the stack
 
 
-@pytest.mark.parametrize("damage", ["tc qdisc del dev {} clsact", "ip route del 10.244.1.10 dev {}"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "tc qdisc del dev {} clsact",
+        "ip route del 10.244.1.10 dev {}",
+        "ip link set {} down",
+        "ip link set {} address 02:00:00:00:00:01",
+    ],
+)
 def test_a_damaged_endpoint_is_mended(made, damage):
     node = made.nodes[0]
     pod = node.pods[0]
@@ -91,6 +101,71 @@ def test_a_lost_map_entry_of_an_endpoint_is_mended(made):
     node.call(lambda: node.datapath._up().loaded.local_pods.delete(pod.ip))
     assert kinds(node) == {RepairKind.ENDPOINT}
     node.call(node.datapath.check, pod.spec)
+
+
+def shaped_pod(node):
+    """A pod that the bandwidth plugin limits: its ingress qdisc stands where clsact would."""
+    sandbox = node.machine.sandbox("shaped")
+    spec = EndpointSpec("shaped", "eth0", sandbox.path, (ip_address("10.244.1.98"),), via_stack=True)
+    endpoint = node.call(node.datapath.attach, spec)
+    node.run(f"tc qdisc add dev {endpoint.host_device} handle ffff: ingress")
+    pod = Pod(node, "shaped", sandbox, spec, endpoint)
+    node.pods.append(pod)
+    return pod
+
+
+@pytest.mark.parametrize(
+    "damage", ["ip route del 10.244.1.98", "rm /sys/fs/bpf/fast/links/{index}-*", "its entry"]
+)
+def test_a_shaped_pod_that_is_mended_stays_shaped_and_checked(made, damage):
+    node = made.nodes[0]
+    pod = shaped_pod(node)
+    made.sync()
+    if damage == "its entry":
+        node.call(lambda: node.datapath._up().loaded.local_pods.delete(pod.ip))
+    else:
+        node.run(damage.format(index=pod.endpoint.ifindex))
+    assert RepairKind.ENDPOINT in kinds(node)
+    assert kinds(node) == set()
+    assert (
+        node.call(lambda: node.datapath._up().loaded.local_pods.get(pod.ip)).flags == LocalPodFlag.VIA_STACK
+    )
+    before = node.count(Reason.DROP_SPOOFED_ADDRESS)
+    pod.run("ip addr add 10.244.1.200/32 dev eth0; ping -c 1 -W 0.2 -I 10.244.1.200 10.244.1.10 || true")
+    assert node.count(Reason.DROP_SPOOFED_ADDRESS) > before
+    traffic.ping(pod, node.pods[0].ip)
+    node.detach(pod)
+    made.sync()
+
+
+@pytest.mark.parametrize("came_between", ["attach", "detach"])
+def test_a_pod_that_comes_or_goes_while_the_node_is_checked_is_no_damage(made, came_between, monkeypatch):
+    node = made.nodes[0]
+    endpoints = node.datapath._up().endpoints
+    pods = [] if came_between == "attach" else [node.attach("between", "10.244.1.97")]
+
+    def change():
+        if came_between == "attach":
+            pods.append(node.attach("between", "10.244.1.97"))
+        else:
+            node.detach(pods.pop())
+
+    is_wrong = endpoints._is_wrong
+    looks = []
+
+    def look(link, routed):
+        # The first look at anything: what was listed so far is of before the change.
+        if not looks:
+            looks.append(threading.Thread(target=change))
+            looks[0].start()
+            looks[0].join()
+        return is_wrong(link, routed)
+
+    monkeypatch.setattr(endpoints, "_is_wrong", look)
+    assert kinds(node) == set()
+    assert looks
+    for pod in pods:
+        node.detach(pod)
 
 
 def test_an_entry_whose_device_is_gone_is_removed(made):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import structlog
@@ -18,6 +18,7 @@ from fast.datapath import sysctl
 from fast.datapath.bpf.layout import LocalPod, LocalPodFlag
 from fast.datapath.bpf.maps import LocalPods
 from fast.datapath.identity import (
+    Alias,
     Endpoint,
     EndpointSpec,
     format_alias,
@@ -105,36 +106,23 @@ class Endpoints:
             Netlink() as host,
             Netlink(netns.fd) as pod,
         ):
-            link = self._make_veth(host, pod, netns, spec, mtu)
-            if link is None:  # there already, and right
-                return self._described(spec, host, mtu)
+            link, made = self._make_veth(host, pod, netns, spec, mtu)
+            if not made:
+                return _described(spec.alias, link, mtu)
             try:
                 self._configure(host, pod, netns, spec, link)
             except BaseException:
                 with contextlib.suppress(DatapathError):
                     self._remove(host, link)
                 raise
-        host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
-        return Endpoint(
-            spec.container_id, spec.ifname, spec.addresses, link.index, link.name, host_mac, pod_mac, mtu
-        )
-
-    def _described(self, spec: EndpointSpec, host: Netlink, mtu: int) -> Endpoint:
-        name = host_device_name(spec.container_id, spec.ifname)
-        link = host.find_link(name)
-        if link is None:
-            raise DatapathError(f"device {name} was deleted while it was being looked at")
-        host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
-        return Endpoint(
-            spec.container_id, spec.ifname, spec.addresses, link.index, name, host_mac, pod_mac, mtu
-        )
+        return _described(spec.alias, link, mtu)
 
     def _make_veth(
         self, host: Netlink, pod: Netlink, netns: Netns, spec: EndpointSpec, mtu: int
-    ) -> Link | None:
-        """Make the pair and give its host end; None where the endpoint exists as it should be."""
+    ) -> tuple[Link, bool]:
+        """Give the pair's host end, and whether it was made: not where the endpoint exists as it should be."""
         try:
-            return self._add_veth(host, netns, spec, mtu)
+            return self._add_veth(host, netns, spec, mtu), True
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise
@@ -142,15 +130,15 @@ class Endpoints:
             self._retirement.sweep(host)
             existing = host.find_link(host_device_name(spec.container_id, spec.ifname))
             if existing is None and pod.find_link(spec.ifname) is None:
-                return self._add_veth(host, netns, spec, mtu)
+                return self._add_veth(host, netns, spec, mtu), True
             if existing is None:
                 raise DatapathError(
                     f"the pod's namespace {spec.netns_path} has an interface {spec.ifname} already, not made by Fast"
                 ) from error
         if not self._differences(host, pod, existing, spec):
-            return None
+            return existing, False
         self._remove(host, existing)
-        return self._add_veth(host, netns, spec, mtu)
+        return self._add_veth(host, netns, spec, mtu), True
 
     def _add_veth(self, host: Netlink, netns: Netns, spec: EndpointSpec, mtu: int) -> Link:
         """Make the pair in one round trip, and learn its index in the same."""
@@ -164,24 +152,26 @@ class Endpoints:
 
     def _configure(self, host: Netlink, pod: Netlink, netns: Netns, spec: EndpointSpec, link: Link) -> None:
         """Do everything that comes after the pair exists."""
-        self._programs.ensure(link.index, DeviceKind.SHAPED_POD if spec.via_stack else DeviceKind.POD)
+        self._programs.ensure(link.index, DeviceKind.of_pod(via_stack=spec.via_stack))
         host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
         if any(address.version == 6 for address in spec.addresses):  # noqa: PLR2004 -- IP version
             run_in(netns.fd, lambda: _enable_ipv6(spec.ifname))
         pod.execute(*_pod_requests(spec, link.peer_index, host_mac))
-        alias = format_alias(spec.container_id, spec.ifname, spec.addresses)
         host.execute(
-            *self._host_requests(spec, link.index, pod_mac),
-            requests.set_link(link.index, alias=alias, group=FINISHED_GROUP),
+            *self._host_requests(spec.addresses, link.index, pod_mac),
+            requests.set_link(link.index, alias=format_alias(spec.alias), group=FINISHED_GROUP),
         )
-        flags = LocalPodFlag.VIA_STACK if spec.via_stack else LocalPodFlag(0)
-        entry = LocalPod(link.index, pod_mac, host_mac, flags)
+        self._put_entries(_described(spec.alias, link, link.mtu), spec.addresses)
+
+    def _put_entries(self, endpoint: Endpoint, addresses: Iterable[IPAddress]) -> None:
+        flags = LocalPodFlag.VIA_STACK if endpoint.via_stack else LocalPodFlag(0)
+        entry = LocalPod(endpoint.ifindex, endpoint.pod_mac, endpoint.host_mac, flags)
         with self._entries_lock:
-            for address in spec.addresses:
+            for address in addresses:
                 self._pods.put(address, entry)
 
-    def _host_requests(self, spec: EndpointSpec, index: int, pod_mac: Mac) -> Iterable[Request]:
-        for address in spec.addresses:
+    def _host_requests(self, addresses: Iterable[IPAddress], index: int, pod_mac: Mac) -> Iterable[Request]:
+        for address in addresses:
             source = self._node_ip if isinstance(address, IPv4Address) else self._node_ip6
             yield requests.replace_neighbour(index, address, pod_mac)
             yield requests.replace_route(_host_network(address), index, source=source)
@@ -212,7 +202,7 @@ class Endpoints:
 
     def _addresses_of(self, link: Link) -> Iterable[IPAddress]:
         if (parsed := parse_alias(link.alias)) is not None:
-            return parsed[2]
+            return parsed.addresses
         return [address for address, pod in self._pods.items() if pod.ifindex == link.index]
 
     def _remove(self, host: Netlink, link: Link) -> None:
@@ -291,7 +281,7 @@ class Endpoints:
 
     def _host_differences(self, host: Netlink, link: Link, spec: EndpointSpec) -> list[str]:
         found = [] if link.up else [f"{link.name} is down"]
-        if link.alias != format_alias(spec.container_id, spec.ifname, spec.addresses):
+        if link.alias != format_alias(spec.alias):
             found.append(f"{link.name} is of {link.alias or 'nobody'}")
         routed = {route.destination for route in host.routes(link.index)}
         for address in spec.addresses:
@@ -307,39 +297,90 @@ class Endpoints:
         return [endpoint for link in host.links("veth") if (endpoint := endpoint_of(link)) is not None]
 
     def repair(self, host: Netlink) -> list[Endpoint]:
-        """Put right entries, routes and programs of endpoints whose device is there; give those that needed it."""
-        repaired = []
-        routed = {(route.destination, route.index) for route in host.routes()}
-        entries = dict(self._pods.items())
-        for endpoint in self.find_all(host):
-            wrong = self._programs.missing(endpoint.ifindex, DeviceKind.POD) or any(
-                (_host_network(address), endpoint.ifindex) not in routed
-                for address in endpoint.addresses
-                if (found := entries.get(address)) is None or found.ifindex == endpoint.ifindex
-            )
-            lost = [address for address in endpoint.addresses if address not in entries]
-            if wrong or lost:
-                self._restore(host, endpoint, lost)
-                repaired.append(endpoint)
-        return repaired
+        """Put right entries, routes and programs of endpoints whose device is there; give those that needed it.
 
-    def _restore(self, host: Netlink, endpoint: Endpoint, lost: Iterable[IPAddress]) -> None:
-        spec = EndpointSpec(endpoint.container_id, endpoint.ifname, "", endpoint.addresses)
-        self._programs.ensure(endpoint.ifindex, DeviceKind.POD)
-        host.execute(*self._host_requests(spec, endpoint.ifindex, endpoint.pod_mac))
-        with self._entries_lock:
-            for address in lost:
-                self._pods.put(address, LocalPod(endpoint.ifindex, endpoint.pod_mac, endpoint.host_mac))
+        Endpoints come and go meanwhile: what seems wrong is looked at again once nobody else works on it.
+        """
+        routed = {(route.destination, route.index) for route in host.routes()}
+        suspects = [link.name for link in host.links("veth") if self._is_wrong(link, routed)]
+        return [endpoint for name in suspects if (endpoint := self._repair(host, name)) is not None]
+
+    def _is_wrong(self, link: Link, routed: Set[tuple[IPNetwork, int]]) -> bool:
+        """Tell whether the device is of an endpoint, and what should be on the host's side is not all there."""
+        endpoint = endpoint_of(link)
+        if endpoint is None:
+            return False
+        # An address that has moved on to another device of this node is that one's to route.
+        mine = [
+            address
+            for address in endpoint.addresses
+            if (entry := self._pods.get(address)) is None or entry.ifindex == link.index
+        ]
+        return (
+            not link.up
+            or link.mac != endpoint.host_mac
+            or any((_host_network(address), link.index) not in routed for address in mine)
+            or bool(self._without_entry(endpoint))
+            or bool(self._programs.missing(link.index, DeviceKind.of_pod(via_stack=endpoint.via_stack)))
+        )
+
+    def _without_entry(self, endpoint: Endpoint) -> list[IPAddress]:
+        """Give the addresses whose entry is missing, or is of this device but has other MACs."""
+        macs = endpoint.pod_mac, endpoint.host_mac
+        found = ((address, self._pods.get(address)) for address in endpoint.addresses)
+        return [
+            address
+            for address, entry in found
+            if entry is None
+            or (entry.ifindex == endpoint.ifindex and (entry.pod_mac, entry.host_mac) != macs)
+        ]
+
+    def _repair(self, host: Netlink, name: str) -> Endpoint | None:
+        with self._exclusively(name):
+            link = host.find_link(name)
+            if link is None or (endpoint := endpoint_of(link)) is None:
+                return None
+            if not self._is_wrong(
+                link, {(route.destination, route.index) for route in host.routes(link.index)}
+            ):
+                return None
+            try:
+                self._restore(host, endpoint)
+            except DatapathError:
+                if host.find_link(name) is not None:
+                    raise
+                return None  # its pod's namespace ended meanwhile
+        return endpoint
+
+    def _restore(self, host: Netlink, endpoint: Endpoint) -> None:
+        self._programs.ensure(endpoint.ifindex, DeviceKind.of_pod(via_stack=endpoint.via_stack))
+        host.execute(
+            requests.set_link(endpoint.ifindex, mac=endpoint.host_mac, up=True),
+            *self._host_requests(endpoint.addresses, endpoint.ifindex, endpoint.pod_mac),
+        )
+        self._put_entries(endpoint, self._without_entry(endpoint))
+
+
+def _described(alias: Alias, link: Link, mtu: int) -> Endpoint:
+    """Give the endpoint of that alias behind that device."""
+    host_mac, pod_mac = macs_of(alias.container_id, alias.ifname)
+    return Endpoint(
+        alias.container_id,
+        alias.ifname,
+        alias.addresses,
+        link.index,
+        link.name,
+        host_mac,
+        pod_mac,
+        mtu,
+        alias.via_stack,
+    )
 
 
 def endpoint_of(link: Link) -> Endpoint | None:
     """Read the endpoint that a host device belongs to; None for a device that is not an endpoint's."""
-    parsed = parse_alias(link.alias)
-    if parsed is None or link.mac is None:
-        return None
-    container_id, ifname, addresses = parsed
-    _, pod_mac = macs_of(container_id, ifname)
-    return Endpoint(container_id, ifname, addresses, link.index, link.name, link.mac, pod_mac, link.mtu)
+    alias = parse_alias(link.alias)
+    return None if alias is None else _described(alias, link, link.mtu)
 
 
 def _pod_requests(spec: EndpointSpec, index: int, host_mac: Mac) -> Iterable[Request]:

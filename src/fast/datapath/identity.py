@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fast.errors import InvalidConfig, InvalidRange
 from fast.net import IPAddress, Mac, parse_address
@@ -16,6 +17,7 @@ from fast.net import IPAddress, Mac, parse_address
 DEVICE_PREFIX = "fast"
 _DIGEST_CHARACTERS = 10
 _ALIAS_PREFIX = "fast:"
+_VIA_STACK = "via-stack"
 _ALIAS_MAX = 255  # IFALIASZ, with the NUL
 _IFNAME_MAX = 15
 
@@ -45,10 +47,15 @@ class EndpointSpec:
             raise InvalidConfig("an endpoint needs a container ID and at least one address")
         if not 0 < len(self.ifname) <= _IFNAME_MAX or any(c.isspace() or c in "/:" for c in self.ifname):
             raise InvalidConfig(f"{self.ifname!r} is no name for an interface")
-        if len(format_alias(self.container_id, self.ifname, self.addresses)) >= _ALIAS_MAX:
+        if len(format_alias(self.alias)) >= _ALIAS_MAX:
             raise InvalidConfig(
                 f"container ID {self.container_id!r} with {len(self.addresses)} addresses is too long"
             )
+
+    @property
+    def alias(self) -> Alias:
+        """What the host's device has to say of itself."""
+        return Alias(self.container_id, self.ifname, self.addresses, self.via_stack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class Endpoint:
 
     Attributes:
         ifindex: Of the host's end of the veth, ``host_device``.
-        mtu: In bytes; 0 where it was not looked up.
+        mtu: In bytes.
     """
 
     container_id: str
@@ -68,6 +75,16 @@ class Endpoint:
     host_mac: Mac
     pod_mac: Mac
     mtu: int
+    via_stack: bool = False
+
+
+class Alias(NamedTuple):
+    """What the host's device of an endpoint says of itself; the attributes are :class:`EndpointSpec`'s."""
+
+    container_id: str
+    ifname: str
+    addresses: tuple[IPAddress, ...]
+    via_stack: bool = False
 
 
 def host_device_name(container_id: str, ifname: str) -> str:
@@ -85,18 +102,21 @@ def macs_of(container_id: str, ifname: str) -> tuple[Mac, Mac]:
     return Mac.derived(f"host {name}"), Mac.derived(f"pod {name}")
 
 
-def format_alias(container_id: str, ifname: str, addresses: tuple[IPAddress, ...]) -> str:
-    """Spell the alias of an endpoint's host device: ``fast:CONTAINER/IFNAME ADDRESS,ADDRESS``."""
-    return f"{_ALIAS_PREFIX}{container_id}/{ifname} {','.join(map(str, addresses))}"
+def format_alias(alias: Alias) -> str:
+    """Spell it: ``fast:CONTAINER/IFNAME ADDRESS,ADDRESS``, with `` via-stack`` behind where that is so."""
+    listed = ",".join(map(str, alias.addresses))
+    marks = f" {_VIA_STACK}" if alias.via_stack else ""
+    return f"{_ALIAS_PREFIX}{alias.container_id}/{alias.ifname} {listed}{marks}"
 
 
-def parse_alias(alias: str) -> tuple[str, str, tuple[IPAddress, ...]] | None:
-    """Read container ID, interface and addresses back; None for an alias that is not Fast's."""
-    identity, _, listed = alias.removeprefix(_ALIAS_PREFIX).partition(" ")
+def parse_alias(text: str) -> Alias | None:
+    """Read it back; None for an alias that is not Fast's."""
+    identity, listed, *marks = (*text.removeprefix(_ALIAS_PREFIX).split(" "), "")[:3]
     container_id, slash, ifname = identity.rpartition("/")
-    if not alias.startswith(_ALIAS_PREFIX) or not slash:
+    if not text.startswith(_ALIAS_PREFIX) or not slash:
         return None
     try:
-        return container_id, ifname, tuple(map(parse_address, listed.split(",")))
+        addresses = tuple(map(parse_address, listed.split(",")))
     except InvalidRange:
         return None
+    return Alias(container_id, ifname, addresses, _VIA_STACK in marks)

@@ -28,6 +28,11 @@ class DeviceKind(Enum):
         self.programs = programs
         self.mode = mode
 
+    @classmethod
+    def of_pod(cls, *, via_stack: bool) -> DeviceKind:
+        """Give a pod's kind."""
+        return cls.SHAPED_POD if via_stack else cls.POD
+
 
 class Attachments:
     """The attachments of one node. Calls for different devices may run in parallel."""
@@ -52,7 +57,7 @@ class Attachments:
             f"program {name} does not run on device {ifindex}"
             for name in kind.programs
             if (found := self._links.find(ifindex, DATAPATH.program(name).direction, name)) is None
-            or not found.alive
+            or found.program_id != self._programs[name].id
         ]
 
     def remove(self, ifindex: int, kind: DeviceKind) -> None:

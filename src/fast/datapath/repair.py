@@ -20,7 +20,6 @@ class RepairKind(StrEnum):
     ENDPOINT = "endpoint"
     CLUSTER_ENTRY = "cluster-entry"
     STALE_ENTRY = "stale-entry"
-    STALE_LINK = "stale-link"
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,10 @@ def test_an_agent_that_is_killed_among_calls_leaves_nothing_that_del_does_not_en
         list(pool.map(runtime.delete, sandboxes))
         until(lambda: runtime.call("STATUS").status == 0, "an agent that is ready")
         # A DEL that came while the agent was starting may have missed its first replay; the next is seconds later.
-        until(lambda: not any(runtime.interfaces(sandbox) for sandbox in sandboxes), "sandboxes without interfaces")
+        until(
+            lambda: not any(runtime.interfaces(sandbox) for sandbox in sandboxes),
+            "sandboxes without interfaces",
+        )
         ours = {sandbox.container_id for sandbox in sandboxes}
         held = (item["spec"].get("containerID") for item in cluster.items("ipendpoints"))
         assert ours.isdisjoint(held)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast.datapath.identity import EndpointSpec, format_alias, host_device_name, macs_of, parse_alias
+from fast.datapath.identity import Alias, EndpointSpec, format_alias, host_device_name, macs_of, parse_alias
 from fast.errors import InvalidConfig
 
 CONTAINER = "3f" * 32
@@ -27,9 +27,10 @@ def test_the_host_device_name_fits_the_kernel_and_depends_on_both_parts_of_the_i
     assert name != host_device_name(container_id + "x", ifname)
 
 
-@given(container_ids, ifnames, addresses)
-def test_an_alias_reads_back_to_what_was_written(container_id, ifname, found):
-    assert parse_alias(format_alias(container_id, ifname, found)) == (container_id, ifname, found)
+@given(container_ids, ifnames, addresses, st.booleans())
+def test_an_alias_reads_back_to_what_was_written(container_id, ifname, found, via_stack):
+    alias = Alias(container_id, ifname, found, via_stack)
+    assert parse_alias(format_alias(alias)) == alias
 
 
 @pytest.mark.parametrize(
