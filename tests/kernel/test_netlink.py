@@ -1,11 +1,13 @@
 """Fast's rtnetlink against the kernel, with iproute2 as the oracle."""
 
+import errno
 import json
+import socket
 from ipaddress import ip_address, ip_network
 
 import pytest
 
-from fast.datapath.netlink import Netlink, requests
+from fast.datapath.netlink import Netlink, requests, wire
 from fast.datapath.netns import Netns, run_in
 from fast.errors import NetlinkError, NetnsGone
 from fast.net import Mac
@@ -160,3 +162,45 @@ def test_what_a_function_run_in_a_namespace_raises_reaches_the_caller(machine):
 
     with pytest.raises(LookupError, match="inside"):
         machine.call(run)
+
+
+def test_a_rule_with_bits_of_a_host_is_read_as_its_network(machine):
+    def rules():
+        with Netlink() as netlink:
+            return netlink.rules()
+
+    machine.run("ip rule add from 10.1.2.3/16 table 55; ip -6 rule add from fd00::7/64 table 55")
+    sources = {rule.source for rule in machine.call(rules) if rule.table == 55}
+    assert sources == {ip_network("10.1.0.0/16"), ip_network("fd00::/64")}
+
+
+def test_a_kernel_without_ipv6_has_no_rules_of_it_and_other_failures_are_raised(machine, monkeypatch):
+    dump = Netlink.dump
+
+    def refusing(code):
+        def dump_or_refuse(self, request):
+            if request.kind == wire.RTM_GETRULE and request.body[0] == socket.AF_INET6:
+                raise NetlinkError("no", code)
+            return dump(self, request)
+
+        return dump_or_refuse
+
+    def rules():
+        with Netlink() as netlink:
+            return netlink.rules()
+
+    machine.run("ip rule add from 10.1.0.0/16 table 55")
+    monkeypatch.setattr(Netlink, "dump", refusing(errno.EAFNOSUPPORT))
+    assert [rule.table for rule in machine.call(rules)] == [55]
+    monkeypatch.setattr(Netlink, "dump", refusing(errno.EPERM))
+    with pytest.raises(NetlinkError):
+        machine.call(rules)
+
+
+def test_a_refused_dump_says_what_the_kernel_said(machine):
+    def refused():
+        with Netlink() as netlink:
+            netlink.dump(requests.dump_routes(4, table=4711))
+
+    with pytest.raises(NetlinkError, match="list .*routes: .*(.*table does not exist)"):
+        machine.call(refused)

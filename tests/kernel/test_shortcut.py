@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
 from dataclasses import dataclass, replace
 
 import pytest
@@ -13,7 +12,6 @@ from fast.datapath.bpf.layout import DevFlag, Device
 from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.netlink import Netlink, requests, wire
 from fast.datapath.node import NodeDatapath
-from fast.datapath.shortcut import PolicyWatch
 from kernel import traffic
 from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, ip_of
 from kernel.lab import eventually
@@ -121,26 +119,6 @@ def test_ipsec_that_blocks_whatever_no_policy_allows_is_honoured(scene):
         here.run("ip xfrm policy setdefault out block")
         verify(here)
         assert not traffic.reaches(traffic.ping, scene.a, scene.c.ip)
-
-
-def test_whoever_watches_is_told_of_each_change_of_the_ipsec_policies(scene):
-    here = scene.here
-    policy = "src 10.1.0.0/16 dst 10.2.0.0/16 dir out"
-    watch = here.call(PolicyWatch)
-
-    def told():
-        ready, _, _ = select.select([watch], [], [], 1)
-        watch.drain()
-        return bool(ready)
-
-    try:
-        for command in (f"add {policy} action block", f"update {policy} action allow", f"delete {policy}"):
-            here.run(f"ip xfrm policy {command}")
-            assert told(), command
-        here.run("ip xfrm policy setdefault out accept")
-        assert told()
-    finally:
-        watch.close()
 
 
 @pytest.mark.parametrize("table", ["", "table 50"])

@@ -1,7 +1,7 @@
 """Keeps the node's datapath up: brings it up at start, verifies it now and then, applies changed pod subnets.
 
-It is verified at once when an IPsec policy changes. Everything that blocks runs in threads. What the datapath consists
-of is fast.datapath's.
+It is verified at once when the kernel tells of a change that concerns it (fast.datapath.watch). Everything that blocks
+runs in threads. What the datapath consists of is fast.datapath's.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from fast.agent.readiness import Readiness
 from fast.agent.repairs import count_repairs
 from fast.datapath.identity import Endpoint, EndpointSpec
 from fast.datapath.node import NodeDatapath
-from fast.datapath.shortcut import PolicyWatch
+from fast.datapath.watch import KernelWatch
 from fast.errors import AgentUnavailable, FastError
 from fast.net import IPNetwork
 
 log = structlog.get_logger()
 
 CONDITION = "datapath"
+
+#: Between two verifications because of what the kernel tells: whoever keeps changing things gets no loop of them.
+_LEAST_SECONDS = 1.0
 
 _FAILURES = Counter("fast_datapath_failures", "Attempts to bring up or verify the datapath that failed.")
 
@@ -55,6 +58,7 @@ class DatapathKeeper:
         self._subnets: frozenset[IPNetwork] | None = None
         self._subnets_changed = False
         self._woken = asyncio.Event()
+        self._verified_at = 0.0
 
     def set_pod_subnets(self, subnets: frozenset[IPNetwork]) -> None:
         """Take note of the subnets of all pools; applied soon."""
@@ -70,25 +74,25 @@ class DatapathKeeper:
 
     async def run(self) -> None:
         """Keep the datapath up for ever."""
-        with self._woken_by_policies():
+        with self._woken_by_the_kernel():
             await self._keep()
 
     @contextlib.contextmanager
-    def _woken_by_policies(self) -> Iterator[None]:
-        """Verify at once when an IPsec policy changes: until then, packets that it is for leave without it."""
-        loop, watch = asyncio.get_running_loop(), PolicyWatch()
+    def _woken_by_the_kernel(self) -> Iterator[None]:
+        """Verify soon after what the kernel tells of: pods' packets may be lost, or leave unencrypted, until then."""
+        loop, watch = asyncio.get_running_loop(), KernelWatch()
 
-        def changed() -> None:
-            watch.drain()
-            self._woken.set()
+        def look() -> None:
+            if watch.heard():
+                loop.call_at(self._verified_at + _LEAST_SECONDS, self._woken.set)
 
-        if watch.fileno() >= 0:
-            loop.add_reader(watch.fileno(), changed)
+        for fileno in watch.filenos():
+            loop.add_reader(fileno, look)
         try:
             yield
         finally:
-            if watch.fileno() >= 0:
-                loop.remove_reader(watch.fileno())
+            for fileno in watch.filenos():
+                loop.remove_reader(fileno)
             watch.close()
 
     async def _keep(self) -> None:
@@ -96,15 +100,17 @@ class DatapathKeeper:
             self._woken.clear()
             try:
                 await self._converge()
-            except FastError as error:
+            except (
+                FastError,
+                OSError,
+            ) as error:  # OSError: out of descriptors, a file system that is read-only
                 _FAILURES.inc()
                 # pods that run are cut off only by what is broken; what the kernel has goes on without the agent
                 self._readiness.missing(CONDITION, str(error), limited_connectivity=self.up.is_set())
-            try:
+            self._verified_at = asyncio.get_running_loop().time()
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_seconds):
                     await self._woken.wait()
-            except TimeoutError:
-                continue
 
     async def _converge(self) -> None:
         if self._subnets_changed and self._subnets is not None:

@@ -87,11 +87,12 @@ class NodeDatapath:
         """
         with self._lock:
             if self._running is None:
-                self._running = self._load()
+                running = self._load()
                 with Netlink() as netlink:
-                    self._running.endpoints.drop_unfinished(netlink)
+                    running.endpoints.drop_unfinished(netlink)
                     if not self._subnets_known:  # the API server may be away: what the node routes goes on
                         self._subnets = find_subnets(netlink)
+                self._running = running
             return self._converge(self._running)
 
     def verify(self) -> list[Repair]:

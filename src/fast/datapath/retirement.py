@@ -48,8 +48,9 @@ class Retirement:
             self._waiting.append(link.index)
             if self._sweeper is None:
                 # It starts in the calling thread's network namespace, where the devices are.
-                self._sweeper = threading.Thread(target=self._sweep_waiting, name="fast-retirement")
-                self._sweeper.start()
+                sweeper = threading.Thread(target=self._sweep_waiting, name="fast-retirement")
+                sweeper.start()
+                self._sweeper = sweeper
 
     def _sweep_waiting(self) -> None:
         while True:
@@ -63,7 +64,7 @@ class Retirement:
                     self.sweep(host)
                 for index in indexes:
                     self._deleted(index)
-            except DatapathError as error:
+            except (DatapathError, OSError) as error:
                 log.warning(
                     "retired devices could not be deleted; the next check tries again", error=str(error)
                 )

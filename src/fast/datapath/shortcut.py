@@ -6,7 +6,6 @@ nor the MTU that a route has of its own: where there are any, the device has to 
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 
@@ -23,7 +22,6 @@ log = structlog.get_logger()
 _NETLINK_XFRM = 6
 # linux/xfrm.h
 _XFRM_MSG_NEWSPDINFO, _XFRM_MSG_GETSPDINFO, _XFRM_MSG_GETDEFAULT = 0x24, 0x25, 0x28
-_XFRMNLGRP_POLICY = 4
 _XFRM_USERPOLICY_BLOCK = 1
 _NLM_F_REQUEST = 1
 _HEADER = struct.Struct("=IHHII")
@@ -108,30 +106,3 @@ def _ask(sock: socket.socket, kind: int, answer: int, payload: bytes) -> bytes:
     sock.send(_HEADER.pack(_HEADER.size + len(payload), kind, _NLM_F_REQUEST, 1, 0) + payload)
     raw = sock.recv(4096)
     return raw[_HEADER.size :] if _HEADER.unpack_from(raw)[1] == answer else b""
-
-
-class PolicyWatch:
-    """Becomes readable whenever an IPsec policy of this network namespace comes, changes or goes."""
-
-    def __init__(self) -> None:
-        self._socket = _open_socket()
-        if self._socket is not None:
-            self._socket.setblocking(False)
-            self._socket.bind((0, 1 << (_XFRMNLGRP_POLICY - 1)))
-
-    def fileno(self) -> int:
-        """Give the descriptor to wait for; -1: this kernel has no IPsec, nothing will ever come."""
-        return -1 if self._socket is None else self._socket.fileno()
-
-    def drain(self) -> None:
-        """Forget what came so far. What it was does not matter: :meth:`Shortcut.flags` looks at what is."""
-        while self._socket is not None:
-            with contextlib.suppress(BlockingIOError):
-                self._socket.recv(1 << 16)
-                continue
-            return
-
-    def close(self) -> None:
-        """Watch no more."""
-        if self._socket is not None:
-            self._socket.close()

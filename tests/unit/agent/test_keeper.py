@@ -4,9 +4,11 @@ import asyncio
 import threading
 
 import pytest
+from prometheus_client import REGISTRY
 
 from fast.agent.keeper import CONDITION, DatapathKeeper
 from fast.agent.readiness import Readiness
+from fast.datapath.repair import Repair, RepairKind
 from fast.errors import AgentUnavailable, NetlinkError
 from fast.net import parse_subnet
 
@@ -15,14 +17,14 @@ class Datapath:
     """Notes what it is asked for."""
 
     def __init__(self):
-        self.calls, self.failing = [], set()
+        self.calls, self.failing, self.repairs = [], {}, []
         self.called = threading.Event()
 
     def _call(self, name):
         self.calls.append(name)
         if name in self.failing:
-            raise NetlinkError(f"{name} refused")
-        return []
+            raise self.failing[name]
+        return self.repairs
 
     def ensure(self):
         return self._call("ensure")
@@ -70,7 +72,7 @@ async def test_it_is_brought_up_once_and_verified_from_then_on(kept):
 
 async def test_it_is_tried_again_until_it_comes_up_and_running_pods_are_not_called_cut_off(kept):
     keeper, datapath, readiness, came_up = kept
-    datapath.failing.add("ensure")
+    datapath.failing["ensure"] = NetlinkError("ensure refused")
     await running(keeper, lambda: datapath.calls.count("ensure") > 2)
     assert not came_up
     assert "ensure refused" in readiness.blocker().reason
@@ -81,9 +83,32 @@ async def test_it_is_tried_again_until_it_comes_up_and_running_pods_are_not_call
 
 async def test_what_breaks_later_may_cut_off_running_pods(kept):
     keeper, datapath, readiness, _ = kept
-    datapath.failing.add("verify")
+    datapath.failing["verify"] = NetlinkError("verify refused")
     await running(keeper, lambda: "verify" in datapath.calls and readiness.blocker() is not None)
     assert readiness.blocker().limited_connectivity
+
+
+async def test_a_node_without_descriptors_is_not_ready_and_tried_again(kept):
+    keeper, datapath, readiness, _ = kept
+    datapath.failing["verify"] = OSError(24, "Too many open files")
+    await running(keeper, lambda: datapath.calls.count("verify") > 2)
+    assert "Too many open files" in readiness.blocker().reason
+    datapath.failing.clear()
+    await running(keeper, lambda: readiness.blocker() is None)
+
+
+@pytest.mark.parametrize("kind", RepairKind)
+async def test_each_repair_is_counted_under_its_kind_but_what_a_start_makes_is_not(kept, kind):
+    keeper, datapath, *_ = kept
+
+    def counted():
+        return REGISTRY.get_sample_value("fast_datapath_repairs_total", {"kind": kind}) or 0
+
+    datapath.repairs = [Repair(kind, "as an example"), Repair(kind, "as another")]
+    before = counted()
+    await running(keeper, lambda: datapath.calls.count("verify") == 1)
+    checks = datapath.calls.count("verify")
+    assert counted() - before == 2 * checks
 
 
 async def test_changed_subnets_are_applied(kept):

@@ -26,14 +26,12 @@ _DUMP_ATTEMPTS = 5
 
 
 def _open_socket() -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     try:
-        sock.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-        sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-        sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-    except OSError:
-        sock.close()
-        raise
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    except OSError as error:  # out of descriptors, as a rule
+        raise NetlinkError(f"open a netlink socket: {error.strerror}", error.errno or 0) from error
+    for option in (_NETLINK_EXT_ACK, _NETLINK_CAP_ACK, _NETLINK_GET_STRICT_CHK):
+        sock.setsockopt(_SOL_NETLINK, option, 1)
     return sock
 
 
@@ -125,11 +123,7 @@ class Netlink:
             raw = self._socket.recv(_RECEIVE_BYTES)
         except OSError as error:
             raise NetlinkError(f"receive from netlink: {error.strerror}", error.errno or 0) from error
-        offset = 0
-        while offset + wire.HEADER.size <= len(raw):
-            length, kind, flags, sequence, _port = wire.HEADER.unpack_from(raw, offset)
-            yield kind, flags, sequence, raw[offset + wire.HEADER.size : offset + length]
-            offset += (length + 3) & ~3
+        return wire.parse_messages(raw)
 
     def dump(self, request: Request) -> list[bytes]:
         """List what a dump request asks for; started over when the kernel says the list changed meanwhile.
@@ -155,7 +149,8 @@ class Netlink:
                     continue
                 consistent &= not flags & wire.NLM_F_DUMP_INTR
                 if kind in (wire.NLMSG_DONE, wire.NLMSG_ERROR):
-                    if failure := _failure(request, flags, body):
+                    echoed_bytes = wire.HEADER.size if kind == wire.NLMSG_ERROR else 0
+                    if failure := _failure(request, flags, body, echoed_bytes):
                         raise failure
                     return bodies, consistent
                 bodies.append(body)
@@ -197,7 +192,12 @@ class Netlink:
 
     def rules(self) -> list[Rule]:
         """List the routing rules that select by source, both families."""
-        bodies = [body for version in (4, 6) for body in self.dump(requests.dump_rules(version))]
+        bodies = self.dump(requests.dump_rules(4))
+        try:
+            bodies += self.dump(requests.dump_rules(6))
+        except NetlinkError as error:
+            if error.errno != errno.EAFNOSUPPORT:  # a kernel started with ipv6.disable=1
+                raise
         return [rule for rule in map(records.parse_rule, bodies) if rule is not None]
 
     def neighbours(self, index: int = 0) -> list[Neighbour]:
@@ -207,15 +207,19 @@ class Netlink:
         return [neighbour for neighbour in found if index in (0, neighbour.index)]
 
 
-def _failure(request: Request, flags: int, body: bytes) -> NetlinkError | None:
-    """Turn an NLMSG_ERROR or NLMSG_DONE body into the error it stands for, if any."""
+def _failure(
+    request: Request, flags: int, body: bytes, echoed_bytes: int = wire.HEADER.size
+) -> NetlinkError | None:
+    """Turn an NLMSG_ERROR or NLMSG_DONE body into the error it stands for, if any.
+
+    Behind the errno comes of the request ``echoed_bytes``: with CAP_ACK an NLMSG_ERROR has its header, a DONE nothing.
+    """
     code = -_ERRNO.unpack_from(body)[0] if len(body) >= _ERRNO.size else 0
     if code <= 0 or code in request.tolerated:
         return None
     said = ""
     if flags & wire.NLM_F_ACK_TLVS:
-        # With CAP_ACK the error carries only the header of the request, and the attributes follow that.
-        attributes = wire.parse_attributes(body, _ERRNO.size + wire.HEADER.size)
+        attributes = wire.parse_attributes(body, _ERRNO.size + echoed_bytes)
         said = wire.parse_text(attributes.get(wire.NLMSGERR_ATTR_MSG))
     detail = f" ({said})" if said else ""
     return NetlinkError(f"cannot {request.what}: {os.strerror(code)}{detail}", code)

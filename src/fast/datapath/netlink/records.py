@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -124,7 +125,7 @@ def parse_route(body: bytes) -> Route | None:
     attributes = wire.parse_attributes(body, _RTMSG.size)
     if kind != wire.RTN_UNICAST or flags & wire.RTM_F_CLONED or wire.RTA_OIF not in attributes:
         return None
-    is_v4 = family == 2  # noqa: PLR2004 -- AF_INET
+    is_v4 = family == socket.AF_INET
     raw = attributes.get(wire.RTA_DST, bytes(4 if is_v4 else 16))
     destination = IPv4Network((raw, length)) if is_v4 else IPv6Network((raw, length))
     gateway, source = attributes.get(wire.RTA_GATEWAY), attributes.get(wire.RTA_PREFSRC)
@@ -156,8 +157,9 @@ def parse_rule(body: bytes) -> Rule | None:
     raw = attributes.get(wire.FRA_SRC)
     if raw is None:
         return None
+    network = IPv4Network if family == socket.AF_INET else IPv6Network
     return Rule(
-        source=IPv4Network((raw, length)) if family == 2 else IPv6Network((raw, length)),  # noqa: PLR2004 -- AF_INET
+        source=network((raw, length), strict=False),  # the kernel keeps the host's bits of what it is given
         table=wire.parse_u32(attributes.get(wire.FRA_TABLE)) or table,
         priority=wire.parse_u32(attributes.get(wire.FRA_PRIORITY)),
         protocol=attributes.get(wire.FRA_PROTOCOL, b"\0")[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 # nlmsghdr types (linux/netlink.h, linux/rtnetlink.h)
 NLMSG_ERROR = 2
@@ -78,6 +79,17 @@ def u32(kind: int, value: int) -> bytes:
 def text(kind: int, value: str) -> bytes:
     """Encode a NUL-terminated string attribute."""
     return attribute(kind, value.encode() + b"\0")
+
+
+def parse_messages(raw: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Read the messages of a datagram: type, flags, sequence and body of each. Stops at a malformed one."""
+    offset = 0
+    while offset + HEADER.size <= len(raw):
+        length, kind, flags, sequence, _port = HEADER.unpack_from(raw, offset)
+        if length < HEADER.size:
+            return
+        yield kind, flags, sequence, raw[offset + HEADER.size : offset + length]
+        offset += (length + 3) & ~3
 
 
 def parse_attributes(raw: bytes, offset: int = 0) -> dict[int, bytes]:
