@@ -113,13 +113,13 @@ def test_the_chart_makes_the_default_pool_where_a_subnet_is_given():
 
 
 @pytest.mark.parametrize(
-    "values", [
+    "values",
+    [
         {"agnet": {}},
         {"controller": {"replicas": 0}},
         {"agent": {"args": "--vni=1"}},
         {"agent": {"updateStrategy": {"type": "ondelete"}}},
     ],
-
 )
 def test_a_value_that_is_none_is_refused(values):
     with pytest.raises(HelmError):
