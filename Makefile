@@ -8,7 +8,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Install what is missing (apt and pip, into .venv) and build; quick when nothing is
@@ -96,7 +96,7 @@ image: setup ## Build the container image as an OCI archive (build/fast-image.ta
 	@$(BIN)/python scripts/image $(ARGS)
 
 .PHONY: lock
-lock: ## Write requirements/*.txt anew from pyproject.toml (pinned and hashed)
+lock: setup ## Write requirements/*.txt anew from pyproject.toml (pinned and hashed)
 	@scripts/lock.sh
 
 .PHONY: clean

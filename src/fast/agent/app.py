@@ -94,7 +94,7 @@ async def run_agent(
         if node_ip is None:
             return
         ensure_writable()
-        await asyncio.to_thread(_say_what_will_bite, config, node_ip)
+        await asyncio.to_thread(_log_problems, config, node_ip)
         agent = Agent(config, node_ip, client)
         reloading = asyncio.create_task(Reloader(config, read_again, agent.apply, hangup, file=file).run())
         try:
@@ -104,7 +104,7 @@ async def run_agent(
     log.info("fast-agent has stopped; the datapath stays")
 
 
-def _say_what_will_bite(config: AgentConfig, node_ip: IPv4Address) -> None:
+def _log_problems(config: AgentConfig, node_ip: IPv4Address) -> None:
     """Log what ``fast-ctl doctor`` would print; the agent starts in any case."""
     facts = NodeFacts(
         node_ip=node_ip,
@@ -115,7 +115,7 @@ def _say_what_will_bite(config: AgentConfig, node_ip: IPv4Address) -> None:
     )
     for finding in examine(facts):
         say = log.error if finding.severity is Severity.ERROR else log.warning
-        say("this will bite", check=finding.check, problem=finding.problem, remedy=finding.remedy)
+        say("problem found", check=finding.check, problem=finding.problem, remedy=finding.remedy)
 
 
 async def _find_node_ip(client: KubeClient, node_name: str, stop: asyncio.Event) -> IPv4Address | None:

@@ -1,4 +1,4 @@
-"""What on this node will bite: checks that look and change nothing, for ``fast-ctl doctor`` and an agent's start.
+"""Problems of this node: checks that look and change nothing, for ``fast-ctl doctor`` and an agent's start.
 
 Each check is a function of its own that gives findings; what is as it should be gives none.
 """
@@ -38,7 +38,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something on the node that will bite.
+    """A problem of the node.
 
     Attributes:
         check: Name of the check that found it.

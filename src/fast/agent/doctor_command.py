@@ -45,7 +45,9 @@ def doctor(
     cni_bin_dir: Path,
     cni_conf_dir: Path,
 ) -> None:
-    """Say what on this node will bite Fast, and what to do about it. Looks only; also before Fast is installed.
+    """Say what problems Fast would have on this node, and what to do about them.
+
+    Looks only; also before Fast is installed.
 
     Exit status: 0 where pods will work (there may be warnings), 1 where something keeps them from it.
     """

@@ -74,9 +74,15 @@ class Place:
         return ["nsenter", *options, "--", *argv]
 
     def environment(self) -> dict[str, str]:
-        """Give the environment for commands there: this process's, marked as the playground's."""
+        """Give the environment for commands there: this process's, marked as the playground's.
+
+        The playground's kubeconfig is left out: there is no such file there, and each program has its own.
+        """
+        inherited = dict(os.environ)
+        if inherited.get("KUBECONFIG") == str(self.directory.kubeconfig):
+            del inherited["KUBECONFIG"]
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-        return os.environ | {VARIABLE: self.directory.name, "NODE_NAME": self.name, "PATH": path}
+        return inherited | {VARIABLE: self.directory.name, "NODE_NAME": self.name, "PATH": path}
 
     def run(
         self, *argv: str, network: Path | None = None, **options: Any

@@ -1,14 +1,23 @@
 """What deploy/ installs: valid, the same by kustomize and by Helm, and with no more rights than are used."""
 
+import shutil
+
 import kubernetes_validate
 import pytest
 from helm_python import HelmError
 
 from fast.api import crds
 from fast.playground import rbac
-from unit.deploy.manifests import CHART, CLEAN, DOCTOR, chart_crds, kustomized, lint, rendered
+from unit.deploy.manifests import BASE, CHART, CLEAN, DOCTOR, chart_crds, kustomized, lint, rendered
 
 POD_OWNERS = ("DaemonSet/fast-agent", "Deployment/fast-controller-manager")
+#: As docs/installation.md has it.
+REGISTRY_OVERLAY = """
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [../../deploy/{part}]
+images: [{{name: fast, newName: registry.example/fast, newTag: 0.1.0}}]
+"""
 #: What Helm makes by --create-namespace.
 NOT_IN_THE_CHART = {"Namespace/fast-system"}
 
@@ -64,13 +73,53 @@ def test_image_replicas_arguments_and_namespace_are_settable():
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
+def test_the_chart_can_leave_the_replacing_of_agents_to_who_deletes_their_pods():
+    agent = rendered({"agent": {"updateStrategy": {"type": "OnDelete"}}})["DaemonSet/fast-agent"]
+    assert agent["spec"]["updateStrategy"] == {"type": "OnDelete"}
+
+
+def test_a_node_is_cleaned_exactly_where_its_label_keeps_the_agent_away():
+    agent, clean = (
+        documents[f"DaemonSet/{name}"]["spec"]["template"]["spec"]
+        for documents, name in ((kustomized(), "fast-agent"), (kustomized(CLEAN), "fast-clean"))
+    )
+    (term,) = agent["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    assert term == {
+        "matchExpressions": [{"key": "fast.io/agent", "operator": "NotIn", "values": ["disabled"]}]
+    }
+    assert clean["nodeSelector"]["fast.io/agent"] == "disabled"
+
+
+@pytest.mark.parametrize("part", [BASE, CLEAN, DOCTOR], ids=lambda path: path.name)
+def test_one_overlay_takes_every_container_from_a_registry(part, tmp_path):
+    shutil.copytree(BASE.parent, tmp_path / "deploy")
+    overlay = tmp_path / "overlays" / part.name
+    overlay.mkdir(parents=True)
+    (overlay / "kustomization.yaml").write_text(REGISTRY_OVERLAY.format(part=part.name))
+    images = {
+        container["image"]
+        for document in kustomized(overlay).values()
+        if document["kind"] in ("DaemonSet", "Deployment")
+        for container in _containers(document)
+    }
+    assert images == {"registry.example/fast:0.1.0"}
+
+
 def test_the_chart_makes_the_default_pool_where_a_subnet_is_given():
     pool = rendered({"defaultPool": {"subnet": "10.244.0.0/16", "ips": ["10.244.1.0/24"]}})["Ips/default-ips"]
     assert pool["spec"] == {"subnet": "10.244.0.0/16", "ips": ["10.244.1.0/24"]}
 
 
 @pytest.mark.parametrize(
-    "values", [{"agnet": {}}, {"controller": {"replicas": 0}}, {"agent": {"args": "--vni=1"}}]
+    "values",
+    [
+        {"agnet": {}},
+        {"controller": {"replicas": 0}},
+        {"agent": {"args": "--vni=1"}},
+        {"agent": {"updateStrategy": {"type": "ondelete"}}},
+    ],
 )
 def test_a_value_that_is_none_is_refused(values):
     with pytest.raises(HelmError):

@@ -5,6 +5,7 @@ import re
 
 import kubernetes_validate
 import pytest
+import yaml
 from prometheus_client import REGISTRY, CollectorRegistry
 
 import fast.agent.app  # noqa: F401 -- registers the agent's metrics
@@ -12,6 +13,7 @@ from fast.agent.packet_metrics import PacketCollector
 from fast.ipam import IpamMetrics
 from unit.deploy.manifests import ROOT, kustomized, overlaid
 
+DOCS = ROOT / "docs"
 MONITORING = ROOT / "deploy" / "extras" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "fast.json").read_text())
 OVERLAY = """
@@ -58,6 +60,30 @@ def test_every_metric_of_the_dashboard_is_exported_with_the_labels_that_are_aske
         assert grouped <= known[name] | ADDED_LABELS, expression
 
 
+def test_every_alert_asks_for_metrics_and_labels_that_are_exported():
+    known = exported()
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"]["groups"][0]["rules"]
+    of_fast = [(name, rule) for rule in rules for name in re.findall(r"\bfast_\w+", rule["expr"])]
+    assert len(of_fast) >= len(rules) - 1  # one asks whether agents answer at all
+    for name, rule in of_fast:
+        assert name in known, rule["alert"]
+        shown = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        assert shown <= known[name] | ADDED_LABELS, rule["alert"]
+
+
+def test_every_metric_is_documented_with_its_labels():
+    text = "".join((DOCS / page).read_text() for page in ("agent.md", "address-management.md"))
+    documented = {
+        name: set(filter(None, labels.split(",")))
+        for name, labels in re.findall(r"^\| `(fast_\w+?)(?:\{([\w,]+)\})?` \|", text, re.MULTILINE)
+    }
+    known = exported()
+    bases = {name for name in known if not re.search(r"_(created|bucket|count|sum)$", name)}
+    #: of a counter, what Prometheus stores: the name with _total
+    bases -= {name.removesuffix("_total") for name in bases if name.endswith("_total")}
+    assert documented == {name: known[name] for name in bases}
+
+
 def test_every_metric_is_on_the_dashboard():
     shown = {
         re.sub(r"_(total|bucket)$", "", name)
@@ -86,6 +112,7 @@ def test_the_component_adds_to_the_base_and_changes_nothing_but_the_address_of_t
     added = {name for name in documents if name not in base}
     assert added == {
         "ConfigMap/fast-dashboard",
+        "PrometheusRule/fast",
         "Service/fast-agent-metrics",
         "Service/fast-controller-manager-metrics",
         "ServiceMonitor/fast-agent",
@@ -110,5 +137,6 @@ def test_services_find_their_pods_and_monitors_their_services(documents):
 
 def test_what_kubernetes_knows_of_it_is_valid(documents):
     for document in documents.values():
-        if document["kind"] != "ServiceMonitor":  # the Prometheus Operator's, not Kubernetes' own
+        # the others are the Prometheus Operator's
+        if document["apiVersion"] != "monitoring.coreos.com/v1":
             kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
