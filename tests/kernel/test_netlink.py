@@ -202,5 +202,5 @@ def test_a_refused_dump_says_what_the_kernel_said(machine):
         with Netlink() as netlink:
             netlink.dump(requests.dump_routes(4, table=4711))
 
-    with pytest.raises(NetlinkError, match="list .*routes: .*(.*table does not exist)"):
+    with pytest.raises(NetlinkError, match=r"list IPv4 routes: .* \(.*table does not exist\)"):
         machine.call(refused)

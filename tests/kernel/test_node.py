@@ -14,7 +14,9 @@ from fast.datapath.bpf.layout import ClusterPod, Device, Kind, LocalPodFlag
 from fast.datapath.bpf.reasons import Reason
 from fast.datapath.config import DatapathConfig
 from fast.datapath.identity import EndpointSpec
+from fast.datapath.netlink import Netlink
 from fast.datapath.node import NodeDatapath
+from fast.datapath.programs import Attachments, DeviceKind
 from fast.datapath.repair import RepairKind
 from fast.errors import DatapathError, MapFull
 from kernel import traffic
@@ -68,6 +70,7 @@ def test_a_node_that_is_as_it_should_be_needs_no_repair(made):
 )
 def test_what_was_damaged_is_mended_and_told(made, damage, kind):
     node, other = made.nodes
+    assert kinds(node) == set()
     node.run(damage)
     assert kind in kinds(node)
     assert kinds(node) == set()
@@ -75,6 +78,39 @@ def test_what_was_damaged_is_mended_and_told(made, damage, kind):
     for address in (b.ip, b.ip6, c.ip, c.ip6):
         traffic.ping(a, address)
         traffic.ping(a, address, 4000)  # over the stack
+
+
+@pytest.mark.parametrize("command", ["iptables-nft", "iptables-legacy"])
+def test_what_an_administrators_rule_drops_stays_dropped_where_the_policy_is_to_drop(made, command):
+    node = made.nodes[0]
+    pod = node.pods[0]
+    node.run(f"{command} -F FORWARD; {command} -P FORWARD DROP")
+    node.run(f"{command} -A FORWARD -d {made.outside_ip} -p icmp -j DROP")
+    assert RepairKind.FORWARD_POLICY in kinds(node)
+    assert not traffic.reaches(traffic.ping, pod, made.outside_ip)
+    node.run(f"{command} -D FORWARD -d {made.outside_ip} -p icmp -j DROP")
+    traffic.ping(pod, made.outside_ip)
+    node.run(f"{command} -P FORWARD ACCEPT; {command} -F FORWARD")
+
+
+def test_the_tunnel_device_is_down_until_its_programs_run(made, monkeypatch):
+    node = made.nodes[0]
+    seen = []
+    ensure = Attachments.ensure
+
+    def look_and_ensure(self, ifindex, kind):
+        if kind is DeviceKind.TUNNEL:
+            with Netlink() as netlink:
+                seen.append(netlink.find_link("fast_vxlan").up)
+        ensure(self, ifindex, kind)
+
+    monkeypatch.setattr(Attachments, "ensure", look_and_ensure)
+    node.run("ip link del fast_vxlan")
+    node.call(node.datapath.verify)
+    assert seen == [False]
+    node.run("ip link set fast_vxlan down; rm /sys/fs/bpf/fast/links/*fast_from_overlay")
+    node.call(node.datapath.verify)
+    assert seen == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -202,6 +238,52 @@ def test_a_pod_subnet_that_is_the_nodes_own_network_does_not_take_its_route(made
     node.call(node.datapath.set_pod_subnets, [*POD_SUBNETS, ip_network("192.168.77.0/24")])
     assert "192.168.77.0/24 dev u0" in node.run("ip route")
     traffic.ping(node, made.nodes[1].ip)
+    node.call(node.datapath.set_pod_subnets, POD_SUBNETS)
+
+
+@pytest.mark.parametrize(
+    ("route", "whose"),
+    [
+        ("10.244.0.0/16 via 192.168.77.100 metric 20", "fast_vxlan"),  # as of a routing daemon
+        ("10.244.0.0/16 dev u0 metric 100", "u0"),  # as NetworkManager writes a NIC's own network
+        ("fd00:244::/64 dev u0 metric 100", "u0"),
+        ("fd00:244::/64 via fd77::64 metric 2000", "fast_vxlan"),
+    ],
+)
+def test_a_pod_subnet_that_is_routed_a_second_time_later_is_fasts_unless_the_other_goes_before(
+    made, route, whose
+):
+    node = made.nodes[0]
+    subnet = route.partition(" ")[0]
+    ip = "ip -6" if ":" in subnet else "ip"
+    node.run(f"{ip} route add {route}")
+    try:
+        node.call(node.datapath.verify)
+        routes = node.run(f"{ip} route show {subnet}").splitlines()
+        assert f"dev {whose}" in routes[0]
+        assert any("fast_vxlan" in line for line in routes) == (whose == "fast_vxlan")
+    finally:
+        node.run(f"{ip} route del {route}")
+    node.call(node.datapath.verify)
+    traffic.ping(node, made.nodes[1].pods[0].ip)
+    traffic.ping(node, made.nodes[1].pods[0].ip6)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "172.20.0.0/24 nexthop via 192.168.77.100 nexthop via 192.168.77.101",
+        "blackhole 172.20.0.0/24",
+        "172.20.0.0/24 via 192.168.77.100 metric 20",
+    ],
+)
+def test_a_new_pod_subnet_that_leads_elsewhere_already_is_left_alone(made, route):
+    node = made.nodes[0]
+    node.run(f"ip route add {route}")
+    before = node.run("ip route show 172.20.0.0/24")
+    node.call(node.datapath.set_pod_subnets, [*POD_SUBNETS, ip_network("172.20.0.0/24")])
+    assert node.run("ip route show 172.20.0.0/24") == before
+    node.run("ip route del 172.20.0.0/24")
     node.call(node.datapath.set_pod_subnets, POD_SUBNETS)
 
 

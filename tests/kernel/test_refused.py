@@ -205,3 +205,11 @@ def test_after_all_of_that_the_pods_still_talk(made):
     here, there = made.nodes
     traffic.ping(here.pods[0], there.pods[0].ip)
     traffic.ping(here.pods[0], here.pods[1].ip6)
+
+
+def test_pods_may_use_the_tunnels_port_among_themselves_also_over_the_stack(made):
+    a, _, c, _ = made.pods
+    for address in (c.ip, c.ip6):
+        with traffic.server(c, DEFAULT_TUNNEL_PORT):
+            for size in (100, traffic.FRAGMENTED_BYTES):
+                traffic.udp(a, address, DEFAULT_TUNNEL_PORT, size)

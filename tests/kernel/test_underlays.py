@@ -19,8 +19,9 @@ from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.config import DatapathConfig
 from fast.datapath.node import NodeDatapath
 from kernel import traffic
-from kernel.fastlab import POD_SUBNETS, Cluster, Node, attach_pods, cluster
+from kernel.fastlab import POD_SUBNETS, Cluster, Node, attach_pods, cluster, ip_of
 from kernel.lab import Machine, Underlay, node_ip, underlay
+from kernel.services import Service, install, vip
 
 _TUN = 10, 200  # /dev/net/tun, which not every container has
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
@@ -64,6 +65,31 @@ def test_pods_reach_each_other_by_the_short_way_over_a_device_on_the_nic(prepare
         assert_short_way(made)
 
 
+def multi_homed(machine: Machine) -> None:
+    """Put another address before the node's, as of a network for storage: a masquerade that may choose takes it."""
+    number = machine.name.removeprefix("n")
+    machine.run(
+        f"ip addr flush dev u0; ip addr add 10.99.0.{number}/24 dev u0; ip addr add fd99::{number}/64 dev u0 nodad\n"
+        f"ip addr add {node_ip(int(number))}/24 dev u0; ip addr add fd77::{number}/64 dev u0 nodad\n"
+        "ip route replace default via 192.168.77.100; ip -6 route replace default via fd77::64"
+    )
+
+
+@pytest.mark.parametrize("flavour", ["nft", "iptables"])
+@pytest.mark.parametrize("routing", ["vxlan", "native"])
+def test_a_node_port_whose_backend_is_on_another_node_works_on_a_node_with_other_addresses(flavour, routing):
+    with cluster(prepare=multi_homed, routing=routing) as made:
+        a, c = attach_pods(made, 1)
+        here = made.nodes[0]
+        with traffic.server(c):
+            for version in (4, 6):
+                port, backend = 30000 + version, ip_of(c, version)
+                install(here, [Service(vip(1, version), backend, port)], flavour)
+                for client in (a, here, made.outside):
+                    own = ip_of(here, version)
+                    assert traffic.tcp(client, own, port) == str(own), client
+
+
 def routed(machine: Machine, gateway: bool = True) -> None:
     """Put the node's address on the loopback device, as where routers are told of it."""
     number = int(machine.name.removeprefix("n"))
@@ -85,6 +111,19 @@ def test_where_only_the_loopback_device_has_the_nodes_address_pods_get_what_the_
     with cluster(prepare=routed) as made:
         assert mtus(made.nodes[0]) == (1450, 1450)
         assert_short_way(made)
+
+
+def test_where_only_the_loopback_device_has_the_nodes_address_its_nics_take_packets_of_other_nodes_ports():
+    def strict(machine):
+        routed(machine)
+        machine.run("sysctl -qw net.ipv4.conf.all.rp_filter=1")
+
+    with cluster(prepare=strict) as made:
+        a, _ = attach_pods(made, 1)
+        here, there = made.nodes
+        install(here, [Service(vip(1, 4), a.ip, 30001)], "nft")
+        with traffic.server(a):
+            assert traffic.tcp(there, here.ip, 30001) == str(here.ip)
 
 
 def test_a_tunnel_without_a_known_width_loses_no_packet_that_is_larger_than_the_nic_carries():

@@ -58,7 +58,8 @@ table inet {TABLE} {{
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    {self._refuse_tunnel_port()}
+    {self._refuse_tunnel_port("ip daddr != @pods4 ")}
+    {self._refuse_tunnel_port("ip6 daddr != @pods6 ")}
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
@@ -71,8 +72,9 @@ table inet {TABLE} {{
 }}
 """
 
-    def _refuse_tunnel_port(self) -> str:
-        return f'iifname "{DEVICE_PREFIX}*" udp dport {self.tunnel_port} counter name pod_to_tunnel_port drop'
+    def _refuse_tunnel_port(self, whither: str = "") -> str:
+        port = f"udp dport {self.tunnel_port}"
+        return f'iifname "{DEVICE_PREFIX}*" {whither}{port} counter name pod_to_tunnel_port drop'
 
     def _source_nat(self) -> str:
         # A packet into the tunnel is refused at the other end unless its source lives on this node: what comes from

@@ -2,8 +2,9 @@
 
 A packet that one nftables base chain accepts still meets every other base chain of the hook, and a drop is final: no
 rule in Fast's own table can overrule another table's policy. So where the FORWARD chain of iptables (nf_tables or
-legacy) has the policy DROP, two rules are put at its head through iptables itself: accept what comes from, and what
-goes to, a device of Fast's. Other tables' policies are only logged: where in them an accept belongs is not to be told.
+legacy) has the policy DROP, two rules are put at its end through iptables itself: accept what comes from, and what goes
+to, a device of Fast's. What an administrator's rules before them drop stays dropped. Other tables' policies are only
+logged: where in them an accept belongs is not to be told.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def ensure_forwarding() -> list[Repair]:
     for command in commands:
         added = [rule for rule in _RULES if not _has_rule(command, rule)]
         for rule in added:
-            _run(command, "-w", "-I", "FORWARD", "1", *rule)
+            _run(command, "-w", "-A", "FORWARD", *rule)
         if added:
             repairs.append(
                 Repair(RepairKind.FORWARD_POLICY, f"{command}: FORWARD drops; accepts for pods added")

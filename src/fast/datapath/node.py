@@ -38,7 +38,7 @@ from fast.datapath.routing import (
     resolve_nodes,
 )
 from fast.datapath.shortcut import Shortcut
-from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay
+from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay, find_ways_out
 from fast.errors import DatapathError
 from fast.net import IPAddress, IPNetwork
 
@@ -141,7 +141,12 @@ class NodeDatapath:
         with Netlink() as netlink:
             underlay = find_underlay(netlink, self.config.node_ip)
             mtus = Mtus.of(self.config, underlay)
-            tunnel, changed = ensure_tunnel(netlink, self.config, mtus)
+            tunnel, changed = ensure_tunnel(
+                netlink,
+                self.config,
+                mtus,
+                guard=lambda link: running.attachments.ensure(link.index, DeviceKind.TUNNEL),
+            )
             repairs += changed
             repairs += self._ensure_programs(running, tunnel, underlay)
             flags = self._shortcut.flags(netlink, mtus)
@@ -151,7 +156,7 @@ class NodeDatapath:
             }
             repairs += self._ensure_devices(running, devices)
             self._mtus = mtus
-            repairs += self._ensure_sysctls(underlay)
+            repairs += self._ensure_sysctls(find_ways_out(netlink, underlay))
             repairs += self._ensure_routes(running, netlink, tunnel, mtus)
             repairs += self._ensure_firewall()
             repairs += forward.ensure_forwarding()
@@ -196,9 +201,10 @@ class NodeDatapath:
                 )
         return repairs
 
-    def _ensure_sysctls(self, underlay: Link) -> list[Repair]:
+    def _ensure_sysctls(self, ways_out: Iterable[Link]) -> list[Repair]:
+        names = [link.name for link in ways_out]
         ipv6 = any(subnet.version == 6 for subnet in self._subnets)  # noqa: PLR2004 -- IP version
-        return sysctl.ensure(sysctl.wanted(TUNNEL_DEVICE, underlay.name, ipv6=ipv6))
+        return sysctl.ensure(sysctl.wanted(TUNNEL_DEVICE, names, ipv6=ipv6))
 
     def _ensure_routes(self, running: _Running, netlink: Netlink, tunnel: Link, mtus: Mtus) -> list[Repair]:
         config = self.config

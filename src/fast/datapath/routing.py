@@ -13,7 +13,7 @@ from ipaddress import ip_network
 
 import structlog
 
-from fast.datapath.netlink import Link, Netlink, requests
+from fast.datapath.netlink import Link, Netlink, Route, requests
 from fast.datapath.repair import Repair, RepairKind
 from fast.datapath.tunnel import TUNNEL_DEVICE, Mtus
 from fast.net import IPAddress, IPNetwork
@@ -43,18 +43,23 @@ def ensure_subnet_routes(
         NetlinkError: The kernel refused.
     """
     wanted = {subnet: (source, _route_mtu(subnet, mtus)) for subnet, source in subnets.items()}
-    found: dict[IPNetwork, tuple[IPAddress | None, int | None]] = {}
+    found: dict[IPNetwork, Route] = {}
+    others: list[Route] = []
     for route in netlink.routes():
         if route.index == link.index and route.protocol == requests.ROUTE_PROTOCOL:
-            found[route.destination] = route.source, route.mtu
+            found[route.destination] = route
         elif route.destination in wanted:
+            others.append(route)
+    for route in others:
+        if route.destination in wanted and _goes_before(route, found.get(route.destination)):
             del wanted[route.destination]
             log.error(
                 "pod subnet is routed elsewhere already, left alone",
                 subnet=str(route.destination),
                 route=route,
             )
-    missing = [subnet for subnet, needed in wanted.items() if found.get(subnet) != needed]
+    right = {subnet for subnet, route in found.items() if wanted.get(subnet) == (route.source, route.mtu)}
+    missing = [subnet for subnet in wanted if subnet not in right]
     extra = [subnet for subnet in found if subnet not in wanted]
     netlink.execute(
         *(
@@ -74,6 +79,15 @@ def ensure_subnet_routes(
             for subnet in extra
         ),
     ]
+
+
+def _goes_before(route: Route, ours: Route | None) -> bool:
+    """Tell whether Fast leaves a destination to somebody else's route.
+
+    To any that was there first; later to one that counts more, and to the network of one of the node's own devices,
+    whatever its metric. A worse one that a routing daemon learnt is only a second choice.
+    """
+    return ours is None or route.is_connected or route.priority <= ours.priority
 
 
 def find_subnets(netlink: Netlink) -> frozenset[IPNetwork]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Sysctl:
     accepted: tuple[str, ...]
 
 
-def wanted(tunnel: str, underlay: str, *, ipv6: bool) -> Iterator[Sysctl]:
+def wanted(tunnel: str, underlays: Iterable[str], *, ipv6: bool) -> Iterator[Sysctl]:
     """Give what a node needs, in the order in which it must be set.
 
     - rp_filter: the larger of ``all`` and the device's counts, so 0 on a device does not help against ``all`` = 1, but
@@ -35,14 +35,16 @@ def wanted(tunnel: str, underlay: str, *, ipv6: bool) -> Iterator[Sysctl]:
 
     Args:
         tunnel: Name of the tunnel device.
-        underlay: Name of the device that has the node's address.
+        underlays: Names of the devices that other nodes' packets come in by.
         ipv6: Whether pods have IPv6 addresses.
     """
     yield Sysctl("ipv4/ip_forward", ("1",))
     yield Sysctl(f"ipv4/conf/{tunnel}/rp_filter", (_LOOSE,))
-    yield Sysctl(f"ipv4/conf/{underlay}/rp_filter", (_LOOSE,))
+    for underlay in underlays:
+        yield Sysctl(f"ipv4/conf/{underlay}/rp_filter", (_LOOSE,))
+        if ipv6:
+            yield Sysctl(f"ipv6/conf/{underlay}/accept_ra", ("2", "0"))
     if ipv6:
-        yield Sysctl(f"ipv6/conf/{underlay}/accept_ra", ("2", "0"))
         yield Sysctl("ipv6/conf/all/forwarding", ("1",))
 
 

@@ -7,9 +7,8 @@ packets to remote pods leave to, so that a program can send them on. Routes to i
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from fast.datapath.config import MAX_IP_BYTES, MIN_MTU, TUNNEL_OVERHEAD_BYTES, DatapathConfig
@@ -21,11 +20,6 @@ from fast.net import IPAddress, Mac
 
 _LOOPBACK = "lo"
 TUNNEL_DEVICE = f"{DEVICE_PREFIX}_vxlan"
-
-#: IPv4's dummy address (RFC 7600), the tunnel device's own. Nothing is sent from or to it: it is there because loose
-#: reverse path filtering is strict on a device without an address, and would drop what other nodes' own addresses send
-#: to this node through the tunnel, as replies of node ports. Of link scope, so that it is never chosen as a source.
-DUMMY_ADDRESS = IPv4Address("192.0.0.8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +75,35 @@ def find_underlay(netlink: Netlink, node_ip: IPAddress) -> Link:
     owner = min(owners, key=lambda link: (link.name == _LOOPBACK, not link.up, link.index))
     if not owner.up:
         raise DatapathError(f"device {owner.name}, which has the node's address {node_ip}, is down")
-    return replace(owner, mtu=_mtu_outwards(netlink, links)) if owner.name == _LOOPBACK else owner
+    if owner.name != _LOOPBACK:
+        return owner
+    return replace(owner, mtu=min((link.mtu for link in find_ways_out(netlink, owner)), default=MAX_IP_BYTES))
 
 
-def _mtu_outwards(netlink: Netlink, links: Mapping[int, Link]) -> int:
-    """Give what all devices carry that have a route to a gateway; where none has, all hardware; at most IP's limit."""
+def find_ways_out(netlink: Netlink, underlay: Link) -> list[Link]:
+    """Give the devices that nodes' packets come and go by.
+
+    The underlay; where that is the loopback device, all that have a route to a gateway; where none has, all hardware.
+    """
+    if underlay.name != _LOOPBACK:
+        return [underlay]
+    others = {link.index: link for link in netlink.links() if link.name != _LOOPBACK}
     gateways = {route.index for route in netlink.routes() if route.gateway is not None}
-    leading_out = [links[index] for index in gateways if index in links]
-    hardware = [link for link in links.values() if not link.kind and link.up and link.name != _LOOPBACK]
-    return min((link.mtu for link in leading_out or hardware), default=MAX_IP_BYTES)
+    leading_out = [link for index, link in others.items() if index in gateways]
+    return leading_out or [link for link in others.values() if not link.kind and link.up]
 
 
-def ensure_tunnel(netlink: Netlink, config: DatapathConfig, mtus: Mtus) -> tuple[Link, list[Repair]]:
+def ensure_tunnel(
+    netlink: Netlink, config: DatapathConfig, mtus: Mtus, guard: Callable[[Link], None]
+) -> tuple[Link, list[Repair]]:
     """Make the VXLAN device, or bring the one there is to what it should be; traffic flows on if nothing differs.
+
+    Args:
+        netlink: In the node's namespace.
+        config: The node's.
+        mtus: What the device carries.
+        guard: Attaches the programs. Called while the device is down: up without them, it would hand what anybody sends
+            to its port to the stack.
 
     Raises:
         DatapathError: Its UDP port is taken; the message names the port and who has it.
@@ -106,17 +116,34 @@ def ensure_tunnel(netlink: Netlink, config: DatapathConfig, mtus: Mtus) -> tuple
         repairs.append(Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} {problem}; deleted"))
         link = None
     if link is None:
-        link = _make(netlink, config, mac, mtus)
+        link = _make(netlink, config, mac, mtus, guard)
         repairs.append(Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} was not there; made"))
     elif differences := _differences(link, mac, mtus):
+        if not link.up:
+            guard(link)
         _bring_up(netlink, config, requests.set_link(link.index, mac=mac, mtu=mtus.tunnel_device, up=True))
         repairs.append(
             Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} {', '.join(differences)}; set right")
         )
-    if all(address.address != DUMMY_ADDRESS for address in netlink.addresses(link.index)):
-        netlink.execute(requests.add_address(link.index, DUMMY_ADDRESS, link_scope=True))
-        repairs.append(Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} had no address; set"))
-    return link, repairs
+    return link, repairs + _ensure_addresses(netlink, config, link)
+
+
+def _ensure_addresses(netlink: Netlink, config: DatapathConfig, link: Link) -> list[Repair]:
+    """Give the device the node's own addresses, too.
+
+    What kube-proxy masquerades into the tunnel takes an address of the device, and only the node's own is taken at the
+    other end; a device without any would lend that of the first NIC. And loose reverse path filtering is strict on a
+    device without an address: it would drop what other nodes' own addresses send here, as replies of node ports.
+    """
+    has = {address.address for address in netlink.addresses(link.index)}
+    lacks = [
+        address for address in (config.node_ip, config.node_ip6) if address is not None and address not in has
+    ]
+    netlink.execute(*(requests.add_address(link.index, address) for address in lacks))
+    return [
+        Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} had no address {address}; set")
+        for address in lacks
+    ]
 
 
 def _unusable(link: Link, config: DatapathConfig) -> str:
@@ -137,21 +164,24 @@ def _differences(link: Link, mac: Mac, mtus: Mtus) -> list[str]:
     return found
 
 
-def _make(netlink: Netlink, config: DatapathConfig, mac: Mac, mtus: Mtus) -> Link:
+def _make(
+    netlink: Netlink, config: DatapathConfig, mac: Mac, mtus: Mtus, guard: Callable[[Link], None]
+) -> Link:
     """Make the device and bring it up; it is deleted again where it cannot be."""
     try:
         netlink.execute(requests.add_vxlan(TUNNEL_DEVICE, mac, config.tunnel_port, mtus.tunnel_device))
     except NetlinkError as error:
         raise _port_taken(netlink, config, error) from error
-    try:
-        _bring_up(netlink, config, requests.set_link(0, name=TUNNEL_DEVICE, up=True))
-    except DatapathError:
-        netlink.execute(requests.delete_link(0, TUNNEL_DEVICE))
-        raise
     link = netlink.find_link(TUNNEL_DEVICE)
     if link is None:
         raise DatapathError(f"{TUNNEL_DEVICE} vanished as soon as it was made")
-    return link
+    try:
+        guard(link)
+        _bring_up(netlink, config, requests.set_link(link.index, up=True))
+    except DatapathError:
+        netlink.execute(requests.delete_link(link.index, TUNNEL_DEVICE))
+        raise
+    return replace(link, up=True)
 
 
 def _bring_up(netlink: Netlink, config: DatapathConfig, request: Request) -> None:

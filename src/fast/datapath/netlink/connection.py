@@ -174,7 +174,7 @@ class Netlink:
         return [records.parse_address_record(body) for body in self.dump(requests.dump_addresses(index))]
 
     def routes(self, index: int = 0, table: int = wire.RT_TABLE_MAIN) -> list[Route]:
-        """List the unicast routes of the table, both families, or those through one device."""
+        """List the routes for unicast of the table, both families, or those through one device."""
         bodies: list[bytes] = []
         for version in (4, 6):
             try:

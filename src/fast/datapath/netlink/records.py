@@ -17,6 +17,7 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 _RULE = struct.Struct("=BBBBBxxBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _MAC_LENGTH = 6
+_ROUTE_KINDS = (wire.RTN_UNICAST, wire.RTN_BLACKHOLE, wire.RTN_UNREACHABLE, wire.RTN_PROHIBIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,13 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A unicast route; ``protocol`` says who made it (requests.ROUTE_PROTOCOL: Fast)."""
+    """A route for unicast.
+
+    Attributes:
+        index: Of its device; 0: it has several, or leads nowhere (blackhole, unreachable, prohibit).
+        protocol: Who made it (requests.ROUTE_PROTOCOL: Fast).
+        priority: The lowest of those to one destination counts.
+    """
 
     destination: IPNetwork
     index: int
@@ -64,7 +71,13 @@ class Route:
     source: IPAddress | None
     protocol: int
     table: int
+    priority: int
     mtu: int | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the destination is on the device's own network."""
+        return self.index != 0 and self.gateway is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +133,10 @@ def parse_address_record(body: bytes) -> Address:
 
 
 def parse_route(body: bytes) -> Route | None:
-    """Read an RTM_NEWROUTE message's body; None for one that is no unicast route through a device."""
+    """Read an RTM_NEWROUTE message's body; None for one that is not for unicast."""
     family, length, _source, _tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
     attributes = wire.parse_attributes(body, _RTMSG.size)
-    if kind != wire.RTN_UNICAST or flags & wire.RTM_F_CLONED or wire.RTA_OIF not in attributes:
+    if kind not in _ROUTE_KINDS or flags & wire.RTM_F_CLONED:
         return None
     is_v4 = family == socket.AF_INET
     raw = attributes.get(wire.RTA_DST, bytes(4 if is_v4 else 16))
@@ -132,11 +145,12 @@ def parse_route(body: bytes) -> Route | None:
     metrics = wire.parse_attributes(attributes.get(wire.RTA_METRICS, b""))
     return Route(
         destination=destination,
-        index=wire.parse_u32(attributes[wire.RTA_OIF]),
+        index=wire.parse_u32(attributes.get(wire.RTA_OIF)) if kind == wire.RTN_UNICAST else 0,
         gateway=ip_address(gateway) if gateway else None,
         source=ip_address(source) if source else None,
         protocol=protocol,
         table=wire.parse_u32(attributes.get(wire.RTA_TABLE)) or table,
+        priority=wire.parse_u32(attributes.get(wire.RTA_PRIORITY)),
         mtu=wire.parse_u32(metrics.get(wire.RTAX_MTU)) or None,
     )
 
