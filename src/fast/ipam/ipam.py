@@ -146,7 +146,7 @@ class Ipam:
         if why_not or pod is None:
             raise PodNotEligible(why_not)
         namespace = await self._pods.namespace(ref.namespace)
-        admitted = PodRef(namespace=ref.namespace, name=ref.name, uid=pod.metadata.uid)
+        admitted = PodRef(namespace=ref.namespace, name=ref.name, uid=pod.sandbox_uid)
         return replace(attachment, pod=admitted), resolve_pools(pod, namespace)
 
     async def claim(
