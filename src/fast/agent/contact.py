@@ -22,7 +22,7 @@ _UP = Gauge("fast_agent_api_server_up", "1 while the agent is in contact with th
 
 
 class Contact:
-    """Watches the informers' failures and contacts."""
+    """Watches the informers, each for itself: what others hear does not make up for one that is refused."""
 
     def __init__(
         self,
@@ -44,8 +44,6 @@ class Contact:
         self._readiness = readiness
         self._synced = synced
         self._clock = clock
-        self._failures = 0
-        self._failing_since: float | None = None
 
     async def run(self) -> None:
         """Judge for ever."""
@@ -58,16 +56,15 @@ class Contact:
             await asyncio.sleep(_POLL_SECONDS)
 
     def _judge(self) -> None:
-        failures = sum(informer.failures for informer in self._informers)
-        contact = max(informer.last_contact for informer in self._informers)
-        if failures > self._failures and self._failing_since is None:
-            self._failing_since = self._clock()
-        elif self._failing_since is not None and contact > self._failing_since:
-            self._failing_since = None
-        self._failures = failures
-        away = self._failing_since is not None and self._clock() - self._failing_since > _PATIENCE_SECONDS
-        _UP.set(not away)
-        if away:
-            self._readiness.missing(CONDITION, "it cannot be reached", passing=True)
+        latest = self._clock() - _PATIENCE_SECONDS
+        unread = [
+            informer.resource.plural
+            for informer in self._informers
+            if informer.failing_since is not None and informer.failing_since < latest
+        ]
+        _UP.set(not unread)
+        if unread:
+            reason = f"it cannot be reached, or refuses: {', '.join(unread)} cannot be read"
+            self._readiness.missing(CONDITION, reason, passing=True)
         else:
             self._readiness.met(CONDITION)
