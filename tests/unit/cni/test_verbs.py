@@ -3,14 +3,18 @@
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
+from fast.api.resources import IPENDPOINTS
 from fast.cni import AttachmentLocks, Blocker, CniCall, Verbs
 from fast.datapath.identity import Endpoint, macs_of
 from fast.errors import AgentUnavailable, NetlinkError, PoolExhausted, Unavailable
+from fast.kube import ClusterConfig, KubeClient
+from fast.kube.credentials import ExecPlugin, TokenFile
 
 KEY = ("c1", "eth0")
 ENV = {
@@ -173,6 +177,27 @@ async def test_del_succeeds_and_leaves_a_tombstone_when_it_cannot_be_carried_thr
 ):
     world.failing[step] = error
     assert await call("DEL") == (0, None)
+    assert list(world.waiting) == [KEY]
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        TokenFile(Path("/dev/null")),
+        ExecPlugin("false", (), {}, "client.authentication.k8s.io/v1", tls_factory=None),
+    ],
+    ids=["truncated token file", "failing exec plugin"],
+)
+async def test_del_leaves_a_tombstone_while_there_are_no_credentials_for_the_api_server(
+    world, call, monkeypatch, credentials
+):
+    async with KubeClient(ClusterConfig("http://127.0.0.1:9", credentials)) as client:
+
+        async def release(*_):
+            await client.delete(IPENDPOINTS, "10.244.0.7")
+
+        monkeypatch.setattr(world, "release", release)
+        assert await call("DEL") == (0, None)
     assert list(world.waiting) == [KEY]
 
 
