@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import msgspec
 import structlog
 
 from fast.errors import InvalidConfig, NoCredentials
+from fast.kube.tls import ClientTLS, Pem
 
 log = structlog.get_logger()
 
@@ -26,10 +26,10 @@ _EXEC_TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one request may use: an ``Authorization`` header, a TLS context with a client certificate, or neither."""
+    """What one request may use: an ``Authorization`` header, TLS with a client certificate, or neither."""
 
     authorization: str = ""
-    tls: ssl.SSLContext | None = None
+    tls: ClientTLS | None = None
 
 
 class Credentials(Protocol):
@@ -125,7 +125,7 @@ class ExecPlugin:
         api_version: What the kubeconfig says; the plugin's answer must say the same.
         cluster: The ``spec.cluster`` of KUBERNETES_EXEC_INFO where the kubeconfig asks for it (``provideClusterInfo``).
         install_hint: Shown where the command is not there.
-        tls_factory: Makes a TLS context of a certificate and key in PEM, for plugins that answer with these.
+        tls_factory: Makes TLS contexts of a certificate and key in PEM, for plugins that answer with these.
     """
 
     command: str
@@ -235,7 +235,7 @@ class ExecPlugin:
 
 
 class TLSFactory(Protocol):
-    """Makes a TLS context, with the cluster's trust, out of a client certificate and key in PEM."""
+    """Makes TLS contexts, with the cluster's trust, out of a client certificate and key in PEM."""
 
-    def __call__(self, *, certificate: bytes, key: bytes) -> ssl.SSLContext:
-        """Give the context; InvalidConfig where the PEM is bad."""
+    def __call__(self, *, certificate: Pem, key: Pem) -> ClientTLS:
+        """Give their maker; InvalidConfig where the PEM is bad."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from fakes.store import FakeCluster, FakeStore, a_pool
-from fast.api.core import ANNOTATION_MIRROR, TAINT_OUT_OF_SERVICE, Node, NodeSpec, Pod, PodSpec, PodStatus, Taint
+from fast.api.core import (
+    ANNOTATION_MIRROR,
+    TAINT_OUT_OF_SERVICE,
+    Node,
+    NodeSpec,
+    Pod,
+    PodSpec,
+    PodStatus,
+    Taint,
+)
 from fast.api.ipendpoint import PodRef
 from fast.api.meta import ObjectMeta
 from fast.errors import PodNotEligible

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from fast.errors import InvalidConfig, NoCredentials
 from fast.kube import ClusterConfig
 from fast.kube.credentials import TokenFile
+from fast.kube.tls import ClientTLS
 
 
 def pem_pair(password: bytes | None = None) -> tuple[bytes, bytes]:
@@ -76,7 +77,7 @@ async def test_a_kubeconfig_with_a_token(tmp_path):
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", user={"token": "secret"}))
     assert (config.server, config.namespace) == ("https://10.0.0.1:6443", "here")
     assert await authorization(config) == "Bearer secret"
-    assert isinstance(config.tls, ssl.SSLContext)
+    assert isinstance(config.tls, ClientTLS)
 
 
 async def test_a_token_file_wins_over_a_token_and_is_relative_to_the_kubeconfig(tmp_path):
@@ -96,14 +97,14 @@ def test_client_certificate_and_authority_inline_or_as_files(tmp_path, inline):
         user, cluster = {"client-certificate": "crt", "client-key": "key"}, {"certificate-authority": "crt"}
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", user=user, cluster=cluster))
     assert config.tls is not None
-    assert config.tls.verify_mode is ssl.CERT_REQUIRED
-    assert len(config.tls.get_ca_certs()) == 1
+    assert config.tls.context().verify_mode is ssl.CERT_REQUIRED
+    assert len(config.tls.context().get_ca_certs()) == 1
 
 
 def test_insecure_skip_tls_verify_trusts_any_server(tmp_path):
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", cluster={"insecure-skip-tls-verify": True}))
     assert config.tls is not None
-    assert config.tls.verify_mode is ssl.CERT_NONE
+    assert config.tls.context().verify_mode is ssl.CERT_NONE
 
 
 def test_server_name_and_proxy_are_taken_over(tmp_path):
@@ -297,7 +298,7 @@ async def test_an_exec_plugin_may_answer_with_a_client_certificate(tmp_path):
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", user=exec_user(command)))
     grant = await config.credentials.grant()
     assert grant.authorization == ""
-    assert isinstance(grant.tls, ssl.SSLContext)
+    assert isinstance(grant.tls, ClientTLS)
 
 
 @pytest.mark.parametrize(
