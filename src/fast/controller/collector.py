@@ -31,7 +31,7 @@ class ClusterCollector:
     """Frees addresses that no node answers for any more.
 
     Args:
-        store: Records, pools, and where they are written.
+        store: Records, and where they are written.
         cluster: Live reads.
         events: Tells users what was freed and what was not.
         queue: Pools whose status says something of it.
@@ -101,7 +101,7 @@ class ClusterCollector:
         Raises:
             KubeError: The API server refused or is away; what was freed before stays freed.
         """
-        plan = await plan_sweep(list(self._store.endpoints.values()), self._store.pools, self._cluster)
+        plan = await plan_sweep(list(self._store.endpoints.values()), self._cluster)
         self._note_breaker(plan)
         if not plan.stopped:
             await carry_out(plan, self._store, self._cluster, self._freed)
