@@ -14,7 +14,6 @@ from fast.api.resources import IPSES, NODES, PODS, STATEFULSETS
 from fast.errors import NotFound
 from fast.kube import KubeClient
 
-
 #: Of a StatefulSet that cannot be read, every ordinal may be wanted.
 _ALL_ORDINALS = (1 << 31) - 1
 
