@@ -80,7 +80,17 @@ class ClusterCollector:
             self._wake.set()
 
     async def run(self) -> None:
-        """Sweep at once and then for ever; a sweep that fails is tried again by the next."""
+        """Sweep at once and then for ever; a sweep that fails is tried again by the next.
+
+        Cancelled when leadership is lost: from then on the breaker is the next leader's.
+        """
+        try:
+            await self._sweep_for_ever()
+        finally:
+            self._stopped = {}
+            self._metrics.gc_stopped.set(0)
+
+    async def _sweep_for_ever(self) -> None:
         while True:
             began = time.monotonic()
             try:

@@ -114,6 +114,7 @@ class Ipam:
 
     def update_gauges(self) -> None:
         """Bring ``fast_ipam_addresses`` up to date; to be called before metrics are read."""
+        self.metrics.addresses.clear()  # of pools that are gone
         for name in self.ledger.pools:
             counts = self.ledger.counts(name)
             for state in ("used", "retained", "cooling", "free"):

@@ -106,6 +106,18 @@ async def test_a_sweep_that_would_free_very_many_frees_none_and_says_so_once(set
     assert setting.value("fast_ipam_gc_stopped") == 1
 
 
+async def test_a_former_leader_says_nothing_of_the_breaker(setting):
+    for number in range(30):
+        setting.put(number, node="gone")
+    running = asyncio.create_task(setting.collector.run())
+    while not setting.collector.stopped("a"):  # noqa: ASYNC110 -- plain state of the collector
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert not setting.collector.stopped("a")
+    assert setting.value("fast_ipam_gc_stopped") == 0
+
+
 async def test_the_breaker_closes_by_itself_once_the_nodes_are_back(setting):
     for number in range(30):
         setting.put(number)
