@@ -44,7 +44,7 @@ class World:
     records: tuple[IpEndpoint, ...] = ()
     waiting: dict = field(default_factory=dict)
     reason: Blocker | None = None
-    collected: frozenset | None = None
+    collected: tuple | None = None
 
     def step(self, name):
         self.steps.append(name)
@@ -79,8 +79,8 @@ class World:
     def check(self, spec):
         self.step("check")
 
-    async def collect(self, valid):
-        self.collected = valid
+    async def collect(self, network, valid):
+        self.collected = (network, valid)
 
     def leave(self, key, call):
         self.step("leave")
@@ -250,7 +250,7 @@ async def test_add_is_tried_where_what_stands_in_the_way_may_pass(world, call):
 
 async def test_gc_hands_on_what_the_runtime_lists(world, call):
     await call("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
-    assert world.collected == {KEY}
+    assert world.collected == ("fast", {KEY})
 
 
 async def test_what_nobody_foresaw_is_an_error_object(world, call):
