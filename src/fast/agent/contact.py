@@ -17,6 +17,8 @@ CONDITION = "api-server"
 _POLL_SECONDS = 0.5
 #: A watch that breaks comes back within the first back-off; only an absence longer than that is worth telling.
 _PATIENCE_SECONDS = 3.0
+#: While others are heard, one that fails has a few tries more: only then is it refused, and not just unlucky.
+_PATIENCE_WITH_SOME_SECONDS = 15.0
 
 _UP = Gauge("fast_agent_api_server_up", "1 while the agent is in contact with the API server.")
 
@@ -56,12 +58,15 @@ class Contact:
             await asyncio.sleep(_POLL_SECONDS)
 
     def _judge(self) -> None:
-        latest = self._clock() - _PATIENCE_SECONDS
-        unread = [
-            informer.resource.plural
+        now = self._clock()
+        failing = {
+            informer.resource.plural: now - informer.failing_since
             for informer in self._informers
-            if informer.failing_since is not None and informer.failing_since < latest
-        ]
+            if informer.failing_since is not None
+        }
+        all_fail = len(failing) == len(self._informers)
+        limit = _PATIENCE_SECONDS if all_fail else _PATIENCE_WITH_SOME_SECONDS
+        unread = [plural for plural, seconds in failing.items() if seconds > limit]
         _UP.set(not unread)
         if unread:
             reason = f"it cannot be reached, or refuses: {', '.join(unread)} cannot be read"
