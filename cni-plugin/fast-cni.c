@@ -59,7 +59,7 @@ enum cni_error {
 
 extern char **environ;
 
-/* One call, as it stands in the frame: header, environment and stdin are contiguous once packed. */
+/* One call: the parts of its frame. */
 static char env_block[MAX_ENV_BYTES];
 static uint32_t env_bytes;
 static char stdin_block[MAX_STDIN_BYTES + 1]; /* one more, to see that there is too much */
@@ -402,6 +402,7 @@ static int delete_without_agent(void)
 /* What to answer when the agent cannot be asked, or died while it was. */
 static int answer_without_agent(const char *command, const char *what, int error)
 {
+	const int late = error == ETIMEDOUT || error == EAGAIN; /* a full backlog is EAGAIN */
 	char details[4352];
 
 	if (!strcmp(command, "DEL"))
@@ -409,8 +410,13 @@ static int answer_without_agent(const char *command, const char *what, int error
 	snprintf(details, sizeof(details), "%s %s: %s", what,
 		 env_or("FAST_AGENT_SOCKET", DEFAULT_SOCKET), strerror(error));
 	if (!strcmp(command, "STATUS"))
-		return fail(CNI_NOT_AVAILABLE, "fast-agent is not running on this node", details);
-	return fail(CNI_TRY_AGAIN_LATER, "fast-agent is not running on this node, try again later",
+		return fail(CNI_NOT_AVAILABLE,
+			    late ? "fast-agent does not answer in time"
+				 : "fast-agent is not running on this node",
+			    details);
+	return fail(CNI_TRY_AGAIN_LATER,
+		    late ? "fast-agent does not answer in time, try again later"
+			 : "fast-agent is not running on this node, try again later",
 		    details);
 }
 

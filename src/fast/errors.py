@@ -13,7 +13,8 @@
     │   └── PodNotEligible            the pod is gone, elsewhere, terminating, or another one of that name
     ├── KubeError(status, reason)
     │   ├── Unauthorized  ├── Forbidden    ├── NotFound   ├── Conflict
-    │   ├── Invalid       ├── Expired      ├── Throttled  └── Unavailable
+    │   ├── Invalid       ├── Expired      ├── Throttled  ├── Unavailable
+    │   └── NoCredentials             there is nothing to send with the request
     ├── DatapathError
     │   ├── NetlinkError  ├── NftablesError
     │   ├── BPFError → VerifierError, MapFull
@@ -138,6 +139,12 @@ class Unavailable(KubeError):
     """No connection, a timeout, or 5xx. Whether a write took effect is not known."""
 
     retryable = True
+
+
+class NoCredentials(KubeError):
+    """The token file or exec plugin gives nothing usable at the moment; nothing was sent."""
+
+    retryable = True  # files are replaced, what a plugin asks comes back
 
 
 class DatapathError(FastError):

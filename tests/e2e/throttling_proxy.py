@@ -89,7 +89,7 @@ class ThrottlingProxy:
                 self._upstream.server + request.path_qs,
                 headers=headers,
                 data=await request.read(),
-                ssl=self._upstream.tls,
+                ssl=self._upstream.tls.context(),
             ) as given,
         ):
             kept = {"Content-Type": given.headers["Content-Type"]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Seen:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    client: str = ""  # the common name of its certificate
 
     @property
     def is_watch(self) -> bool:
@@ -124,6 +126,7 @@ class NastyServer:
         try:
             while True:
                 seen = await _read_request(reader)
+                seen.client = _common_name(writer)
                 self.seen.append(seen)
                 if not await self._answer(seen, writer):
                     return
@@ -268,6 +271,12 @@ async def _read_request(reader: asyncio.StreamReader) -> Seen:
     return Seen(method, url.path, query, headers, body)
 
 
+def _common_name(writer: asyncio.StreamWriter) -> str:
+    certificate = writer.get_extra_info("peercert") or {}
+    names = dict(pair for part in certificate.get("subject", ()) for pair in part)
+    return names.get("commonName", "")
+
+
 def _whole(writer: asyncio.StreamWriter, code: int, body: Any, headers: dict[str, str] | None = None) -> None:
     """Write an answer in one piece."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -281,7 +290,7 @@ def _chunk(writer: asyncio.StreamWriter, content: bytes) -> None:
 
 
 @asynccontextmanager
-async def nasty_server(*script: Fault) -> AsyncIterator[NastyServer]:
+async def nasty_server(*script: Fault, tls: ssl.SSLContext | None = None) -> AsyncIterator[NastyServer]:
     """Run a server on a free port of the loopback; its watches play the script, the last fault for ever."""
     nasty = NastyServer(list(script) or [Fault.NONE])
     nasty.objects["a"] = endpoint("a", 9)
@@ -292,8 +301,8 @@ async def nasty_server(*script: Fault) -> AsyncIterator[NastyServer]:
         connections.add(task)
         task.add_done_callback(connections.discard)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    nasty.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    nasty.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield nasty
     finally:

@@ -132,6 +132,22 @@ async def test_a_retained_address_is_nobodys(make):
         await until(lambda: agent.holds(FIRST, None))
 
 
+async def test_a_node_that_replaces_another_keeps_the_address_that_both_had_when_the_old_one_goes(make):
+    async with make() as agent:
+        old, new = node("old", str(OTHER), "192.168.77.3"), node("new", str(OTHER))
+        for joined in (old, new):
+            agent.nodes.append(joined)
+            agent.sync.node_changed(None, joined)
+        await until(lambda: agent.holds(OTHER, OTHER, Kind.NODE))
+        agent.nodes.remove(old)
+        agent.sync.node_changed(old, None)
+        await until(lambda: agent.holds(IPv4Address("192.168.77.3"), None))
+        assert agent.holds(OTHER, OTHER, Kind.NODE)
+        agent.nodes.remove(new)
+        agent.sync.node_changed(new, None)
+        await until(lambda: agent.holds(OTHER, None))
+
+
 async def test_a_nodes_addresses_are_tunnel_endpoints_for_as_long_as_it_is_there(make):
     async with make() as agent:
         joined = node("other", str(OTHER))

@@ -10,7 +10,7 @@ from fast.agent.pods import NodePods
 from fast.api.core import ObjectReference
 from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.cni import Wanted
-from fast.errors import AgentUnavailable, InvalidConfig, IPAMError, PodNotEligible
+from fast.errors import AgentUnavailable, InvalidConfig, IPAMError, PodNotEligible, PoolExhausted
 from fast.ipam import Attachment, ClaimRequest, Ipam
 from fast.kube import EventRecorder
 
@@ -39,7 +39,7 @@ class NodeAddresses:
     async def claim(self, wanted: Wanted) -> tuple[IpEndpoint, ...]:
         """Claim; what users can mend becomes an Event on the pod."""
         self._require_synced()
-        attachment = Attachment(wanted.container_id, wanted.ifname, wanted.pod)
+        attachment, request = Attachment(wanted.container_id, wanted.ifname, wanted.pod), ClaimRequest()
         try:
             attachment, request = await self._admit(attachment)
             if wanted.addresses:
@@ -47,7 +47,8 @@ class NodeAddresses:
             return await self._ipam.claim(attachment, request)
         except (IPAMError, InvalidConfig) as error:
             if attachment.pod is not None and not isinstance(error, PodNotEligible):
-                self._events.event(_reference(attachment.pod), "Warning", type(error).__name__, str(error))
+                message = _message(error, request)
+                self._events.event(_reference(attachment.pod), "Warning", type(error).__name__, message)
             raise
 
     async def release(self, container_id: str, ifname: str) -> tuple[IpEndpoint, ...]:
@@ -75,6 +76,13 @@ class NodeAddresses:
     def _require_synced(self) -> None:
         if not self._synced():
             raise AgentUnavailable("the addresses of the cluster have not been read from the API server yet")
+
+
+def _message(error: IPAMError | InvalidConfig, request: ClaimRequest) -> str:
+    """What an Event says: the same at each try, so without the counts of an exhausted pool, which kubelet tells."""
+    if isinstance(error, PoolExhausted):
+        return f"no address is free in {' or '.join(f'pool {name}' for name in request.pools)}"
+    return str(error)
 
 
 def _reference(pod: PodRef) -> ObjectReference:

@@ -34,7 +34,6 @@ from fast.agent.gc import AgentCollector
 from fast.agent.interval import Interval
 from fast.agent.keeper import DatapathKeeper
 from fast.agent.kernel_parameters import ensure_writable
-from fast.agent.logs import configure_logs
 from fast.agent.packet_metrics import PacketCollector
 from fast.agent.pods import NodePods
 from fast.agent.readiness import Readiness
@@ -52,6 +51,7 @@ from fast.datapath.survey import survey_node
 from fast.errors import InvalidRange, KubeError
 from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
 from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
+from fast.logs import configure_logs
 from fast.net import IPNetwork, parse_subnet
 from fast.probes import ProbeServer
 

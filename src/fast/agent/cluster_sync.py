@@ -118,8 +118,15 @@ class ClusterSync:
         if before == after:
             return
         gone = before.keys() - after.keys()
-        self._node_addresses = (self._node_addresses - gone) | after.keys()
-        self._note({**dict.fromkeys(gone), **after})
+        # A replaced machine's new Node may be there before the old one goes, with the same addresses.
+        inherited = {
+            address: entry
+            for node in (self._nodes() if gone else ())
+            for address, entry in entries_of_node(node).items()
+            if address in gone
+        }
+        self._node_addresses = (self._node_addresses - gone) | inherited.keys() | after.keys()
+        self._note({**dict.fromkeys(gone), **inherited, **after})
 
     def resync(self) -> None:
         """Compare the whole map with what it should be, as after the datapath came up anew."""

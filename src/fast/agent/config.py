@@ -14,7 +14,6 @@ from typing import Any, Literal
 import click
 import yaml
 
-from fast.agent.logs import LogFormat
 from fast.agent.node_options import (
     FILE,
     bpf_dir_option,
@@ -25,6 +24,7 @@ from fast.agent.node_options import (
 )
 from fast.datapath.config import DatapathConfig
 from fast.errors import InvalidConfig, InvalidRange
+from fast.logs import LogFormat
 from fast.net import parse_address
 from fast.probes import parse_listen_address
 

@@ -17,12 +17,14 @@ CONDITION = "api-server"
 _POLL_SECONDS = 0.5
 #: A watch that breaks comes back within the first back-off; only an absence longer than that is worth telling.
 _PATIENCE_SECONDS = 3.0
+#: While others are heard, one that fails has a few tries more: only then is it refused, and not just unlucky.
+_PATIENCE_WITH_SOME_SECONDS = 15.0
 
 _UP = Gauge("fast_agent_api_server_up", "1 while the agent is in contact with the API server.")
 
 
 class Contact:
-    """Watches the informers' failures and contacts."""
+    """Watches the informers, each for itself: what others hear does not make up for one that is refused."""
 
     def __init__(
         self,
@@ -44,8 +46,6 @@ class Contact:
         self._readiness = readiness
         self._synced = synced
         self._clock = clock
-        self._failures = 0
-        self._failing_since: float | None = None
 
     async def run(self) -> None:
         """Judge for ever."""
@@ -58,16 +58,18 @@ class Contact:
             await asyncio.sleep(_POLL_SECONDS)
 
     def _judge(self) -> None:
-        failures = sum(informer.failures for informer in self._informers)
-        contact = max(informer.last_contact for informer in self._informers)
-        if failures > self._failures and self._failing_since is None:
-            self._failing_since = self._clock()
-        elif self._failing_since is not None and contact > self._failing_since:
-            self._failing_since = None
-        self._failures = failures
-        away = self._failing_since is not None and self._clock() - self._failing_since > _PATIENCE_SECONDS
-        _UP.set(not away)
-        if away:
-            self._readiness.missing(CONDITION, "it cannot be reached", passing=True)
+        now = self._clock()
+        failing = {
+            informer.resource.plural: now - informer.failing_since
+            for informer in self._informers
+            if informer.failing_since is not None
+        }
+        all_fail = len(failing) == len(self._informers)
+        limit = _PATIENCE_SECONDS if all_fail else _PATIENCE_WITH_SOME_SECONDS
+        unread = [plural for plural, seconds in failing.items() if seconds > limit]
+        _UP.set(not unread)
+        if unread:
+            reason = f"it cannot be reached, or refuses: {', '.join(unread)} cannot be read"
+            self._readiness.missing(CONDITION, reason, passing=True)
         else:
             self._readiness.met(CONDITION)

@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 from prometheus_client import Counter
 
+from fast.agent.conflist import NETWORK
 from fast.agent.interval import Interval
 from fast.cni import AttachmentKey, AttachmentLocks
 from fast.datapath.identity import Endpoint
@@ -63,12 +64,20 @@ class AgentCollector:
         for _, decision in await self._ipam.gc(self._there):
             _FREED.labels(decision.rule).inc()
 
-    async def collect(self, valid: frozenset[AttachmentKey]) -> None:
+    async def collect(self, network: str, valid: frozenset[AttachmentKey]) -> None:
         """Take down what the runtime does not list. By the specification it runs no ADD or DEL meanwhile.
+
+        Args:
+            network: Whose attachments are listed. All of a node's are taken for the installed network's, so the list
+                of another one, which lacks these, takes nothing down.
+            valid: The list.
 
         Raises:
             DatapathError, KubeError: Something could not be taken down; calling again helps.
         """
+        if network != NETWORK:
+            log.warning("GC of another network ignored", network=network, installed=NETWORK)
+            return
         known = {(record.spec.container_id, record.spec.interface) for record in self._ipam.ledger.mine()}
         known |= await self._there()
         for key in sorted(known - valid - self._locks.in_flight):

@@ -11,8 +11,8 @@ import click
 from fast import __version__
 from fast.agent.app import run_agent
 from fast.agent.config import CONFIG_FILE, AgentConfig, agent_options
-from fast.agent.logs import configure_logs
 from fast.errors import FastError
+from fast.logs import configure_logs
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -7,6 +7,8 @@ import msgspec
 from fast.api.meta import ObjectMeta
 
 TAINT_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+#: On a mirror pod, which shows a static pod to the API server: that pod's own UID (kubelet calls it a hash).
+ANNOTATION_MIRROR = "kubernetes.io/config.mirror"
 
 
 class PodSpec(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -31,6 +33,15 @@ class Pod(msgspec.Struct, omit_defaults=True, rename="camel"):
     metadata: ObjectMeta
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
     status: PodStatus = msgspec.field(default_factory=PodStatus)
+
+    @property
+    def sandbox_uid(self) -> str:
+        """The UID by which kubelet and the container runtime know the pod; what records are made out to.
+
+        A static pod is another one than its mirror at the API server: the mirror gets a new UID whenever somebody
+        deletes it, while the static pod and its sandbox live on.
+        """
+        return self.metadata.annotations.get(ANNOTATION_MIRROR) or self.metadata.uid
 
     @property
     def terminating(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fast.api.ipendpoint import PodRef
 from fast.cni.errors import CallError, Code
@@ -38,7 +38,6 @@ class Invocation:
         netns: Path of its network namespace; empty where the runtime has none any more (DEL).
         pod: Whom the sandbox is for; None for a plain container.
         addresses: What ``CNI_ARGS`` asks for by ``IP=``.
-        args: ``CNI_ARGS``, as keys and values.
     """
 
     command: str
@@ -47,7 +46,6 @@ class Invocation:
     netns: str = ""
     pod: PodRef | None = None
     addresses: tuple[IPAddress, ...] = ()
-    args: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_invocation(env: Mapping[str, str]) -> Invocation:
@@ -74,7 +72,6 @@ def parse_invocation(env: Mapping[str, str]) -> Invocation:
         netns=env.get("CNI_NETNS", ""),
         pod=_pod(args),
         addresses=_addresses(args.get("IP", "")),
-        args=args,
     )
 
 

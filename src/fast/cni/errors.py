@@ -85,6 +85,7 @@ CODES: dict[type[FastError], Code] = {
     errors.Expired: Code.TRY_AGAIN_LATER,
     errors.Throttled: Code.TRY_AGAIN_LATER,
     errors.Unavailable: Code.TRY_AGAIN_LATER,
+    errors.NoCredentials: Code.TRY_AGAIN_LATER,
     errors.KubeError: Code.API,
     errors.DatapathError: Code.DATAPATH,
     errors.NetlinkError: Code.NETLINK,

@@ -74,8 +74,8 @@ class Datapath(Protocol):
 class Collector(Protocol):
     """Garbage collection on the runtime's word."""
 
-    async def collect(self, valid: frozenset[AttachmentKey]) -> None:
-        """Take down every attachment of this node that is not among the valid ones."""
+    async def collect(self, network: str, valid: frozenset[AttachmentKey]) -> None:
+        """Take down every attachment of this node's network that is not among the valid ones."""
 
 
 class TombstoneStore(Protocol):

@@ -190,8 +190,8 @@ class Verbs:
     async def collect(self, config: NetworkConfig) -> None:
         """GC: take down what the runtime does not know any more."""
         self._require_ready()
-        attachments = config.valid_attachments or ()
-        await self._collector.collect(frozenset((item.container_id, item.ifname) for item in attachments))
+        valid = frozenset((item.container_id, item.ifname) for item in config.valid_attachments or ())
+        await self._collector.collect(config.name, valid)
 
     def _require_ready(self) -> None:
         blocker = self._readiness.blocker()

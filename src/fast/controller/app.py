@@ -96,6 +96,7 @@ class Controller:
         return "" if self._store.synced else "records and pools have not been read from the API server yet"
 
     def _update_gauges(self) -> None:
+        self._metrics.addresses.clear()  # of pools that are gone
         for name in self._store.pools:
             facts = self._census.facts(name)
             size = facts.addresses.usable.size if facts.addresses else 0

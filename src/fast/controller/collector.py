@@ -31,7 +31,7 @@ class ClusterCollector:
     """Frees addresses that no node answers for any more.
 
     Args:
-        store: Records, pools, and where they are written.
+        store: Records, and where they are written.
         cluster: Live reads.
         events: Tells users what was freed and what was not.
         queue: Pools whose status says something of it.
@@ -80,7 +80,17 @@ class ClusterCollector:
             self._wake.set()
 
     async def run(self) -> None:
-        """Sweep at once and then for ever; a sweep that fails is tried again by the next."""
+        """Sweep at once and then for ever; a sweep that fails is tried again by the next.
+
+        Cancelled when leadership is lost: from then on the breaker is the next leader's.
+        """
+        try:
+            await self._sweep_for_ever()
+        finally:
+            self._stopped = {}
+            self._metrics.gc_stopped.set(0)
+
+    async def _sweep_for_ever(self) -> None:
         while True:
             began = time.monotonic()
             try:
@@ -101,7 +111,7 @@ class ClusterCollector:
         Raises:
             KubeError: The API server refused or is away; what was freed before stays freed.
         """
-        plan = await plan_sweep(list(self._store.endpoints.values()), self._store.pools, self._cluster)
+        plan = await plan_sweep(list(self._store.endpoints.values()), self._cluster)
         self._note_breaker(plan)
         if not plan.stopped:
             await carry_out(plan, self._store, self._cluster, self._freed)

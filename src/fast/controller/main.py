@@ -10,8 +10,8 @@ import click
 
 from fast import __version__
 from fast.controller.app import ControllerConfig, default_identity, run_controller
-from fast.controller.logs import configure_logs
 from fast.errors import FastError
+from fast.logs import configure_logs
 
 
 @click.command(

@@ -86,7 +86,7 @@ class PoolReconciler:
         watched, answered = self._store.pools.get(name), self._newest.get(name)
         if watched is None or answered is None or watched.metadata.uid != answered.metadata.uid:
             return watched
-        if _version(watched) >= _version(answered):
+        if watched.metadata.version >= answered.metadata.version:
             del self._newest[name]
             return watched
         return answered
@@ -163,11 +163,6 @@ class PoolReconciler:
 
 def _is_true(conditions: list[Condition], kind: str) -> bool:
     return any(condition.type == kind and condition.status == "True" for condition in conditions)
-
-
-def _version(pool: Ips) -> int:
-    text = pool.metadata.resource_version
-    return int(text) if text.isdecimal() else 0
 
 
 def _now() -> str:

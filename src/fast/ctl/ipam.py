@@ -106,7 +106,7 @@ def gc(ctx: click.Context, dry_run: bool, limit: int, kubeconfig: Path | None, o
         from fast.ipam.sweep import carry_out, plan_sweep
 
         snapshot, cluster = await read_snapshot(client, pods=False), KubeCluster(client)
-        plan = await plan_sweep(snapshot.records.values(), snapshot.pools, cluster, limit=limit)
+        plan = await plan_sweep(snapshot.records.values(), cluster, limit=limit)
         if not dry_run and not plan.stopped:
             freed: list[Any] = []
             await carry_out(plan, KubeStore(client), cluster, freed.append)

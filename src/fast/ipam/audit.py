@@ -93,7 +93,7 @@ def audit_cluster(records: Iterable[IpEndpoint], pools: Iterable[Ips], pods: Ite
         The differences, by kind and address. A record without a pod may be right: its sandbox may still run.
     """
     bound, found = _bound(records)
-    living = {pod.metadata.uid: pod for pod in pods}
+    living = {pod.sandbox_uid: pod for pod in pods}
     for address, record in bound.items():
         ref = record.spec.pod
         if ref.uid and ref.uid not in living:
@@ -106,7 +106,7 @@ def audit_cluster(records: Iterable[IpEndpoint], pools: Iterable[Ips], pods: Ite
         if not text or pod.spec.host_network or pod.finished or pod.terminating:
             continue
         known = by_name.get(text)
-        if known is not None and known.spec.pod.uid == pod.metadata.uid:
+        if known is not None and known.spec.pod.uid == pod.sandbox_uid:
             continue
         if known is not None or any(_holds(subnet, text) for subnet in subnets):
             whose = f"is recorded for UID {known.spec.pod.uid}" if known else "has no record"

@@ -1,14 +1,21 @@
-"""Live reads of what decides whether an address still has an owner. Never from a cache; no decisions."""
+"""Live reads of what decides whether an address still has an owner. Never from a cache; no decisions.
+
+An object that is there but cannot be read is there all the same: it never counts as gone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Protocol
 
-from fast.api.core import Node, Pod, StatefulSet
-from fast.api.resources import NODES, PODS, STATEFULSETS
+from fast.api.core import Node, Pod, StatefulSet, StatefulSetSpec
+from fast.api.meta import ObjectMeta
+from fast.api.resources import IPSES, NODES, PODS, STATEFULSETS
 from fast.errors import NotFound
 from fast.kube import KubeClient
+
+#: Of a StatefulSet that cannot be read, every ordinal may be wanted.
+_ALL_ORDINALS = (1 << 31) - 1
 
 
 class ClusterReader(Protocol):
@@ -29,6 +36,9 @@ class ClusterReader(Protocol):
     async def stateful_sets(self) -> Mapping[str, StatefulSet]:
         """Every StatefulSet by UID."""
 
+    async def pools(self) -> Mapping[str, ObjectMeta]:
+        """Every pool's metadata, by name."""
+
 
 class KubeCluster:
     """The reader on a Kubernetes API server."""
@@ -38,7 +48,9 @@ class KubeCluster:
 
     async def nodes(self) -> Mapping[str, Node]:
         """See :class:`ClusterReader`."""
-        return {node.metadata.name: node for node in (await self._client.list(NODES)).items}
+        listed = await self._client.list(NODES)
+        nodes = [*listed.items, *(Node(item.metadata) for item in listed.undecodable.values())]
+        return {node.metadata.name: node for node in nodes}
 
     async def node(self, name: str) -> Node | None:
         """See :class:`ClusterReader`."""
@@ -56,4 +68,14 @@ class KubeCluster:
 
     async def stateful_sets(self) -> Mapping[str, StatefulSet]:
         """See :class:`ClusterReader`."""
-        return {found.metadata.uid: found for found in (await self._client.list(STATEFULSETS)).items}
+        listed = await self._client.list(STATEFULSETS)
+        unread = StatefulSetSpec(replicas=_ALL_ORDINALS)
+        sets = [*listed.items, *(StatefulSet(item.metadata, unread) for item in listed.undecodable.values())]
+        return {found.metadata.uid: found for found in sets}
+
+    async def pools(self) -> Mapping[str, ObjectMeta]:
+        """See :class:`ClusterReader`."""
+        listed = await self._client.list(IPSES)
+        found = [item.metadata for item in listed.items]
+        found += [item.metadata for item in listed.undecodable.values()]
+        return {metadata.name: metadata for metadata in found}

@@ -114,6 +114,7 @@ class Ipam:
 
     def update_gauges(self) -> None:
         """Bring ``fast_ipam_addresses`` up to date; to be called before metrics are read."""
+        self.metrics.addresses.clear()  # of pools that are gone
         for name in self.ledger.pools:
             counts = self.ledger.counts(name)
             for state in ("used", "retained", "cooling", "free"):
@@ -146,7 +147,7 @@ class Ipam:
         if why_not or pod is None:
             raise PodNotEligible(why_not)
         namespace = await self._pods.namespace(ref.namespace)
-        admitted = PodRef(namespace=ref.namespace, name=ref.name, uid=pod.metadata.uid)
+        admitted = PodRef(namespace=ref.namespace, name=ref.name, uid=pod.sandbox_uid)
         return replace(attachment, pod=admitted), resolve_pools(pod, namespace)
 
     async def claim(

@@ -15,7 +15,7 @@ import structlog
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, IpsSpec, pool_addresses
 from fast.errors import InvalidRange
-from fast.ipam.pool import PoolBook
+from fast.ipam.pool import NumberSet, PoolBook
 from fast.ipam.request import AttachmentKey
 from fast.ipam.rules import is_retained
 from fast.ipam.store import EndpointChange, PoolChange, Store
@@ -75,9 +75,12 @@ class Ledger:
         self._by_sticky_key: dict[str, set[str]] = {}
         self._used: Counter[str] = Counter()
         self._retained: Counter[str] = Counter()
+        self._taken = {4: NumberSet(), 6: NumberSet()}  # every record's address as a number, by IP version
         self.pools: dict[str, PoolEntry] = {}
         for endpoint in store.endpoints.values():
             self._index(endpoint, +1)
+            if (address := _address_of(endpoint)) is not None:
+                self._taken[address.version].add(int(address))
         for pool in store.pools.values():
             self._open_pool(pool)
         store.subscribe(self._endpoint_changed, self._pool_changed)
@@ -134,6 +137,11 @@ class Ledger:
         address = _address_of(shown) if shown is not None else None
         if address is None:
             return
+        taken = self._taken[address.version]
+        if change.new is not None:
+            taken.add(int(address))
+        else:
+            taken.discard(int(address))
         for book in self.books_of(address):
             if change.new is not None:
                 book.take(address)
@@ -179,10 +187,7 @@ class Ledger:
             self.pools[name] = PoolEntry(pool, None, str(error))
             return
         book = PoolBook(usable, pool.spec.release_delay_seconds)
-        for endpoint in self._store.endpoints.values():
-            address = _address_of(endpoint)
-            if address is not None and address in book:
-                book.take(address)
+        book.take_all(self._taken[book.version])
         if before is not None and before.book is not None:
             book.adopt_cooling(before.book)
         self.pools[name] = PoolEntry(pool, book)

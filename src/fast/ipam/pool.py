@@ -34,12 +34,28 @@ class NumberSet:
     def add(self, number: int) -> bool:
         """Put the number in; False where it was in already."""
         block, bit = divmod(number, _BITS)
+        return self._put(block, 1 << bit)
+
+    def add_from(self, other: NumberSet, first: int, last: int) -> None:
+        """Put the other set's numbers in ``first..last`` in; costs what their blocks cost, not each number."""
+        low, high = first // _BITS, last // _BITS
+        theirs = other._blocks
+        for block in range(low, high + 1) if high - low < len(theirs) else theirs:
+            if low <= block <= high and (bits := theirs.get(block, 0)):
+                if block == low:
+                    bits = bits >> first % _BITS << first % _BITS
+                if block == high:
+                    bits &= (2 << last % _BITS) - 1
+                self._put(block, bits)
+
+    def _put(self, block: int, bits: int) -> bool:
+        """Set bits of a block; False where all of them were set."""
         before = self._blocks.get(block, 0)
-        after = before | 1 << bit
+        after = before | bits
         if after == before:
             return False
         self._blocks[block] = after
-        self.size += 1
+        self.size += (after ^ before).bit_count()
         if after == _FULL:
             self._full = self._full or NumberSet()
             self._full.add(block)
@@ -143,6 +159,11 @@ class PoolBook:
         self._cooling.pop(value, None)
         self._doubted.pop(value, None)
         self._blocked.add(value)
+
+    def take_all(self, taken: NumberSet) -> None:
+        """Records of these addresses (as numbers, of the pool's version) are in the view; for a new book."""
+        for item in self.usable.ranges:
+            self._blocked.add_from(taken, item.first, item.last)
 
     def release(self, address: IPAddress, now: float) -> None:
         """The record went away: the address cools from ``now`` (monotonic seconds) on."""

@@ -154,8 +154,8 @@ def admit(pod: Pod | None, ref: PodRef, node_name: str) -> str:
     name = f"pod {ref.namespace}/{ref.name}"
     if pod is None:
         return f"{name} does not exist"
-    if ref.uid and pod.metadata.uid != ref.uid:  # race: recreated-pod
-        return f"{name} is another one by now: UID {pod.metadata.uid}, the runtime means {ref.uid}"
+    if ref.uid and pod.sandbox_uid != ref.uid:  # race: recreated-pod
+        return f"{name} is another one by now: UID {pod.sandbox_uid}, the runtime means {ref.uid}"
     if pod.spec.node_name != node_name:  # race: moved-pod
         return f"{name} is on node {pod.spec.node_name or '(none)'}, not on {node_name}"
     if pod.terminating:  # race: terminating-pod
@@ -289,7 +289,7 @@ def on_controller_sweep(record: IpEndpoint, pod: Pod | None, node: Node | None) 
         node: The record's Node by a live GET.
     """
     spec = record.spec
-    if pod is not None and pod.metadata.uid == spec.pod.uid:
+    if pod is not None and pod.sandbox_uid == spec.pod.uid:
         return Decision(Action.KEEP, "pod-exists", f"pod {spec.pod.namespace}/{spec.pod.name} exists")
     whose = (
         f"pod {spec.pod.namespace}/{spec.pod.name} of UID {spec.pod.uid} is gone"

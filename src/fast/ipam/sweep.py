@@ -14,7 +14,7 @@ import structlog
 
 from fast.api.core import Node, StatefulSet
 from fast.api.ipendpoint import IpEndpoint
-from fast.api.ips import Ips
+from fast.api.meta import ObjectMeta
 from fast.errors import Conflict, InvalidRange, NotFound
 from fast.ipam import rules
 from fast.ipam.cluster import ClusterReader
@@ -49,7 +49,6 @@ class SweepPlan:
 
 async def plan_sweep(
     records: Iterable[IpEndpoint],
-    pools: Mapping[str, Ips],
     cluster: ClusterReader,
     *,
     limit: int = rules.BREAKER_COUNT,
@@ -62,7 +61,6 @@ async def plan_sweep(
 
     Args:
         records: All of the cluster, as read before this call.
-        pools: All of the cluster.
         cluster: Live reads.
         limit: How many may be freed at once, whatever their share (the breaker's count).
 
@@ -72,7 +70,10 @@ async def plan_sweep(
     known = list(records)
     plan = SweepPlan(total=len(known))
     nodes = await cluster.nodes()
-    sets = await cluster.stateful_sets() if any(map(rules.is_retained, known)) else {}
+    retained = any(map(rules.is_retained, known))
+    sets = await cluster.stateful_sets() if retained else {}
+    # Live, too: a view that lags behind does not know the pool of a record that is newer.
+    pools = await cluster.pools() if retained else {}
     holders = _holders_of_sticky_keys(known)
     for record in known:
         if rules.is_retained(record):
@@ -155,7 +156,7 @@ async def _once_more(record: IpEndpoint, cluster: ClusterReader) -> Decision:
 def _on_retained(
     record: IpEndpoint,
     sets: Mapping[str, StatefulSet],
-    pools: Mapping[str, Ips],
+    pools: Mapping[str, ObjectMeta],
     holders: Mapping[tuple[str, str, int], IpEndpoint],
 ) -> Decision:
     key = parse_sticky_key(record.spec.sticky_key)
@@ -165,7 +166,7 @@ def _on_retained(
         record,
         sets.get(key[0]) if key else None,
         bound_elsewhere="" if holder is record else holder.metadata.name,
-        pool_deleted=pool is None or pool.metadata.deletion_timestamp is not None,
+        pool_deleted=pool is None or pool.deletion_timestamp is not None,
     )
 
 
@@ -180,8 +181,7 @@ def _holders_of_sticky_keys(records: Sequence[IpEndpoint]) -> dict[tuple[str, st
 
 
 def _strength(record: IpEndpoint) -> tuple[bool, int]:
-    version = record.metadata.resource_version
-    return not rules.is_retained(record), int(version) if version.isdecimal() else 0
+    return not rules.is_retained(record), record.metadata.version
 
 
 def _sticky_slot(record: IpEndpoint) -> tuple[str, str, int]:

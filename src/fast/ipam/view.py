@@ -23,12 +23,6 @@ class _OwnWrite:
     written_at: float
 
 
-def _version(endpoint: IpEndpoint) -> int:
-    """The resourceVersion as a number (comparable since Kubernetes 1.35, in practice always; else: newest)."""
-    text = endpoint.metadata.resource_version
-    return int(text) if text.isdecimal() else 1 << 63
-
-
 class EndpointView:
     """Records by name, with subscribers told of every change.
 
@@ -65,8 +59,8 @@ class EndpointView:
         if new is None:  # a deletion counts where it is of the very object that we wrote or deleted
             return old is None or old.metadata.uid != own.uid
         if new.metadata.uid == own.uid:
-            return own.deleted or _version(new) < own.version
-        return _version(new) <= own.version
+            return own.deleted or new.metadata.version < own.version
+        return new.metadata.version <= own.version
 
     def wrote(self, endpoint: IpEndpoint) -> None:
         """Show a record that this process created, replaced or read live."""
@@ -93,7 +87,7 @@ class EndpointView:
 
     def _remember(self, endpoint: IpEndpoint, *, deleted: bool) -> None:
         meta = endpoint.metadata
-        self._own[meta.name] = _OwnWrite(meta.uid, _version(endpoint), deleted, self._clock())
+        self._own[meta.name] = _OwnWrite(meta.uid, meta.version, deleted, self._clock())
 
     def _put(self, name: str, new: IpEndpoint | None) -> None:
         old = self.endpoints.get(name)

@@ -100,7 +100,7 @@ async def _by_the_controller(client: KubeClient, snapshot: Snapshot, record: IpE
         node = await cluster.node(record.spec.node)
         pod = await cluster.pod(ref.namespace, ref.name) if ref.name else None
         return rules.on_controller_sweep(record, pod, node)
-    plan = await plan_sweep(snapshot.records.values(), snapshot.pools, cluster, limit=_NO_LIMIT)
+    plan = await plan_sweep(snapshot.records.values(), cluster, limit=_NO_LIMIT)
     return next(finding.decision for finding in (*plan.to_free, *plan.kept) if finding.record is record)
 
 

@@ -34,6 +34,14 @@ _LIST_PAGE_SECONDS = 60.0
 _encode = msgspec.json.Encoder().encode
 
 
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """An object that is there, but does not fit its type: what can be read of it, and why not more."""
+
+    metadata: ObjectMeta
+    error: str
+
+
 @dataclass(slots=True)
 class Listed(Generic[T]):
     """A whole list, of one moment.
@@ -41,12 +49,12 @@ class Listed(Generic[T]):
     Attributes:
         items: The objects.
         resource_version: The moment; a watch from here misses nothing.
-        undecodable: Key → error, of objects that do not fit the type (somebody wrote what no schema would allow).
+        undecodable: By key, the objects that do not fit the type (somebody wrote what no schema would allow).
     """
 
     items: list[T]
     resource_version: str
-    undecodable: dict[str, str] = field(default_factory=dict)
+    undecodable: dict[str, Undecodable] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -157,11 +165,11 @@ class KubeClient:
             KubeError: The server refused or is away.
             TypeError: The type is a view, which would drop the fields it does not know: patch instead.
         """
-        return await self._put(resource, obj, "")
-
-    async def update_status(self, resource: Resource[T], obj: T) -> T:
-        """Replace the object's status subresource; as :meth:`update`."""
-        return await self._put(resource, obj, "status")
+        if "kind" not in getattr(obj, "__struct_fields__", ()):
+            raise TypeError(f"{type(obj).__name__} is a view: an update would drop what it does not know")
+        what = _words("update", resource, obj.metadata.namespace, obj.metadata.name)
+        path = _path(resource, obj.metadata.namespace, obj.metadata.name)
+        return await self._send(resource, Request(what, "PUT", path, body=_encode(obj)))
 
     async def patch(
         self,
@@ -258,7 +266,8 @@ class KubeClient:
                 try:
                     listed.items.append(decode(raw))
                 except msgspec.ValidationError as error:
-                    listed.undecodable[metadata_of(raw).key] = str(error)
+                    metadata = metadata_of(raw)
+                    listed.undecodable[metadata.key] = Undecodable(metadata, str(error))
             listed.resource_version = page.resource_version
         return listed
 
@@ -346,13 +355,6 @@ class KubeClient:
         request = Request(_words("watch", resource, namespace), "GET", _path(resource, namespace), query)
         async with self._transport.stream(request, silence_seconds=silence_seconds) as chunks:
             yield chunks
-
-    async def _put(self, resource: Resource[T], obj: T, subresource: str) -> T:
-        if "kind" not in getattr(obj, "__struct_fields__", ()):
-            raise TypeError(f"{type(obj).__name__} is a view: an update would drop what it does not know")
-        what = _words("update", resource, obj.metadata.namespace, obj.metadata.name)
-        path = _path(resource, obj.metadata.namespace, obj.metadata.name, subresource)
-        return await self._send(resource, Request(what, "PUT", path, body=_encode(obj)))
 
     async def _send(self, resource: Resource[T], request: Request) -> T:
         body = await self._transport.send(request)

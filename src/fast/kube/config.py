@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 from fast.errors import InvalidConfig
 from fast.kube import kubeconfig
 from fast.kube.credentials import Credentials, Fixed, TokenFile
-from fast.kube.tls import client_context
+from fast.kube.tls import ClientTLS
 
 SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -24,7 +23,7 @@ class ClusterConfig:
     Attributes:
         server: URL without a trailing slash, as ``https://10.0.0.1:6443``; may have a path.
         credentials: Asked before every request.
-        tls: The TLS context; None for plain HTTP.
+        tls: What TLS connections are made with; None for plain HTTP, or to trust what the system trusts.
         namespace: The namespace to use where none is named.
         server_name: The name to expect in the server's certificate (``tls-server-name``); empty: the URL's host.
         proxy: URL of an HTTP proxy; empty for none.
@@ -32,7 +31,7 @@ class ClusterConfig:
 
     server: str
     credentials: Credentials = field(default_factory=Fixed)
-    tls: ssl.SSLContext | None = None
+    tls: ClientTLS | None = None
     namespace: str = "default"
     server_name: str = ""
     proxy: str = ""
@@ -82,7 +81,7 @@ class ClusterConfig:
     def in_cluster(
         cls, environment: Mapping[str, str], service_account_dir: Path = SERVICE_ACCOUNT_DIR
     ) -> ClusterConfig:
-        """Read what kubelet gives a pod; the token file is read again when kubelet rotates it.
+        """Read what kubelet gives a pod; token and certificate authority are read again when kubelet replaces them.
 
         Raises:
             InvalidConfig: Variables or files are missing.
@@ -91,12 +90,11 @@ class ClusterConfig:
         port = environment.get("KUBERNETES_SERVICE_PORT", "443")
         if not host:
             raise InvalidConfig("KUBERNETES_SERVICE_HOST is not set: this is no pod")
-        ca = kubeconfig.read_file(service_account_dir / "ca.crt", "the cluster's certificate authority")
         namespace_file = service_account_dir / "namespace"
         return cls(
             server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
             credentials=TokenFile(service_account_dir / "token"),
-            tls=client_context(ca=ca),
+            tls=ClientTLS(ca=service_account_dir / "ca.crt"),
             namespace=namespace_file.read_text().strip() if namespace_file.exists() else "default",
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from fast.errors import InvalidConfig
+from fast.errors import InvalidConfig, NoCredentials
+from fast.kube.tls import ClientTLS, Pem
 
 log = structlog.get_logger()
 
@@ -26,17 +26,17 @@ _EXEC_TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one request may use: an ``Authorization`` header, a TLS context with a client certificate, or neither."""
+    """What one request may use: an ``Authorization`` header, TLS with a client certificate, or neither."""
 
     authorization: str = ""
-    tls: ssl.SSLContext | None = None
+    tls: ClientTLS | None = None
 
 
 class Credentials(Protocol):
     """Something that hands out grants and can be told that the last one was refused."""
 
     async def grant(self) -> Grant:
-        """Give what the next request uses; InvalidConfig where there is nothing to give."""
+        """Give what the next request uses; NoCredentials where there is nothing to give at the moment."""
 
     def refuse(self) -> None:
         """Note that the server answered 401, so the next grant must not come from a cache."""
@@ -69,7 +69,7 @@ class TokenFile:
         """Give the file's token; the file is looked at again every 10 seconds and after a refusal.
 
         Raises:
-            InvalidConfig: The file cannot be read and no earlier token is known.
+            NoCredentials: The file cannot be read, or is empty, and no earlier token is known.
         """
         now = time.monotonic()
         if now - self._checked >= _TOKEN_CHECK_SECONDS:
@@ -88,14 +88,16 @@ class TokenFile:
             version = (found.st_mtime_ns, found.st_ino)
             if version == self._version:
                 return
-            token = self.path.read_text().strip()
-        except OSError as error:
-            if self._authorization:  # between two versions of the file; the token in hand may still do
-                log.warning("token file cannot be read", path=str(self.path), error=str(error))
-                return
-            raise InvalidConfig(f"token file {self.path}: {error.strerror}") from error
-        if not token:
-            raise InvalidConfig(f"token file {self.path} is empty")
+            token = self.path.read_text(encoding="ascii").strip()
+            if not token:
+                raise ValueError("it is empty")
+        except (OSError, ValueError) as error:
+            problem = error.strerror if isinstance(error, OSError) else str(error)
+            if not self._authorization:
+                raise NoCredentials(f"token file {self.path}: {problem}") from error
+            # between two versions of the file; the token in hand may still do
+            log.warning("token file cannot be used", path=str(self.path), problem=problem)
+            return
         self._authorization, self._version = f"Bearer {token}", version
 
 
@@ -123,7 +125,7 @@ class ExecPlugin:
         api_version: What the kubeconfig says; the plugin's answer must say the same.
         cluster: The ``spec.cluster`` of KUBERNETES_EXEC_INFO where the kubeconfig asks for it (``provideClusterInfo``).
         install_hint: Shown where the command is not there.
-        tls_factory: Makes a TLS context of a certificate and key in PEM, for plugins that answer with these.
+        tls_factory: Makes TLS contexts of a certificate and key in PEM, for plugins that answer with these.
     """
 
     command: str
@@ -141,7 +143,7 @@ class ExecPlugin:
         """Give the cached answer, or run the plugin.
 
         Raises:
-            InvalidConfig: The plugin is missing, failed, or printed no usable ExecCredential.
+            NoCredentials: The plugin is missing, failed, or printed no usable ExecCredential.
         """
         async with self._lock:
             if self._cached is None or time.monotonic() > self._expires - _EXPIRY_SLACK_SECONDS:
@@ -157,11 +159,14 @@ class ExecPlugin:
     def _grant_of(self, status: _ExecStatus) -> Grant:
         tls = None
         if status.client_certificate_data:
-            tls = self.tls_factory(
-                certificate=status.client_certificate_data.encode(), key=status.client_key_data.encode()
-            )
+            try:
+                tls = self.tls_factory(
+                    certificate=status.client_certificate_data.encode(), key=status.client_key_data.encode()
+                )
+            except InvalidConfig as error:
+                raise NoCredentials(f"exec plugin {self.command}: {error}") from error
         if tls is None and not status.token:
-            raise InvalidConfig(f"exec plugin {self.command} gave neither a token nor a client certificate")
+            raise NoCredentials(f"exec plugin {self.command} gave neither a token nor a client certificate")
         return Grant(f"Bearer {status.token}" if status.token else "", tls)
 
     def _expiry_of(self, status: _ExecStatus) -> float:
@@ -172,7 +177,7 @@ class ExecPlugin:
             expires = datetime.fromisoformat(status.expiration_timestamp)
             return time.monotonic() + expires.timestamp() - time.time()
         except ValueError as error:
-            raise InvalidConfig(
+            raise NoCredentials(
                 f"exec plugin {self.command}: expirationTimestamp {status.expiration_timestamp!r} is no RFC 3339 time"
             ) from error
 
@@ -190,9 +195,9 @@ class ExecPlugin:
         try:
             answer = msgspec.json.decode(stdout, type=_ExecCredential)
         except msgspec.MsgspecError as error:
-            raise InvalidConfig(f"exec plugin {self.command} printed no ExecCredential: {error}") from error
+            raise NoCredentials(f"exec plugin {self.command} printed no ExecCredential: {error}") from error
         if answer.api_version != self.api_version or answer.status is None:
-            raise InvalidConfig(
+            raise NoCredentials(
                 f"exec plugin {self.command} answered apiVersion {answer.api_version!r}"
                 f"{' without a status' if answer.status is None else ''}; the kubeconfig says {self.api_version!r}"
             )
@@ -211,12 +216,12 @@ class ExecPlugin:
             )
         except OSError as error:
             hint = f"\n{self.install_hint}" if self.install_hint else ""
-            raise InvalidConfig(f"exec plugin {self.command}: {error.strerror}{hint}") from error
+            raise NoCredentials(f"exec plugin {self.command}: {error.strerror}{hint}") from error
         try:
             async with asyncio.timeout(_EXEC_TIMEOUT_SECONDS):
                 stdout, stderr = await process.communicate()
         except TimeoutError as error:
-            raise InvalidConfig(
+            raise NoCredentials(
                 f"exec plugin {self.command} took over {_EXEC_TIMEOUT_SECONDS:.0f} s"
             ) from error
         finally:
@@ -225,12 +230,12 @@ class ExecPlugin:
                 await process.wait()
         if process.returncode:
             said = stderr.decode(errors="replace").strip()[-500:]
-            raise InvalidConfig(f"exec plugin {self.command} ended with status {process.returncode}: {said}")
+            raise NoCredentials(f"exec plugin {self.command} ended with status {process.returncode}: {said}")
         return stdout
 
 
 class TLSFactory(Protocol):
-    """Makes a TLS context, with the cluster's trust, out of a client certificate and key in PEM."""
+    """Makes TLS contexts, with the cluster's trust, out of a client certificate and key in PEM."""
 
-    def __call__(self, *, certificate: bytes, key: bytes) -> ssl.SSLContext:
-        """Give the context; InvalidConfig where the PEM is bad."""
+    def __call__(self, *, certificate: Pem, key: Pem) -> ClientTLS:
+        """Give their maker; InvalidConfig where the PEM is bad."""

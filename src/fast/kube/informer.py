@@ -88,7 +88,9 @@ class Informer(Generic[T]):
             is away.
         undecodable: Key → error, of objects that do not fit the type. Such an object keeps its last good state in
             ``cache``.
+        resource: What is followed.
         last_contact: ``time.monotonic()`` of the last byte from the server; ``-inf`` before the first.
+        failing_since: ``time.monotonic()`` of the first failure after the last contact; None while all is well.
         relists: How many lists were completed.
         failures: How many times list or watch failed.
     """
@@ -119,7 +121,6 @@ class Informer(Generic[T]):
             page_size: Objects a page of the list.
         """
         self._client = client
-        self._resource = resource
         self._namespace = namespace
         self._selectors = {"field_selector": field_selector, "label_selector": label_selector}
         self._decode = decoder_of(resource.type).decode
@@ -131,8 +132,10 @@ class Informer(Generic[T]):
         self._synced = asyncio.Event()
         self._version: str | None = None
         self.cache: Mapping[str, T] = MappingProxyType(self._objects)
+        self.resource = resource
         self.undecodable: dict[str, str] = {}
         self.last_contact = float("-inf")
+        self.failing_since: float | None = None
         self.relists = 0
         self.failures = 0
 
@@ -165,11 +168,13 @@ class Informer(Generic[T]):
                     delay, refusals = first, 0
                     continue
                 error: FastError = Unavailable(
-                    f"watch {self._resource.plural} ended at once, without an event"
+                    f"watch {self.resource.plural} ended at once, without an event"
                 )
             except FastError as caught:
                 error = caught
             self.failures += 1
+            if self.failing_since is None:
+                self.failing_since = time.monotonic()
             refusals += _is_refusal(error)
             if isinstance(error, Expired) or refusals >= _MOST_REFUSALS:
                 self._version = None
@@ -179,7 +184,7 @@ class Informer(Generic[T]):
             wait = max(delay * random.uniform(1, 2), asked or 0.0)
             log.warning(
                 "informer interrupted",
-                resource=self._resource.plural,
+                resource=self.resource.plural,
                 error=str(error),
                 retry_in=round(wait, 1),
             )
@@ -192,10 +197,10 @@ class Informer(Generic[T]):
         undecodable: dict[str, str] = {}
         version = ""
         pages = self._client.list_pages(
-            self._resource, self._namespace, limit=self._page_size, **self._selectors
+            self.resource, self._namespace, limit=self._page_size, **self._selectors
         )
         async for page in pages:
-            self.last_contact = time.monotonic()
+            self._heard()
             if page.first:
                 seen.clear()
                 undecodable.clear()
@@ -219,23 +224,27 @@ class Informer(Generic[T]):
         began = time.monotonic()
         events = 0
         async with self._client.watch(
-            self._resource,
+            self.resource,
             self._namespace,
             resource_version=self._version,
             timeout_seconds=random.randint(*self._timing.watch),
             silence_seconds=self._timing.silence,
             **self._selectors,
         ) as chunks:
-            self.last_contact = slice_began = time.monotonic()
+            slice_began = self._heard()
             async with aclosing(_lines(chunks)) as lines:
                 async for line in lines:
                     self._apply(line)
                     events += 1
-                    self.last_contact = time.monotonic()
-                    if self.last_contact - slice_began > _SLICE_SECONDS:
+                    if self._heard() - slice_began > _SLICE_SECONDS:
                         await asyncio.sleep(0)
                         slice_began = time.monotonic()
         return events > 0 or time.monotonic() - began >= _SHORTEST_WATCH_SECONDS
+
+    def _heard(self) -> float:
+        """Note that the server is there; gives the time."""
+        self.last_contact, self.failing_since = time.monotonic(), None
+        return self.last_contact
 
     def _apply(self, line: bytes) -> None:
         """Take one event into the copy."""
@@ -244,7 +253,7 @@ class Informer(Generic[T]):
             if event.type in {"ADDED", "MODIFIED"}:
                 self._version = self._apply_object(event.object)
             elif event.type == "ERROR":
-                raise error_of_event(f"watch {self._resource.plural}", event.object)
+                raise error_of_event(f"watch {self.resource.plural}", event.object)
             else:
                 metadata = metadata_of(event.object)
                 if event.type == "DELETED":
@@ -254,7 +263,7 @@ class Informer(Generic[T]):
         except msgspec.MsgspecError as error:
             # Nobody can say what was lost with it: only a list can.
             self._version = None
-            raise Unavailable(f"watch {self._resource.plural}: an event cannot be read: {error}") from error
+            raise Unavailable(f"watch {self.resource.plural}: an event cannot be read: {error}") from error
 
     def _apply_object(self, raw: msgspec.Raw) -> str:
         """Take an object that was added or changed; gives its version."""
@@ -273,7 +282,7 @@ class Informer(Generic[T]):
             return obj if self._transform is None else self._transform(obj)
         except Exception as error:  # a transform of the caller's may raise anything
             key = _key_of(raw)
-            log.warning("object does not fit", resource=self._resource.plural, key=key, error=str(error))
+            log.warning("object does not fit", resource=self.resource.plural, key=key, error=str(error))
             undecodable[key] = str(error)
             return None
 
@@ -302,7 +311,7 @@ class Informer(Generic[T]):
         try:
             handler(change)
         except Exception:
-            log.exception("handler failed", resource=self._resource.plural, key=change.current.metadata.key)
+            log.exception("handler failed", resource=self.resource.plural, key=change.current.metadata.key)
 
 
 def _is_refusal(error: FastError) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ssl
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import yaml
 
 from fast.errors import InvalidConfig
 from fast.kube.credentials import Credentials, ExecPlugin, Fixed, TLSFactory, TokenFile
-from fast.kube.tls import client_context
+from fast.kube.tls import ClientTLS, Pem, read_pem
 
 _EXEC_VERSIONS = {"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
 
@@ -114,7 +113,7 @@ class Choice:
 
     server: str
     credentials: Credentials
-    tls: ssl.SSLContext | None
+    tls: ClientTLS | None
     namespace: str
     server_name: str
     proxy: str
@@ -183,17 +182,9 @@ def read(paths: list[Path]) -> Kubeconfig:
     return merged
 
 
-def read_file(path: Path, what: str) -> bytes:
-    """Read a file that the configuration names; InvalidConfig, saying what it is for, where that fails."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidConfig(f"{what}: {path}: {error.strerror}") from error
-
-
 def _document(path: Path) -> Document:
     try:
-        content = yaml.safe_load(read_file(path, "kubeconfig"))
+        content = yaml.safe_load(read_pem(path, "kubeconfig"))
         # YAML's null stands for an absent field everywhere in Kubernetes' own files
         return msgspec.convert(_without_nulls(content if content is not None else {}), Document)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
@@ -221,16 +212,14 @@ def _entry(entries: dict[str, N], name: str, what: str, where: str) -> N:
     return entries[name]
 
 
-def _pem(data: str, path: str, field: str, file: Path) -> bytes | None:
-    """The content of ``<field>-data`` (which wins) or of the file ``<field>`` names, relative to the kubeconfig."""
+def _pem(data: str, path: str, field: str, file: Path) -> Pem | None:
+    """The content of ``<field>-data`` (which wins) or the file that ``<field>`` names, relative to the kubeconfig."""
     if data:
         try:
             return base64.b64decode(data, validate=True)
         except binascii.Error as error:
             raise InvalidConfig(f"{file}: {field}-data is no base64: {error}") from error
-    if path:
-        return read_file(file.parent / path, f"{file}: {field}")
-    return None
+    return file.parent / path if path else None
 
 
 def _trust(entry: NamedCluster, where: str) -> TLSFactory:
@@ -243,10 +232,10 @@ def _trust(entry: NamedCluster, where: str) -> TLSFactory:
         raise InvalidConfig(
             f"{where}: insecure-skip-tls-verify with a certificate authority contradicts itself"
         )
-    return partial(client_context, ca=ca, insecure=cluster.insecure_skip_tls_verify)
+    return partial(ClientTLS, ca=ca, insecure=cluster.insecure_skip_tls_verify)
 
 
-def _client_tls(entry: NamedUser, trust: TLSFactory) -> ssl.SSLContext:
+def _client_tls(entry: NamedUser, trust: TLSFactory) -> ClientTLS:
     user = entry.user
     certificate = _pem(
         user.client_certificate_data, user.client_certificate, "client-certificate", entry.file
@@ -292,7 +281,8 @@ def _exec_plugin(
         cluster.file,
     )
     if ca is not None:
-        info["certificate-authority-data"] = base64.b64encode(ca).decode()
+        content = read_pem(ca, "certificate-authority")
+        info["certificate-authority-data"] = base64.b64encode(content).decode()
     # a relative command with a slash starts at the kubeconfig's folder; a bare name is searched on PATH
     command = str(file.parent / plugin.command) if "/" in plugin.command else plugin.command
     return ExecPlugin(

@@ -1,29 +1,115 @@
-"""TLS contexts from PEM bytes. Keys never touch a disk here: OpenSSL reads them through a memory file."""
+"""TLS contexts from PEM, in memory or in files that are replaced while we run.
+
+Keys never touch a disk here: OpenSSL reads them through a memory file.
+"""
 
 from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
 
 from fast.errors import InvalidConfig
 
+log = structlog.get_logger()
 
-def client_context(
-    *, ca: bytes | None = None, insecure: bool = False, certificate: bytes = b"", key: bytes = b""
-) -> ssl.SSLContext:
-    """Make the TLS context of connections to the API server.
+#: PEM, or the file that holds it.
+Pem = bytes | Path
 
-    Args:
-        ca: Certificate authorities to trust, PEM; None trusts the system's.
-        insecure: Trust any server certificate (``insecure-skip-tls-verify``).
-        certificate: A client certificate chain, PEM; empty for none.
-        key: Its private key, PEM, not encrypted.
+_CHECK_SECONDS = 10.0  # authorities and certificates are renewed long before they end
 
-    Raises:
-        InvalidConfig: Bad PEM, or a key that does not belong to the certificate.
+_Version = tuple[int, int, int] | None
+
+
+class ClientTLS:
+    """What TLS connections to the API server are made with: a context, made anew when its files change.
+
+    Connections that stand keep the context that they began with.
     """
+
+    def __init__(
+        self, *, ca: Pem | None = None, insecure: bool = False, certificate: Pem = b"", key: Pem = b""
+    ) -> None:
+        """Read the files.
+
+        Args:
+            ca: Certificate authorities to trust; None trusts the system's.
+            insecure: Trust any server certificate (``insecure-skip-tls-verify``).
+            certificate: A client certificate chain; empty for none.
+            key: Its private key, not encrypted.
+
+        Raises:
+            InvalidConfig: A file cannot be read, bad PEM, or a key that does not belong to the certificate.
+        """
+        self._ca, self._insecure, self._certificate, self._key = ca, insecure, certificate, key
+        self._files = tuple(item for item in (ca, certificate, key) if isinstance(item, Path))
+        self._read = self._versions()
+        self._looked_at = time.monotonic()
+        self._context = self._make()
+
+    def context(self) -> ssl.SSLContext:
+        """Give the context for a new request; the files are looked at again every 10 seconds."""
+        if self._files and time.monotonic() - self._looked_at >= _CHECK_SECONDS:
+            self.look()
+        return self._context
+
+    def has_other_than(self, context: ssl.SSLContext | bool) -> bool:
+        """Look at the files now: whether a request that failed with ``context`` can be tried with another one."""
+        if self._context is context:
+            self.look()
+        return self._context is not context
+
+    def look(self) -> None:
+        """Look at the files now; what cannot be used leaves the context as it is."""
+        self._looked_at = time.monotonic()
+        versions = self._versions()  # before they are read: what changes meanwhile is seen the next time
+        if versions == self._read:
+            return
+        try:
+            self._context = self._make()
+        except InvalidConfig as error:  # half of them replaced so far; what we have may still do
+            log.warning("changed TLS files cannot be used", error=str(error))
+            return
+        self._read = versions
+        log.info("TLS files read again", files=[*map(str, self._files)])
+
+    def _versions(self) -> tuple[_Version, ...]:
+        return tuple(map(_version, self._files))
+
+    def _make(self) -> ssl.SSLContext:
+        return _client_context(
+            ca=None if self._ca is None else read_pem(self._ca, "certificate-authority"),
+            insecure=self._insecure,
+            certificate=read_pem(self._certificate, "client-certificate"),
+            key=read_pem(self._key, "client-key"),
+        )
+
+
+def read_pem(source: Pem, what: str) -> bytes:
+    """Give the PEM; InvalidConfig, naming the file and ``what`` it is, where it cannot be read."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise InvalidConfig(f"{what}: {source}: {error.strerror}") from error
+
+
+def _version(path: Path) -> _Version:
+    """What changes when a file, or what a symbolic link leads to, is replaced or written; None where it is away."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _client_context(*, ca: bytes | None, insecure: bool, certificate: bytes, key: bytes) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cadata=ca.decode() if ca is not None else None)
     except (ssl.SSLError, UnicodeDecodeError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ class Transport:
     async def send(self, request: Request, *, timeout_seconds: float | None = None) -> bytes:
         """Send a request and read its whole answer.
 
-        A 401 refreshes the credentials and tries once more. A 429 is waited out as the server asks, for any method: by
+        A 401 refreshes the credentials and tries once more; so does a failed TLS handshake, where the certificates'
+        files have changed. A 429 is waited out as the server asks, for any method: by
         it the server says that it did nothing. Nothing else is retried here, except that a GET, PUT or DELETE which
         finds its kept connection closed is sent again on a fresh one.
 
@@ -166,6 +168,8 @@ class Transport:
                 response = await self._open(request, limits)
             except Unauthorized:
                 self._config.credentials.refuse()
+                if self._config.tls is not None:
+                    self._config.tls.look()
                 response = await self._open(request, limits)
             async with response:
                 yield response
@@ -175,27 +179,43 @@ class Transport:
     async def _open(self, request: Request, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         """Send the request; gives the answer, its body unread, or raises the error that it is."""
         grant = await self._config.credentials.grant()
-        headers = {"Content-Type": request.content_type} if request.body is not None else {}
-        if grant.authorization:
-            headers["Authorization"] = grant.authorization
-        url = yarl.URL(self._config.server + request.path, encoded=True)
-        response = await self._session().request(
-            request.method,
-            url.with_query(request.query) if request.query else url,
-            data=request.body,
-            headers=headers,
-            timeout=limits,
-            ssl=grant.tls or self._config.tls or True,
-            server_hostname=self._config.server_name or None,
-            proxy=self._config.proxy or None,
-            allow_redirects=False,
-            read_bufsize=_READ_BUFFER_BYTES,
-        )
+        tls = grant.tls or self._config.tls
+        context = tls.context() if tls is not None else True
+        try:
+            response = await self._send(request, limits, grant.authorization, context)
+        except aiohttp.ClientSSLError:  # nothing was sent
+            if tls is None or not tls.has_other_than(context):
+                raise
+            response = await self._send(request, limits, grant.authorization, tls.context())
         if response.status < HTTPStatus.MULTIPLE_CHOICES:
             return response
         async with response:
             body, retry_after = await response.read(), response.headers.get("Retry-After")
         raise error_of_answer(request.what, response.status, body, retry_after)
+
+    async def _send(
+        self,
+        request: Request,
+        limits: aiohttp.ClientTimeout,
+        authorization: str,
+        context: ssl.SSLContext | bool,
+    ) -> aiohttp.ClientResponse:
+        headers = {"Content-Type": request.content_type} if request.body is not None else {}
+        if authorization:
+            headers["Authorization"] = authorization
+        url = yarl.URL(self._config.server + request.path, encoded=True)
+        return await self._session().request(
+            request.method,
+            url.with_query(request.query) if request.query else url,
+            data=request.body,
+            headers=headers,
+            timeout=limits,
+            ssl=context,
+            server_hostname=self._config.server_name or None,
+            proxy=self._config.proxy or None,
+            allow_redirects=False,
+            read_bufsize=_READ_BUFFER_BYTES,
+        )
 
     def _session(self) -> aiohttp.ClientSession:
         if self._pool is None:

@@ -76,10 +76,6 @@ class WorkQueue(Generic[K]):
         """Note that the key is well: its next failure starts with the first wait."""
         self._failures.pop(key, None)
 
-    def failures(self, key: K) -> int:
-        """The number of add_rate_limited calls since the key was last well."""
-        return self._failures.get(key, 0)
-
     async def get(self) -> K:
         """Take the next key, waiting for one; whoever takes it must call :meth:`done`.
 
@@ -123,8 +119,8 @@ class WorkQueue(Generic[K]):
         """Work on keys until shut down (or cancelled), ``workers`` at a time.
 
         ``reconcile`` acts on the state it finds, not on what happened. Where it raises, the key comes again after
-        a growing wait; a :class:`fast.errors.FastError` that is not ``retryable`` is logged, and the key waits for
-        its next change.
+        a growing wait; after a :class:`fast.errors.FastError` that is not ``retryable``, which somebody must mend
+        first (rights, say), after the longest wait.
         """
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -139,13 +135,9 @@ class WorkQueue(Generic[K]):
             try:
                 await reconcile(key)
             except FastError as error:
-                if error.retryable:
-                    wait = self._next_wait(key)
-                    self.add_after(key, wait)
-                    log.warning("reconcile failed", key=key, error=str(error), retry_in=round(wait, 2))
-                else:
-                    self.forget(key)
-                    log.warning("reconcile failed, retrying cannot help", key=key, error=str(error))
+                wait = self._next_wait(key) if error.retryable else self._longest_wait
+                self.add_after(key, wait)
+                log.warning("reconcile failed", key=key, error=str(error), retry_in=round(wait, 2))
             except Exception:
                 self.add_rate_limited(key)
                 log.exception("reconcile failed", key=key)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fast.agent.conflist import NETWORK
 from fast.agent.gc import AgentCollector
 from fast.cni import AttachmentLocks
 from fast.errors import NetlinkError
@@ -38,20 +39,20 @@ class Node:
 
 async def test_what_is_not_listed_is_unwired_and_released_and_the_rest_stays():
     node = Node(records=[attachment("a"), attachment("b")], sandboxes=[attachment("a"), attachment("c")])
-    await node.collector().collect(frozenset({("a", "eth0")}))
+    await node.collector().collect(NETWORK, frozenset({("a", "eth0")}))
     assert node.detached == node.released == [("b", "eth0"), ("c", "eth0")]
 
 
 async def test_interfaces_of_one_container_are_told_apart():
     node = Node(records=[attachment("a"), attachment("a", "net1")])
-    await node.collector().collect(frozenset({("a", "net1")}))
+    await node.collector().collect(NETWORK, frozenset({("a", "net1")}))
     assert node.released == [("a", "eth0")]
 
 
 async def test_a_call_in_flight_is_left_alone():
     node, locks = Node(records=[attachment("a")]), AttachmentLocks()
     async with locks.hold(("a", "eth0")):
-        await node.collector(locks).collect(frozenset())
+        await node.collector(locks).collect(NETWORK, frozenset())
     assert node.released == []
 
 
@@ -59,5 +60,11 @@ async def test_an_address_is_not_released_while_the_kernel_keeps_the_interface()
     node = Node(records=[attachment("a")])
     node.refuses = True
     with pytest.raises(NetlinkError):
-        await node.collector().collect(frozenset())
+        await node.collector().collect(NETWORK, frozenset())
     assert node.released == []
+
+
+async def test_the_gc_of_another_network_takes_nothing_down():
+    node = Node(records=[attachment("a")], sandboxes=[attachment("a"), attachment("a", "net1")])
+    await node.collector().collect("second", frozenset({("a", "net1")}))
+    assert node.detached == node.released == []

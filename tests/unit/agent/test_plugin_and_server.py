@@ -156,8 +156,10 @@ async def test_an_agent_that_does_not_answer_is_given_up_after_the_timeout(place
         return CniReply(0)
 
     async with Serving(place, never):
-        status, stdout = await run(place, "ADD", FAST_CNI_TIMEOUT_SECONDS="1")
-        assert (status, json.loads(stdout)["code"]) == (1, 11)
+        for command, code in (("ADD", 11), ("STATUS", 50)):
+            status, stdout = await run(place, command, FAST_CNI_TIMEOUT_SECONDS="1")
+            assert (status, json.loads(stdout)["code"]) == (1, code)
+            assert "does not answer in time" in json.loads(stdout)["msg"]
         assert await run(place, "DEL", FAST_CNI_TIMEOUT_SECONDS="1") == (0, b"")
         forever.set()
     assert list(Tombstones(Path(place["FAST_STATE_DIR"]) / "tombstones").waiting())

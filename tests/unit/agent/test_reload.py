@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from fast.agent.config import AgentConfig, agent_options
 from fast.agent.interval import Interval
-from fast.agent.logs import configure_logs
 from fast.agent.reload import LIVE, Reloader
+from fast.logs import configure_logs
 
 
 def a_config(**changes):

@@ -87,8 +87,9 @@ def test_args_that_are_not_key_and_value_are_error_4(args):
     assert caught.value.code == 4
 
 
-def test_a_value_may_hold_an_equals_sign_and_an_unknown_key_is_kept():
-    assert parse(CNI_ARGS="LABELS=a=b").args == {"LABELS": "a=b"}
+def test_a_value_may_hold_an_equals_sign_and_an_unknown_key_does_no_harm():
+    pod = parse(CNI_ARGS="LABELS=a=b;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=a=b").pod
+    assert pod == PodRef("ns", "a=b", "")
 
 
 def test_ip_asks_for_addresses_with_or_without_a_prefix_length():

@@ -3,14 +3,18 @@
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
+from fast.api.resources import IPENDPOINTS
 from fast.cni import AttachmentLocks, Blocker, CniCall, Verbs
 from fast.datapath.identity import Endpoint, macs_of
 from fast.errors import AgentUnavailable, NetlinkError, PoolExhausted, Unavailable
+from fast.kube import ClusterConfig, KubeClient
+from fast.kube.credentials import ExecPlugin, TokenFile
 
 KEY = ("c1", "eth0")
 ENV = {
@@ -40,7 +44,7 @@ class World:
     records: tuple[IpEndpoint, ...] = ()
     waiting: dict = field(default_factory=dict)
     reason: Blocker | None = None
-    collected: frozenset | None = None
+    collected: tuple | None = None
 
     def step(self, name):
         self.steps.append(name)
@@ -75,8 +79,8 @@ class World:
     def check(self, spec):
         self.step("check")
 
-    async def collect(self, valid):
-        self.collected = valid
+    async def collect(self, network, valid):
+        self.collected = (network, valid)
 
     def leave(self, key, call):
         self.step("leave")
@@ -176,6 +180,27 @@ async def test_del_succeeds_and_leaves_a_tombstone_when_it_cannot_be_carried_thr
     assert list(world.waiting) == [KEY]
 
 
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        TokenFile(Path("/dev/null")),
+        ExecPlugin("false", (), {}, "client.authentication.k8s.io/v1", tls_factory=None),
+    ],
+    ids=["truncated token file", "failing exec plugin"],
+)
+async def test_del_leaves_a_tombstone_while_there_are_no_credentials_for_the_api_server(
+    world, call, monkeypatch, credentials
+):
+    async with KubeClient(ClusterConfig("http://127.0.0.1:9", credentials)) as client:
+
+        async def release(*_):
+            await client.delete(IPENDPOINTS, "10.244.0.7")
+
+        monkeypatch.setattr(world, "release", release)
+        assert await call("DEL") == (0, None)
+    assert list(world.waiting) == [KEY]
+
+
 async def test_del_fails_with_error_5_when_even_the_tombstone_cannot_be_written(world, call):
     world.failing |= {"release": Unavailable("away"), "leave": OSError("disk full")}
     status, error = await call("DEL")
@@ -225,7 +250,7 @@ async def test_add_is_tried_where_what_stands_in_the_way_may_pass(world, call):
 
 async def test_gc_hands_on_what_the_runtime_lists(world, call):
     await call("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
-    assert world.collected == {KEY}
+    assert world.collected == ("fast", {KEY})
 
 
 async def test_what_nobody_foresaw_is_an_error_object(world, call):

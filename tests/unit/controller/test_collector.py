@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fakes.store import FakeCluster, FakeStore, a_pool
-from fast.api.core import Node
+from fast.api.core import Node, StatefulSet
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
 from fast.api.meta import ObjectMeta
 from fast.controller import collector as module
@@ -17,10 +17,12 @@ from fast.kube import Change, WorkQueue
 
 
 class Reader:
-    """A cluster without pods; its nodes are as set."""
+    """A cluster without pods; its nodes, pools and StatefulSets are as set."""
 
     def __init__(self):
         self.there: dict[str, Node] = {}
+        self.live_pools: dict[str, ObjectMeta] = {}
+        self.sets: dict[str, StatefulSet] = {}
         self.away = False
 
     async def nodes(self):
@@ -35,7 +37,10 @@ class Reader:
         return None
 
     async def stateful_sets(self):
-        return {}
+        return self.sets
+
+    async def pools(self):
+        return self.live_pools
 
 
 class Recorder:
@@ -61,10 +66,10 @@ class Setting:
         self.collector = ClusterCollector(self.store, self.reader, self.events, self.queue, metrics, 3600.0)
         self.store.subscribe(self.collector.record_changed, self.collector.pool_changed)
 
-    def put(self, number, *, node="n1", container="c"):
+    def put(self, number, *, node="n1", container="c", pool="a"):
         pod = PodRef(namespace="default", name=f"p{number}", uid=f"u{number}")
         spec = IpEndpointSpec(
-            pool="a", pod=pod, node=node, container_id=container, sticky_key="" if container else "s/0"
+            pool=pool, pod=pod, node=node, container_id=container, sticky_key="" if container else "s/0"
         )
         return self.cluster.create(IpEndpoint(metadata=ObjectMeta(name=f"10.244.1.{number}"), spec=spec))
 
@@ -101,6 +106,18 @@ async def test_a_sweep_that_would_free_very_many_frees_none_and_says_so_once(set
     assert setting.value("fast_ipam_gc_stopped") == 1
 
 
+async def test_a_former_leader_says_nothing_of_the_breaker(setting):
+    for number in range(30):
+        setting.put(number, node="gone")
+    running = asyncio.create_task(setting.collector.run())
+    while not setting.collector.stopped("a"):  # noqa: ASYNC110 -- plain state of the collector
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert not setting.collector.stopped("a")
+    assert setting.value("fast_ipam_gc_stopped") == 0
+
+
 async def test_the_breaker_closes_by_itself_once_the_nodes_are_back(setting):
     for number in range(30):
         setting.put(number)
@@ -111,6 +128,26 @@ async def test_the_breaker_closes_by_itself_once_the_nodes_are_back(setting):
     assert not setting.collector.stopped("a")
     assert setting.value("fast_ipam_gc_stopped") == 0
     assert len(setting.cluster.endpoints) == 30
+
+
+async def test_an_address_retained_in_a_pool_that_the_watch_does_not_show_yet_stays(setting):
+    setting.put(1, node="", container="", pool="new")
+    setting.reader.sets = {"s": StatefulSet(metadata=ObjectMeta(name="web", namespace="default", uid="s"))}
+    setting.reader.live_pools = {"new": ObjectMeta(name="new")}
+    await setting.collector.sweep()
+    assert list(setting.cluster.endpoints) == ["10.244.1.1"]
+
+
+@pytest.mark.parametrize("live", [{}, {"a": ObjectMeta(name="a", deletion_timestamp="2026-01-01T00:00:00Z")}])
+async def test_an_address_retained_in_a_pool_that_is_gone_by_now_is_freed_though_the_watch_shows_it(
+    setting, live
+):
+    setting.put(1, node="", container="")
+    setting.reader.sets = {"s": StatefulSet(metadata=ObjectMeta(name="web", namespace="default", uid="s"))}
+    setting.reader.live_pools = live
+    await setting.collector.sweep()
+    assert not setting.cluster.endpoints
+    assert setting.value("fast_ipam_released_total", pool="a", rule="pool-deleted") == 1
 
 
 async def swept(setting, cause, monkeypatch):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fakes.store import FakeStore, Fate
 from fast.api.core import Namespace, Node, Pod, StatefulSet
 from fast.api.ipendpoint import PodRef
+from fast.api.meta import ObjectMeta
 from fast.errors import FastError, Unavailable
 from fast.ipam import Attachment, Ipam, NodeIdentity, sweep
 from fast.ipam.request import AttachmentKey
@@ -252,7 +253,7 @@ class Controller(Process):
     async def _sweep(self) -> None:
         limit = 0 if self._empty else 1000
         records = list(self.store.endpoints.values())
-        plan = await sweep.plan_sweep(records, self.store.pools, self, limit=limit)
+        plan = await sweep.plan_sweep(records, self, limit=limit)
         if not plan.stopped:
             await sweep.carry_out(plan, self.store, self, lambda _: None)
 
@@ -273,3 +274,7 @@ class Controller(Process):
 
     async def stateful_sets(self) -> Mapping[str, StatefulSet]:
         return dict(self.world.stateful_sets) if await self._read("sets") else {}
+
+    async def pools(self) -> Mapping[str, ObjectMeta]:
+        pools = self.world.cluster.pools.values() if await self._read("pools") else ()
+        return {pool.metadata.name: pool.metadata for pool in pools}

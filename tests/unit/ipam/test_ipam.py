@@ -443,3 +443,15 @@ async def test_a_release_that_got_no_answer_is_looked_up_before_the_same_sandbox
         await agent.release("c1", "eth0")
     (record,) = await agent.claim(sandbox(1), SMALL)
     assert record.metadata.name in nodes.cluster.endpoints
+
+
+async def test_a_pool_that_is_gone_is_in_no_gauge():
+    nodes = Nodes(a_pool("small", "10.244.10.0-10.244.10.9"))
+    agent = nodes.agent()
+    agent.update_gauges()
+    (gauge,) = agent.metrics.addresses.collect()
+    assert {sample.labels["pool"] for sample in gauge.samples} == {"small"}
+    nodes.cluster.drop_pool("small")
+    agent.update_gauges()
+    (gauge,) = agent.metrics.addresses.collect()
+    assert not gauge.samples

@@ -68,14 +68,12 @@ async def test_a_name_that_is_taken_is_a_conflict_of_that_kind():
     assert caught.value.already_exists
 
 
-async def test_update_puts_to_the_object_and_update_status_to_its_subresource():
+async def test_update_puts_to_the_object():
     async with nasty_server() as nasty, client_of(nasty) as client:
         nasty.answer = lambda _: (200, endpoint("10.0.0.1", 12))
         await client.update(IPENDPOINTS, claim())
-        await client.update_status(IPENDPOINTS, claim())
     assert [(seen.method, seen.path.removeprefix(COLLECTION)) for seen in nasty.seen] == [
-        ("PUT", "/10.0.0.1"),
-        ("PUT", "/10.0.0.1/status"),
+        ("PUT", "/10.0.0.1")
     ]
 
 
@@ -174,7 +172,8 @@ async def test_list_tells_objects_that_do_not_fit_beside_the_good_ones():
         nasty.put("odd", spec={"pool": 1})
         listed = await client.list(IPENDPOINTS)
     assert [item.metadata.name for item in listed.items] == ["a"]
-    assert "int" in listed.undecodable["odd"]
+    assert "int" in listed.undecodable["odd"].error
+    assert listed.undecodable["odd"].metadata.uid == "uid-odd"
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]"])

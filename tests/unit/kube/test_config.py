@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fast.errors import InvalidConfig
+from fast.errors import InvalidConfig, NoCredentials
 from fast.kube import ClusterConfig
 from fast.kube.credentials import TokenFile
+from fast.kube.tls import ClientTLS
 
 
 def pem_pair(password: bytes | None = None) -> tuple[bytes, bytes]:
@@ -76,7 +77,7 @@ async def test_a_kubeconfig_with_a_token(tmp_path):
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", user={"token": "secret"}))
     assert (config.server, config.namespace) == ("https://10.0.0.1:6443", "here")
     assert await authorization(config) == "Bearer secret"
-    assert isinstance(config.tls, ssl.SSLContext)
+    assert isinstance(config.tls, ClientTLS)
 
 
 async def test_a_token_file_wins_over_a_token_and_is_relative_to_the_kubeconfig(tmp_path):
@@ -96,14 +97,14 @@ def test_client_certificate_and_authority_inline_or_as_files(tmp_path, inline):
         user, cluster = {"client-certificate": "crt", "client-key": "key"}, {"certificate-authority": "crt"}
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", user=user, cluster=cluster))
     assert config.tls is not None
-    assert config.tls.verify_mode is ssl.CERT_REQUIRED
-    assert len(config.tls.get_ca_certs()) == 1
+    assert config.tls.context().verify_mode is ssl.CERT_REQUIRED
+    assert len(config.tls.context().get_ca_certs()) == 1
 
 
 def test_insecure_skip_tls_verify_trusts_any_server(tmp_path):
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", cluster={"insecure-skip-tls-verify": True}))
     assert config.tls is not None
-    assert config.tls.verify_mode is ssl.CERT_NONE
+    assert config.tls.context().verify_mode is ssl.CERT_NONE
 
 
 def test_server_name_and_proxy_are_taken_over(tmp_path):
@@ -200,18 +201,32 @@ async def test_a_token_file_is_read_again_when_its_token_was_refused(tmp_path):
     assert (await file.grant()).authorization == "Bearer second"
 
 
-async def test_the_last_token_is_kept_while_the_file_is_away(tmp_path):
+@pytest.mark.parametrize(
+    "harm",
+    [Path.unlink, lambda path: path.write_text("\n"), lambda path: path.write_bytes(b"\xff")],
+    ids=["away", "truncated", "garbled"],
+)
+async def test_the_last_token_is_kept_while_the_file_cannot_be_used(tmp_path, harm):
     path = tmp_path / "token"
     path.write_text("first")
     file = TokenFile(path)
     await file.grant()
-    path.unlink()
+    harm(path)
     file.refuse()
     assert (await file.grant()).authorization == "Bearer first"
+    path.write_text("second")
+    file.refuse()
+    assert (await file.grant()).authorization == "Bearer second"
+
+
+async def test_a_token_file_that_was_empty_from_the_start_is_named(tmp_path):
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(NoCredentials, match="token: it is empty"):
+        await TokenFile(tmp_path / "token").grant()
 
 
 async def test_a_token_file_that_was_never_there_is_named(tmp_path):
-    with pytest.raises(InvalidConfig, match="token: No such file"):
+    with pytest.raises(NoCredentials, match="token: No such file"):
         await TokenFile(tmp_path / "token").grant()
 
 
@@ -283,7 +298,7 @@ async def test_an_exec_plugin_may_answer_with_a_client_certificate(tmp_path):
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", user=exec_user(command)))
     grant = await config.credentials.grant()
     assert grant.authorization == ""
-    assert isinstance(grant.tls, ssl.SSLContext)
+    assert isinstance(grant.tls, ClientTLS)
 
 
 @pytest.mark.parametrize(
@@ -294,19 +309,20 @@ async def test_an_exec_plugin_may_answer_with_a_client_certificate(tmp_path):
         (credential("{}"), "neither a token nor a client certificate"),
         (credential('{"token": "t"}').replace("/v1", "/v1beta1"), "the kubeconfig says"),
         (credential('{"token": "t", "expirationTimestamp": "soon"}'), "no RFC 3339 time"),
+        (credential('{"clientCertificateData": "x", "clientKeyData": "y"}'), "plugin: client certificate"),
     ],
 )
 async def test_an_exec_plugin_that_fails_says_how(tmp_path, script, words):
     command = plugin(tmp_path / "plugin", script)
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", user=exec_user(command)))
-    with pytest.raises(InvalidConfig, match=words):
+    with pytest.raises(NoCredentials, match=words):
         await authorization(config)
 
 
 async def test_an_exec_plugin_that_is_missing_says_how_to_get_it(tmp_path):
     user = exec_user("no-such-plugin", installHint="install it so")
     config = ClusterConfig.load(kubeconfig(tmp_path / "config", user=user))
-    with pytest.raises(InvalidConfig, match=r"no-such-plugin: No such file[^\n]*\ninstall it so"):
+    with pytest.raises(NoCredentials, match=r"no-such-plugin: No such file[^\n]*\ninstall it so"):
         await authorization(config)
 
 

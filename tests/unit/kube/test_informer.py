@@ -273,3 +273,16 @@ async def test_stays_alive_while_the_server_refuses_connections(run_informer, ev
             await eventually(lambda: informer.failures >= 3)
             assert not informer.synced
         assert nasty.seen == []
+
+
+async def test_an_informer_fails_from_its_first_failure_until_the_server_is_heard_again(
+    run_informer, eventually
+):
+    faults = (Fault.CLOSE, *[Fault.INTERNAL_ERROR] * 5, Fault.NONE)
+    async with nasty_server(*faults) as nasty, run_informer(nasty) as informer:
+        await eventually(lambda: informer.failures >= 2)
+        since = informer.failing_since
+        assert since is not None
+        assert since > informer.last_contact
+        await eventually(lambda: informer.failing_since is None)
+        assert informer.last_contact > since

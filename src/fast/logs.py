@@ -1,4 +1,4 @@
-"""Logging of the agent's process: structlog to stderr, one JSON object a line, or coloured text for a terminal."""
+"""Logging of a daemon: structlog to stderr, one JSON object a line, or coloured text for a terminal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def configure_logs(level: str, form: LogFormat) -> None:
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=factory,
-        cache_logger_on_first_use=False,  # so that the level can be changed while the agent runs
+        cache_logger_on_first_use=False,  # so that the level can be changed while the process runs
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_IntoStructlog()], force=True)
 

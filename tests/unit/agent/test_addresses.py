@@ -1,0 +1,48 @@
+"""What a pod is told by an Event when it gets no address."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from fakes.store import FakeCluster, FakeStore, a_pool
+from fast.agent.addresses import NodeAddresses
+from fast.api.core import Pod, PodSpec
+from fast.api.ipendpoint import PodRef
+from fast.api.ips import ANNOTATION_POOLS
+from fast.api.meta import ObjectMeta
+from fast.cni import Wanted
+from fast.errors import PoolExhausted
+from fast.ipam import Ipam, NodeIdentity
+
+
+class Pods:
+    """Every pod that is asked for, with an annotation that names two pools."""
+
+    def doubt(self, _ref):
+        pass
+
+    async def pod(self, namespace, name):
+        metadata = ObjectMeta(namespace=namespace, name=name, uid=name, annotations={ANNOTATION_POOLS: "a,b"})
+        return Pod(metadata=metadata, spec=PodSpec(node_name="n1"))
+
+    async def namespace(self, _name):
+        return None
+
+
+async def test_an_event_about_exhausted_pools_has_no_counts_as_these_differ_at_each_try():
+    cluster, told = FakeCluster(), []
+    for name, ips in (("a", "10.244.1.1"), ("b", "10.244.1.2")):
+        cluster.put_pool(a_pool(name, ips))
+    ipam = Ipam(FakeStore(cluster), NodeIdentity("n1", "192.0.2.1", "boot"), pods=Pods())
+    recorder = SimpleNamespace(event=lambda *event: told.append(event))
+    addresses = NodeAddresses(ipam, Pods(), recorder, synced=lambda: True)
+
+    def claim(name):
+        return addresses.claim(Wanted(name, "eth0", PodRef("default", name, name), ()))
+
+    await claim("p1")
+    await claim("p2")
+    with pytest.raises(PoolExhausted, match="1 used, 0 retained"):
+        await claim("p3")
+    ((_, _, reason, message),) = told
+    assert (reason, message) == ("PoolExhausted", "no address is free in pool a or pool b")
