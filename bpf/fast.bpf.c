@@ -47,9 +47,9 @@ static __always_inline bool is_link_scope(const struct fast_addr *addr)
 	return addr_is_link_local(addr) || addr_is_multicast(addr);
 }
 
-/* A pod's packet for an address that is no pod's. */
-static __noinline int leave_to_stack(struct __sk_buff *skb, const struct fast_packet *packet,
-				     __u32 reason)
+/* A pod's packet that no short way leads for: for this node, for outside, or of link scope. */
+static __noinline int hand_to_stack(struct __sk_buff *skb, const struct fast_packet *packet,
+				    __u32 reason)
 {
 	/* Whoever can send to a node's tunnel port can claim to be any pod. The stack may
 	 * masquerade the packet, so that it would even come from a node. */
@@ -66,7 +66,7 @@ static __noinline int check_foreign_source(struct __sk_buff *skb, const struct f
 {
 	if ((addr_is_link_local(&packet->source) || addr_is_unspecified(&packet->source)) &&
 	    is_link_scope(&packet->destination))
-		return leave_to_stack(skb, packet, STACK_LINK_LOCAL);
+		return hand_to_stack(skb, packet, STACK_LINK_LOCAL);
 	return drop(skb, packet, FROM_POD, DROP_SPOOFED_ADDRESS);
 }
 
@@ -104,9 +104,9 @@ int fast_from_pod(struct __sk_buff *skb)
 	if (!local) {
 		remote = find_cluster_pod(&packet.destination);
 		if (!remote)
-			return leave_to_stack(skb, &packet, STACK_NOT_POD);
+			return hand_to_stack(skb, &packet, STACK_NOT_POD);
 		if (remote->node_ip == fast_config.node_ip)
-			return leave_to_stack(skb, &packet, STACK_NODE);
+			return hand_to_stack(skb, &packet, STACK_NODE);
 		if (remote->kind == KIND_NODE && is_for_tunnel_port(&packet))
 			return drop(skb, &packet, FROM_POD, DROP_TUNNEL_PORT);
 	}
@@ -255,7 +255,7 @@ int fast_to_overlay(struct __sk_buff *skb)
 		device = device_towards_nodes(&packet);
 		if (!device)
 			return drop(skb, &packet, TO_OVERLAY, DROP_NO_DEVICE);
-		count(&packet, TO_OVERLAY, FORWARD_NATIVE);
+		account(skb, &packet, TO_OVERLAY, FORWARD_NATIVE);
 		return redirect_to_node(device->ifindex, remote->node_ip);
 	}
 	if (set_tunnel_key(skb, remote->node_ip))

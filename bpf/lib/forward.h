@@ -32,9 +32,9 @@ static __always_inline void address_to_this_host(struct __sk_buff *skb)
 }
 
 /*
- * Hands the packet to the pod as if it had come in by the pod's own interface. Neither the programs
- * nor the counters of the pod's veth see it. Linux 6.15 and later scrub it; before, mark, priority
- * and type are ours to clear.
+ * Hands the packet to the pod as if it had come in by the pod's own interface: programs on the
+ * pod's veth do not see it. Linux 6.15 and later take type, route and conntrack off it, before it
+ * is ours; mark and priority are ours to clear always.
  */
 static __always_inline int deliver(struct __sk_buff *skb, const struct fast_packet *packet,
 				   const struct fast_local_pod *pod, enum fast_direction direction)
@@ -51,8 +51,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct fast_pack
 	skb->mark = 0;
 	skb->priority = 0;
 	address_to_this_host(skb);
-	count(packet, direction, FORWARD_LOCAL_POD);
-	sample(skb, packet, direction, FORWARD_LOCAL_POD);
+	account(skb, packet, direction, FORWARD_LOCAL_POD);
 	return bpf_redirect_peer(pod->ifindex, 0);
 }
 
@@ -123,15 +122,15 @@ static __always_inline int send_through_tunnel(struct __sk_buff *skb,
 {
 	int verdict = encapsulate(skb, packet, tunnel, node_ip);
 
-	if (likely(verdict != ENCAP_BY_DEVICE)) {
-		count(packet, FROM_POD, FORWARD_TUNNEL);
-		sample(skb, packet, FROM_POD, FORWARD_TUNNEL);
+	if (likely(verdict == TC_ACT_REDIRECT)) {
+		account(skb, packet, FROM_POD, FORWARD_TUNNEL);
 		return verdict;
 	}
+	if (unlikely(verdict != ENCAP_BY_DEVICE))
+		return drop(skb, packet, FROM_POD, DROP_TRUNCATED);
 	if (set_tunnel_key(skb, node_ip))
 		return drop(skb, packet, FROM_POD, DROP_TUNNEL_KEY_REFUSED);
-	count(packet, FROM_POD, FORWARD_TUNNEL_DEVICE);
-	sample(skb, packet, FROM_POD, FORWARD_TUNNEL_DEVICE);
+	account(skb, packet, FROM_POD, FORWARD_TUNNEL_DEVICE);
 	return bpf_redirect(tunnel->ifindex, 0);
 }
 
@@ -148,8 +147,7 @@ static __always_inline int send_to_node(struct __sk_buff *skb, const struct fast
 		return pass(skb, packet, FROM_POD, STACK_TOO_BIG);
 	if (!goes_natively(packet))
 		return send_through_tunnel(skb, packet, device, node_ip);
-	count(packet, FROM_POD, FORWARD_NATIVE);
-	sample(skb, packet, FROM_POD, FORWARD_NATIVE);
+	account(skb, packet, FROM_POD, FORWARD_NATIVE);
 	return redirect_to_node(device->ifindex, node_ip);
 }
 

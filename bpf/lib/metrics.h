@@ -41,9 +41,11 @@ static __noinline int tell(struct __sk_buff *skb, const struct fast_packet *pack
 	return 0;
 }
 
-static __always_inline void sample(struct __sk_buff *skb, const struct fast_packet *packet,
-				   enum fast_direction direction, enum fast_reason reason)
+/* What every packet that is not dropped is told under: counted, and where switched on, sampled. */
+static __always_inline void account(struct __sk_buff *skb, const struct fast_packet *packet,
+				    enum fast_direction direction, enum fast_reason reason)
 {
+	count(packet, direction, reason);
 	if ((fast_config.events & EVENT_SAMPLE) &&
 	    !(bpf_get_prandom_u32() & fast_config.sample_mask))
 		tell(skb, packet, EVENT_SAMPLE, direction, reason);
@@ -53,8 +55,7 @@ static __always_inline void sample(struct __sk_buff *skb, const struct fast_pack
 static __always_inline int pass(struct __sk_buff *skb, const struct fast_packet *packet,
 				enum fast_direction direction, enum fast_reason reason)
 {
-	count(packet, direction, reason);
-	sample(skb, packet, direction, reason);
+	account(skb, packet, direction, reason);
 	return TC_ACT_UNSPEC;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* From a packet to what verdicts are made of: addresses in map-key form, ports, protocol, a few
- * flags. No verdicts. */
+ * flags. Says why a packet cannot be parsed; what becomes of it is for others to decide. */
 #ifndef FAST_PARSE_H
 #define FAST_PARSE_H
 

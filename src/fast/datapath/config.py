@@ -20,7 +20,6 @@ DEFAULT_BPF_DIR = Path("/sys/fs/bpf/fast")
 TUNNEL_OVERHEAD_BYTES = 50
 MAX_IP_BYTES = 65_535  # RFC 791: what an IPv4 header can say
 MIN_MTU = 576  # RFC 791: what every IPv4 host must accept
-MIN_IPV6_MTU = 1280  # RFC 8200 section 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,7 @@ class NodeDatapath:
         config = self.config
         told = Config(
             node_ip=config.node_ip,
+            node_ip6=config.node_ip6,
             tunnel_port=config.tunnel_port,
             vni=config.vni,
             routing=Routing.NATIVE if config.routing == "native" else Routing.VXLAN,

@@ -323,7 +323,7 @@ class Config:
 
     node_ip: IPv4Address
     node_ip6: IPv6Address | None = None
-    tunnel_port: int = 8472
+    tunnel_port: int = 0
     vni: int = 1
     routing: Routing = Routing.VXLAN
     events: EventSwitch = EventSwitch.DROP
