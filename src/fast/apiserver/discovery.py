@@ -192,24 +192,27 @@ def openapi_v2() -> bytes:
 
 def openapi_index(registry: Registry) -> Object:
     """Answer ``/openapi/v3``: where each group version's document is."""
-    places = {"api/v1"} | {f"apis/{k.gvr.group}/{k.gvr.version}" for k in registry if k.gvr.group}
-    return {"paths": {place: {"serverRelativeURL": f"/openapi/v3/{place}"} for place in sorted(places)}}
+    places = sorted({_place(kind) for kind in registry})
+    return {"paths": {place: {"serverRelativeURL": f"/openapi/v3/{place}"} for place in places}}
 
 
-def openapi_document(registry: Registry, group_name: str, version: str) -> Object | None:
-    """Answer ``/openapi/v3/…``: schemas, and which operations take ``fieldValidation``."""
-    kinds = [kind for kind in registry if (kind.gvr.group, kind.gvr.version) == (group_name, version)]
+def _place(kind: Kind) -> str:
+    return f"{'apis' if kind.gvr.group else 'api'}/{kind.gvr.group_version}"
+
+
+def openapi_document(registry: Registry, place: str) -> Object | None:
+    """Answer ``/openapi/v3/PLACE``: schemas, and which operations take ``fieldValidation``; None: no such place."""
+    kinds = [kind for kind in registry if _place(kind) == place]
     if not kinds:
         return None
     paths: Object = {}
     schemas: Object = {}
     for kind in kinds:
         name = _schema_name(kind, registry, schemas)
-        gvk = {"group": group_name, "version": version, "kind": kind.kind}
-        root = f"/apis/{group_name}/{version}" if group_name else f"/api/{version}"
+        gvk = {"group": kind.gvr.group, "version": kind.gvr.version, "kind": kind.kind}
         middle = "/namespaces/{namespace}" if kind.namespaced else ""
-        paths[f"{root}{middle}/{kind.gvr.resource}"] = {"post": _operation(gvk, "post", name)}
-        paths[f"{root}{middle}/{kind.gvr.resource}/{{name}}"] = {
+        paths[f"/{place}{middle}/{kind.gvr.resource}"] = {"post": _operation(gvk, "post", name)}
+        paths[f"/{place}{middle}/{kind.gvr.resource}/{{name}}"] = {
             verb: _operation(gvk, verb, name) for verb in ("get", "put", "patch", "delete")
         }
     info = {"title": "Fast's embedded API server", "version": VERSION["gitVersion"]}

@@ -25,7 +25,6 @@ PATCH_KINDS = {
     "application/merge-patch+json": "merge",
     "application/strategic-merge-patch+json": "strategic",
     "application/apply-patch+yaml": "apply",
-    "application/apply-patch+json": "apply",
 }
 _READ_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _TRUE = ("1", "true", "True", "t")
@@ -179,6 +178,13 @@ def parse_any(body: bytes) -> Any:
     return protobuf.decode(body) if body.startswith(protobuf.MAGIC) else parse_yaml(body)
 
 
+class _YamlLoader(yaml.CSafeLoader):
+    """Leaves what looks like a time the text that it is, as Kubernetes does."""
+
+
+_YamlLoader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: str(node.value))
+
+
 def parse_yaml(body: bytes) -> Any:
     """Read YAML, which JSON is too; without aliases, by which a short text can mean a huge one.
 
@@ -192,8 +198,10 @@ def parse_yaml(body: bytes) -> Any:
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, Loader=yaml.CSafeLoader)):
             raise bad_request("yaml: aliases are not supported")
-        return yaml.load(body, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        loaded = yaml.load(body, Loader=_YamlLoader)  # noqa: S506 -- a safe one
+        # What YAML has beyond JSON (keys that are no strings, sets) becomes JSON, or is an error.
+        return msgspec.json.decode(msgspec.json.encode(loaded))
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError, OverflowError) as error:
         raise bad_request(f"error converting YAML to JSON: {error}") from error
 
 

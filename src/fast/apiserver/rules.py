@@ -16,6 +16,8 @@ import cel
 from fast.apiserver.status import FieldError, quote
 
 _OLD_SELF = re.compile(r"\boldSelf\b")
+#: A ``$`` (as a group), after what it stands in as itself: an escape or a character class.
+_DOLLAR = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(\$)", re.DOTALL)
 _REASONS = {"FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"}
 
 
@@ -83,8 +85,20 @@ def _split(text: str, separator: str, limit: int = -1) -> list[str]:
 
 
 def _find(text: str, pattern: str) -> str:
-    match = re.search(pattern, text)
+    match = compile_pattern(pattern).search(text)
     return match[0] if match else ""
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    r"""Compile a pattern that means what it does to Go: ``$`` is the text's end, not also before a last ``\n``.
+
+    Raises:
+        ValueError: It is no pattern.
+    """
+    try:
+        return re.compile(_DOLLAR.sub(lambda match: match[0] if match[1] is None else r"\Z", pattern))
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no pattern: {error}") from error
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -108,7 +122,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "charAt": lambda text, index: text[index : index + 1],
     "join": lambda parts, separator="": separator.join(parts),
     "find": _find,
-    "findAll": lambda text, pattern: [match[0] for match in re.finditer(pattern, text)],
+    "findAll": lambda text, pattern: [match[0] for match in compile_pattern(pattern).finditer(text)],
     "isSorted": lambda items: list(items) == sorted(items),
 }
 

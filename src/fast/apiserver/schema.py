@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import copy
 import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from fast.apiserver.rules import Rule
+from fast.apiserver.rules import Rule, compile_pattern
 from fast.apiserver.status import FieldError, invalid_value, quote, required
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -78,7 +77,7 @@ class Schema:
         self._not = Schema(spec["not"]) if spec.get("not") else None
         self._items: Schema | None = None
         self._additional: Schema | None = None
-        self._pattern = re.compile(spec["pattern"]) if spec.get("pattern") else None
+        self._pattern = compile_pattern(spec["pattern"]) if spec.get("pattern") else None
 
     @property
     def properties(self) -> dict[str, Schema]:
@@ -253,9 +252,8 @@ class Schema:
             message = f"Too long: may not be more than {most} bytes"
             errors.append(FieldError("FieldValueTooLong", path, message))
         if self._pattern and not self._pattern.search(value):
-            errors.append(
-                invalid_value(path, value, f"{path} in body should match '{self._pattern.pattern}'")
-            )
+            why = f"{path} in body should match '{self.spec['pattern']}'"
+            errors.append(invalid_value(path, value, why))
         if check := _FORMATS.get(self.spec.get("format", "")):
             try:
                 fits = check(value)

@@ -144,8 +144,7 @@ class Handler:
         elif path == "/openapi/v3":
             body = discovery.openapi_index(registry)
         elif path.startswith("/openapi/v3/"):
-            group, version = (["", *parts[2:]] if parts[2] == "api" else parts[2:])[-2:]
-            body = discovery.openapi_document(registry, "" if parts[2] == "api" else group, version)
+            body = discovery.openapi_document(registry, path.removeprefix("/openapi/v3/"))
         return _plain(_PAGE_NOT_FOUND, 404) if body is None else _json(body)
 
     async def _answer_kind(
@@ -255,9 +254,13 @@ class Handler:
         view = requests.parse_accept(request.headers.get("Accept", ""))
         media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         how = requests.PATCH_KINDS.get(media)
-        if how is None:
+        if how is None or (how == "strategic" and kind.custom):
             raise status.unsupported_media_type(
-                [m for m in requests.PATCH_KINDS if m.endswith(("h+json", "yaml"))]
+                [
+                    media
+                    for media, how in requests.PATCH_KINDS.items()
+                    if how != "strategic" or not kind.custom
+                ]
             )
         options = requests.read_options(request)
         text = await requests.read_body(request)
