@@ -12,19 +12,21 @@ import structlog
 from fast.apiserver.access.bootstrap import BOOTSTRAP
 from fast.apiserver.access.rbac import Policy
 from fast.apiserver.access.tokens import AUTHENTICATED, MASTERS, SERVICE_ACCOUNT_PREFIX, TokenStore
-from fast.apiserver.api import Api, ApiError, Change, Object, User
+from fast.apiserver.api import ApiError, Change, Object, User
 from fast.apiserver.kinds import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, GVR, ROLE_BINDINGS, ROLES
 from fast.apiserver.status import forbidden
+from fast.apiserver.verbs import Verbs
 
 _ROLE_RESOURCES = (ROLES, CLUSTER_ROLES)
 _BINDING_RESOURCES = (ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS)
 _USERS = GVR("", "v1", "users")
 _GROUPS = GVR("", "v1", "groups")
+_RETRY_SECONDS = 0.05
 _logger = structlog.get_logger()
 
 
 class AccessControl:
-    """Implements ``fast.apiserver.api.Access`` on bearer tokens, client certificates and the stored RBAC objects.
+    """Works by bearer tokens, client certificates and the stored RBAC objects.
 
     Until ``start`` was awaited, only ``system:masters`` may do anything.
 
@@ -42,7 +44,7 @@ class AccessControl:
         """The roles and bindings in force."""
         return self._policy
 
-    async def start(self, api: Api) -> None:
+    async def start(self, api: Verbs) -> None:
         """Store the bootstrap roles where they are missing, load the policy, and follow its changes until ``stop``."""
         for role, binding in BOOTSTRAP:
             for gvr, obj in ((CLUSTER_ROLES, role), (CLUSTER_ROLE_BINDINGS, binding)):
@@ -96,28 +98,25 @@ class AccessControl:
             groups = [*groups, "system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
         return User(name, (*groups, AUTHENTICATED))
 
-    async def _load(self, api: Api) -> None:
+    async def _load(self, api: Verbs) -> None:
         policy = Policy()
         for gvr in (*_ROLE_RESOURCES, *_BINDING_RESOURCES):
             for obj in await api.list(gvr):
                 _apply(policy, ("ADDED", gvr, obj))
         self._policy = policy
 
-    async def _follow(self, api: Api) -> None:
+    async def _follow(self, api: Verbs) -> None:
         while True:
-            subscription = api.subscribe(*_ROLE_RESOURCES, *_BINDING_RESOURCES)
             try:
                 await self._load(api)
-                async for change in subscription:
+                async for change in api.subscribe(*_ROLE_RESOURCES, *_BINDING_RESOURCES):
                     _apply(self._policy, change)
             except ApiError as error:
                 _logger.warning("the access policy is read anew", reason=error.message)
-            finally:
-                subscription.close()
-            await asyncio.sleep(0)
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _create_if_missing(api: Api, gvr: GVR, obj: Object) -> None:
+async def _create_if_missing(api: Verbs, gvr: GVR, obj: Object) -> None:
     """Create it; one that is there already is the administrator's to change."""
     try:
         await api.create(gvr, obj)

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 
 from fast.apiserver.registry import Registry
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads.deployment import DeploymentController
 from fast.apiserver.workloads.garbage import GarbageCollector
 from fast.apiserver.workloads.namespaces import NamespaceController
 from fast.apiserver.workloads.nodes import NodeController
 from fast.apiserver.workloads.replicaset import ReplicaSetController
-from fast.apiserver.workloads.scheduler import BindingApi, Scheduler
+from fast.apiserver.workloads.scheduler import Scheduler
 from fast.apiserver.workloads.statefulset import StatefulSetController
 
 __all__ = ["run_workloads"]
 
 
 async def run_workloads(
-    api: BindingApi, registry: Registry, *, scheduler: bool = True, node_grace_seconds: float = 40.0
+    api: Verbs, registry: Registry, *, scheduler: bool = True, node_grace_seconds: float = 40.0
 ) -> None:
     """Run every controller until cancelled.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import DEPLOYMENTS, REPLICA_SETS
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods, rollout
 from fast.apiserver.workloads.deployment_status import deployment_status
 from fast.apiserver.workloads.events import record_event
@@ -24,7 +25,7 @@ class DeploymentController:
         api: Where they are.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Verbs) -> None:
         self._api = api
         sources = {DEPLOYMENTS: own_key, REPLICA_SETS: controller_key(_KIND)}
         self.loop = ControlLoop("deployment", api, sources, self.reconcile)

@@ -6,8 +6,9 @@ import datetime
 
 import structlog
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import EVENTS
+from fast.apiserver.verbs import Verbs
 
 _API_VERSIONS = {"Pod": "v1", "Node": "v1"}
 _COMPONENTS = {
@@ -21,7 +22,7 @@ _logger = structlog.get_logger()
 
 
 async def record_event(
-    api: Api, obj: Object, kind: str, reason: str, message: str, *, warning: bool = False
+    api: Verbs, obj: Object, kind: str, reason: str, message: str, *, warning: bool = False
 ) -> None:
     """Record an event about an object. What goes wrong is logged and otherwise ignored.
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import CUSTOM_RESOURCE_DEFINITIONS, EVENTS, GVR
 from fast.apiserver.registry import Registry
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads.loop import ControlLoop, Key, KeysOf, find
 from fast.apiserver.workloads.pods import MANAGER, is_terminating
 
@@ -35,7 +36,7 @@ class GarbageCollector:
         registry: Which kinds there are, also those of CustomResourceDefinitions made later.
     """
 
-    def __init__(self, api: Api, registry: Registry) -> None:
+    def __init__(self, api: Verbs, registry: Registry) -> None:
         self._api = api
         self._registry = registry
         self._dependents: dict[str, set[Ref]] = {}  # by the owner's UID

@@ -12,8 +12,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 import structlog
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import GVR
+from fast.apiserver.verbs import Verbs
 
 _FIRST_RETRY_SECONDS = 0.05
 _LAST_RETRY_SECONDS = 5.0
@@ -34,7 +35,7 @@ KeysOf = Callable[[Object], Iterable[K]]
 Reconcile = Callable[[K], Awaitable[float | None]]
 
 
-async def find(api: Api, gvr: GVR, key: Key) -> Object | None:
+async def find(api: Verbs, gvr: GVR, key: Key) -> Object | None:
     """Read what a key names; None: it is gone."""
     try:
         return await api.get(gvr, key.name, key.namespace or None)
@@ -76,7 +77,7 @@ class ControlLoop(Generic[K]):
     """
 
     def __init__(
-        self, name: str, api: Api, sources: Mapping[GVR, KeysOf[K]], reconcile: Reconcile[K]
+        self, name: str, api: Verbs, sources: Mapping[GVR, KeysOf[K]], reconcile: Reconcile[K]
     ) -> None:
         self._name = name
         self._api = api
@@ -113,19 +114,16 @@ class ControlLoop(Generic[K]):
                 timer.cancel()
 
     async def _follow(self, gvr: GVR, keys_of: KeysOf[K]) -> None:
-        while gvr in self._sources:
+        while True:
             try:
-                subscription = self._api.subscribe(gvr)
-                try:
-                    async for _, _, obj in subscription:
-                        for key in keys_of(obj):
-                            self.add(key)
-                finally:
-                    subscription.close()
+                async for _, _, obj in self._api.subscribe(gvr):
+                    for key in keys_of(obj):
+                        self.add(key)
             except ApiError as error:
                 if error.reason == "NotFound":  # its CustomResourceDefinition is gone
                     del self._sources[gvr]
-                # Else we are too late for what is kept: the new snapshot brings every key again.
+                    return
+                # We are too late for what is kept: the new snapshot brings every key again.
                 _logger.info("following anew", controller=self._name, resource=gvr, reason=error.message)
             await asyncio.sleep(_FIRST_RETRY_SECONDS)
 

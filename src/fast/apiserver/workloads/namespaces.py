@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import GVR, NAMESPACES, SERVICE_ACCOUNTS
 from fast.apiserver.registry import Registry
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads.loop import ControlLoop, Key, find, own_key
 from fast.apiserver.workloads.pods import is_terminating
 
@@ -20,7 +21,7 @@ class NamespaceController:
         registry: Which kinds there may be in one.
     """
 
-    def __init__(self, api: Api, registry: Registry) -> None:
+    def __init__(self, api: Verbs, registry: Registry) -> None:
         self._api = api
         self._registry = registry
         sources = {

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 
 from fast.api.core import TAINT_OUT_OF_SERVICE
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import LEASES, NODES, PODS
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods
 from fast.apiserver.workloads.loop import ControlLoop, Key, find, own_key
 from fast.apiserver.workloads.scheduler import tolerates
@@ -29,7 +30,7 @@ class NodeController:
             node without a lease in ``kube-node-lease`` is never silent.
     """
 
-    def __init__(self, api: Api, grace_seconds: float) -> None:
+    def __init__(self, api: Verbs, grace_seconds: float) -> None:
         self._api = api
         self._grace_seconds = grace_seconds
         self._renewed: dict[str, tuple[str, float]] = {}  # renewTime, and when it was first seen (monotonic)

@@ -7,12 +7,13 @@ import datetime
 import json
 from typing import Any
 
-from fast.apiserver.api import Api, ApiError, Object, Options
+from fast.apiserver.api import ApiError, Object, Options
 from fast.apiserver.kinds import GVR, PODS
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads.events import record_event
 from fast.apiserver.workloads.loop import controller_of
 
-MANAGER = Options(manager="kube-controller-manager")
+MANAGER = Options(manager="kube-controller-manager", field_validation="Ignore")
 _SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # apimachinery's util/rand: no vowels, so no words
 
 
@@ -48,7 +49,7 @@ def counts(pods: list[Object], min_ready_seconds: int) -> tuple[int, int, float 
     return len(waits), waits.count(0.0), min((wait for wait in waits if wait > 0), default=None)
 
 
-async def owned(api: Api, gvr: GVR, owner: Object) -> list[Object]:
+async def owned(api: Verbs, gvr: GVR, owner: Object) -> list[Object]:
     """List the objects that an object controls, oldest first."""
     metadata = owner["metadata"]
     found = [
@@ -67,7 +68,7 @@ def controlled_by(owner: Object, kind: str) -> list[Object]:
 
 
 async def create_pod(
-    api: Api, owner: Object, kind: str, metadata: Object, spec: Object | None = None
+    api: Verbs, owner: Object, kind: str, metadata: Object, spec: Object | None = None
 ) -> Object:
     """Create a pod from its owner's template, and say so in an event about the owner.
 
@@ -101,7 +102,7 @@ async def create_pod(
     return created
 
 
-async def delete_pod(api: Api, owner: Object, kind: str, pod: Object) -> None:
+async def delete_pod(api: Verbs, owner: Object, kind: str, pod: Object) -> None:
     """Delete exactly this pod, with its own grace period."""
     metadata = pod["metadata"]
     try:
@@ -114,7 +115,7 @@ async def delete_pod(api: Api, owner: Object, kind: str, pod: Object) -> None:
     await record_event(api, owner, kind, "SuccessfulDelete", f"Deleted pod: {metadata['name']}")
 
 
-async def write_status(api: Api, gvr: GVR, obj: Object, status: Object) -> None:
+async def write_status(api: Verbs, gvr: GVR, obj: Object, status: Object) -> None:
     """Replace an object's status where it differs. Fields that are None are left out."""
     wanted = {key: value for key, value in status.items() if value is not None}
     if wanted != (obj.get("status") or {}):

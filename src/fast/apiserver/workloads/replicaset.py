@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fast.apiserver.api import Api, Object
+from fast.apiserver.api import Object
 from fast.apiserver.kinds import PODS, REPLICA_SETS
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods
 from fast.apiserver.workloads.loop import ControlLoop, Key, controller_key, find, own_key
 
@@ -19,7 +20,7 @@ class ReplicaSetController:
         api: Where they are.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Verbs) -> None:
         self._api = api
         sources = {REPLICA_SETS: own_key, PODS: controller_key(_KIND)}
         self.loop = ControlLoop("replicaset", api, sources, self.reconcile)

@@ -5,8 +5,9 @@ Without ControllerRevision objects: a pod that is made anew below a rollout's pa
 
 from __future__ import annotations
 
-from fast.apiserver.api import Api, Object
+from fast.apiserver.api import Object
 from fast.apiserver.kinds import PODS, STATEFUL_SETS
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods
 from fast.apiserver.workloads.loop import ControlLoop, Key, controller_key, find, own_key
 
@@ -21,7 +22,7 @@ class StatefulSetController:
         api: Where they are.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Verbs) -> None:
         self._api = api
         sources = {STATEFUL_SETS: own_key, PODS: controller_key(_KIND)}
         self.loop = ControlLoop("statefulset", api, sources, self.reconcile)
