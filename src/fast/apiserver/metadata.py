@@ -62,6 +62,11 @@ def timestamp(after_seconds: int = 0) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def seconds_since(time: str) -> float:
+    """How long ago an RFC 3339 time was."""
+    return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+
+
 def random_suffix() -> str:
     """Make what tells generated names apart: letters and digits that make no words."""
     return "".join(random.choices(SAFE_ALPHABET, k=_SUFFIX_LENGTH))

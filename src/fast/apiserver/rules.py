@@ -1,7 +1,7 @@
 """CEL rules of CustomResourceDefinitions (``x-kubernetes-validations``), evaluated by the ``cel`` library.
 
-Source: https://kubernetes.io/docs/reference/using-api/cel/. The library knows the standard language; the functions that
-Kubernetes adds and Fast's own rules use (strings, lists, IP addresses and CIDRs) are defined here.
+Source: https://kubernetes.io/docs/reference/using-api/cel/. The library knows the standard language and strings; what
+else Kubernetes adds and Fast's own rules use (lists, IP addresses and CIDRs, patterns) is defined here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import cel
+from cel.stdlib import EXTENSIONS
 
 from fast.apiserver.status import FieldError, quote
 
@@ -71,19 +72,6 @@ def _masked(cidr: str) -> str:
     return str(_parse_cidr(cidr).network)
 
 
-def _substring(text: str, start: int, end: int | None = None) -> str:
-    stop = len(text) if end is None else end
-    if not 0 <= start <= stop <= len(text):
-        raise ValueError("substring: index out of range")
-    return text[start:stop]
-
-
-def _split(text: str, separator: str, limit: int = -1) -> list[str]:
-    if limit == 0:
-        return []
-    return list(text) if separator == "" else text.split(separator, limit - 1 if limit > 0 else -1)
-
-
 def _find(text: str, pattern: str) -> str:
     match = compile_pattern(pattern).search(text)
     return match[0] if match else ""
@@ -102,6 +90,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **EXTENSIONS["strings"],
     "isIP": _is(_parse_ip),
     "ip": _ip,
     "family": _family,
@@ -111,16 +100,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "containsCIDR": _contains_cidr,
     "prefixLength": lambda cidr: _parse_cidr(cidr).network.prefixlen,
     "masked": _masked,
-    "split": _split,
-    "substring": _substring,
-    "indexOf": lambda text, part: text.find(part),
-    "lastIndexOf": lambda text, part: text.rfind(part),
-    "replace": lambda text, old, new: text.replace(old, new),
-    "lowerAscii": lambda text: text.lower(),
-    "upperAscii": lambda text: text.upper(),
-    "trim": lambda text: text.strip(),
-    "charAt": lambda text, index: text[index : index + 1],
-    "join": lambda parts, separator="": separator.join(parts),
     "find": _find,
     "findAll": lambda text, pattern: [match[0] for match in compile_pattern(pattern).finditer(text)],
     "isSorted": lambda items: list(items) == sorted(items),
@@ -161,7 +140,7 @@ class Rule:
         context = cel.Context(variables=variables, functions=FUNCTIONS)
         try:
             holds = self._program.execute(context)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
             return self._error(value, path, f"rule evaluation error: {error}")
         return None if holds is True else self._error(value, path, self._explain(context))
 
@@ -169,7 +148,7 @@ class Rule:
         if self._expression is not None:
             try:
                 made = self._expression.execute(context)
-            except (ValueError, TypeError, RuntimeError):
+            except (ValueError, TypeError, IndexError, RuntimeError):
                 made = ""
             if isinstance(made, str) and made.strip():
                 return made

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from fast.apiserver.rules import Rule, compile_pattern
-from fast.apiserver.status import FieldError, invalid_value, quote, required
+from fast.apiserver.status import FieldError, invalid_value, quote, required, unsupported
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -181,9 +181,7 @@ class Schema:
         elif not isinstance(value, bool) and isinstance(value, (int, float)):
             errors += self._validate_number(value, path)
         if (allowed := self.spec.get("enum")) and value not in allowed:
-            choices = ", ".join(quote(choice) for choice in allowed)
-            message = f"Unsupported value: {quote(value)}: supported values: {choices}"
-            errors.append(FieldError("FieldValueNotSupported", path, message))
+            errors.append(unsupported(path, value, allowed))
         errors += self._validate_combined(value, path)
         if not errors:  # rules may rely on what the schema promises
             errors += [error for rule in self.rules if (error := rule.check(value, path, old))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fast.apiserver.kinds import GVR
@@ -61,6 +62,18 @@ def required(field: str, hint: str = "") -> FieldError:
 def invalid_value(field: str, value: object, why: str) -> FieldError:
     """A value that the field's rules refuse."""
     return FieldError("FieldValueInvalid", field, f"Invalid value: {quote(value)}: {why}")
+
+
+def unsupported(field: str, value: object, supported: Iterable[object] = ()) -> FieldError:
+    """A value that is none of those there are."""
+    choices = ", ".join(map(quote, supported))
+    message = f"Unsupported value: {quote(value)}" + (f": supported values: {choices}" if choices else "")
+    return FieldError("FieldValueNotSupported", field, message)
+
+
+def negative(field: str, value: object) -> FieldError:
+    """A number that must not be negative and is."""
+    return invalid_value(field, value, "must be greater than or equal to 0")
 
 
 def forbidden_field(field: str, why: str) -> FieldError:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from fast.apiserver import kinds
 from fast.apiserver.api import Object
 from fast.apiserver.kinds import GVR
+from fast.apiserver.metadata import seconds_since
 from fast.apiserver.registry import Kind
 from fast.apiserver.scale import selector_text
 
@@ -30,8 +30,7 @@ def age(moment: str | None) -> str:
     """How long ago a time was, as kubectl writes it: ``5s``, ``3m20s``, ``4h``, ``12d``."""
     if not moment:
         return _UNKNOWN
-    seconds = int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
-    return duration(max(0, seconds))
+    return duration(max(0, int(seconds_since(moment))))
 
 
 #: From kubectl's own rule: up to this many seconds, so many of the unit, with the next smaller one beside it or not.

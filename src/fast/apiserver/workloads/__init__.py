@@ -33,11 +33,11 @@ async def run_workloads(
         node_grace_seconds: How long a node may be silent before it counts as unreachable, or gone before its pods go.
     """
     async with asyncio.TaskGroup() as group:
-        group.create_task(NamespaceController(api, registry).loop.run(), name="namespaces")
-        group.create_task(GarbageCollector(api, registry).loop.run(), name="garbage collector")
-        group.create_task(NodeController(api, node_grace_seconds).loop.run(), name="nodes")
-        group.create_task(DeploymentController(api).loop.run(), name="deployments")
-        group.create_task(ReplicaSetController(api).loop.run(), name="replica sets")
-        group.create_task(StatefulSetController(api).loop.run(), name="stateful sets")
+        group.create_task(NamespaceController(api, registry).run(), name="namespaces")
+        group.create_task(GarbageCollector(api, registry).run(), name="garbage collector")
+        group.create_task(NodeController(api, node_grace_seconds).run(), name="nodes")
+        group.create_task(DeploymentController(api).run(), name="deployments")
+        group.create_task(ReplicaSetController(api).run(), name="replica sets")
+        group.create_task(StatefulSetController(api).run(), name="stateful sets")
         if scheduler:
-            group.create_task(Scheduler(api).loop.run(), name="scheduler")
+            group.create_task(Scheduler(api).run(), name="scheduler")

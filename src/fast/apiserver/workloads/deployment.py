@@ -18,7 +18,7 @@ _DESIRED = "deployment.kubernetes.io/desired-replicas"
 _MOST = "deployment.kubernetes.io/max-replicas"
 
 
-class DeploymentController:
+class DeploymentController(ControlLoop[Key]):
     """Reconciles Deployments. ReplicaSets that nobody controls are not adopted.
 
     Args:
@@ -26,9 +26,8 @@ class DeploymentController:
     """
 
     def __init__(self, api: Verbs) -> None:
-        self._api = api
         sources = {DEPLOYMENTS: own_key, REPLICA_SETS: controller_key(_KIND)}
-        self.loop = ControlLoop("deployment", api, sources, self.reconcile)
+        super().__init__("deployment", api, sources)
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one Deployment a step further, and write its status."""

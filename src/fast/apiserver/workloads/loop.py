@@ -7,8 +7,8 @@ however late. Nothing about any kind here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -31,8 +31,6 @@ class Key(NamedTuple):
 K = TypeVar("K")
 #: Gives the keys that an object, changed or deleted, is of concern to.
 KeysOf = Callable[[Object], Iterable[K]]
-#: Makes one key right; gives the seconds after which to look again, or None.
-Reconcile = Callable[[K], Awaitable[float | None]]
 
 
 async def find(api: Verbs, gvr: GVR, key: Key) -> Object | None:
@@ -43,6 +41,25 @@ async def find(api: Verbs, gvr: GVR, key: Key) -> Object | None:
         if error.reason == "NotFound":
             return None
         raise
+
+
+async def delete_if_there(api: Verbs, gvr: GVR, identity: Mapping[str, str], **how: Any) -> bool:
+    """Delete exactly one object; tell whether it was still there.
+
+    Args:
+        api: Where.
+        gvr: The resource.
+        identity: Its ``name``, ``namespace`` and ``uid``, as in its metadata.
+        how: As ``Verbs.delete``.
+    """
+    place, uid = identity.get("namespace") or None, {"uid": identity["uid"]}
+    try:
+        await api.delete(gvr, identity["name"], place, preconditions=uid, **how)
+    except ApiError as error:
+        if error.reason not in ("NotFound", "Conflict"):
+            raise
+        return False  # it is gone, or another has its name by now
+    return True
 
 
 def own_key(obj: Object) -> list[Key]:
@@ -67,27 +84,30 @@ def controller_of(obj: Object) -> Object | None:
 
 
 class ControlLoop(Generic[K]):
-    """One controller, running.
+    """One controller.
 
     Args:
         name: For logs.
         api: Where to follow the changes.
         sources: What to follow, and which keys a change of it concerns.
-        reconcile: Makes one key right. An ApiError from it is retried later, ever more slowly.
     """
 
-    def __init__(
-        self, name: str, api: Verbs, sources: Mapping[GVR, KeysOf[K]], reconcile: Reconcile[K]
-    ) -> None:
+    def __init__(self, name: str, api: Verbs, sources: Mapping[GVR, KeysOf[K]]) -> None:
         self._name = name
         self._api = api
         self._sources = dict(sources)
-        self._reconcile = reconcile
         self._pending: dict[K, None] = {}  # in order of arrival, each once
         self._retries: dict[K, float] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
+
+    async def reconcile(self, key: K) -> float | None:
+        """Make one key right; give the seconds after which to look again, or None.
+
+        An ApiError is retried later, ever more slowly.
+        """
+        raise NotImplementedError
 
     def add(self, key: K) -> None:
         """Have a key reconciled soon."""
@@ -138,7 +158,7 @@ class ControlLoop(Generic[K]):
 
     async def _reconcile_one(self, key: K) -> None:
         try:
-            again = await self._reconcile(key)
+            again = await self.reconcile(key)
         except ApiError as error:
             again = min(self._retries.get(key, _FIRST_RETRY_SECONDS / 2) * 2, _LAST_RETRY_SECONDS)
             self._retries[key] = again

@@ -13,7 +13,7 @@ from fast.apiserver.workloads.loop import ControlLoop, Key, controller_key, find
 _KIND = "ReplicaSet"
 
 
-class ReplicaSetController:
+class ReplicaSetController(ControlLoop[Key]):
     """Reconciles ReplicaSets.
 
     Args:
@@ -21,9 +21,8 @@ class ReplicaSetController:
     """
 
     def __init__(self, api: Verbs) -> None:
-        self._api = api
         sources = {REPLICA_SETS: own_key, PODS: controller_key(_KIND)}
-        self.loop = ControlLoop("replicaset", api, sources, self.reconcile)
+        super().__init__("replicaset", api, sources)
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one ReplicaSet's pods and status right."""

@@ -11,6 +11,7 @@ from collections import Counter
 from fast.api.meta import LabelSelectorRequirement
 from fast.apiserver.api import ApiError, Object, Options
 from fast.apiserver.kinds import NODES, PODS
+from fast.apiserver.metadata import timestamp
 from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods
 from fast.apiserver.workloads.events import record_event
@@ -21,7 +22,7 @@ _MANAGER = Options(manager="kube-scheduler", field_validation="Ignore")
 _PASS = Key("", "every pending pod")
 
 
-class Scheduler:
+class Scheduler(ControlLoop[Key]):
     """Binds pending pods, oldest first.
 
     Args:
@@ -29,9 +30,8 @@ class Scheduler:
     """
 
     def __init__(self, api: Verbs) -> None:
-        self._api = api
         sources = {PODS: lambda pod: [_PASS] if is_pending(pod) else [], NODES: lambda _: [_PASS]}
-        self.loop = ControlLoop("scheduler", api, sources, self.reconcile)
+        super().__init__("scheduler", api, sources)
 
     async def reconcile(self, _: Key) -> float | None:
         """Bind every pod that waits and fits somewhere; say on the others why they don't."""
@@ -91,7 +91,7 @@ class Scheduler:
             "status": "False",
             "reason": "Unschedulable",
             "message": message,
-            "lastTransitionTime": pods.format_time(pods.now()),
+            "lastTransitionTime": timestamp(),
         }
         metadata = pod["metadata"]
         await self._api.patch(

@@ -15,7 +15,7 @@ _KIND = "StatefulSet"
 _REVISION = "controller-revision-hash"
 
 
-class StatefulSetController:
+class StatefulSetController(ControlLoop[Key]):
     """Reconciles StatefulSets.
 
     Args:
@@ -23,9 +23,8 @@ class StatefulSetController:
     """
 
     def __init__(self, api: Verbs) -> None:
-        self._api = api
         sources = {STATEFUL_SETS: own_key, PODS: controller_key(_KIND)}
-        self.loop = ControlLoop("statefulset", api, sources, self.reconcile)
+        super().__init__("statefulset", api, sources)
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one StatefulSet a step further, and write its status."""
