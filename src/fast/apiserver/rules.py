@@ -41,7 +41,8 @@ def _parse_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return address
 
 
-def _parse_cidr(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+def parse_cidr(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    """Read a network with its prefix length; ValueError where it is none."""
     if not re.search(r"/\d+$", text):
         raise ValueError(f"{text!r} is no CIDR")
     return ipaddress.ip_interface(text)
@@ -52,15 +53,15 @@ def _ip(text: str) -> str:
 
 
 def _cidr(text: str) -> str:
-    return str(_parse_cidr(text))
+    return str(parse_cidr(text))
 
 
 def _contains_ip(cidr: str, address: str) -> bool:
-    return _parse_ip(address) in _parse_cidr(cidr).network
+    return _parse_ip(address) in parse_cidr(cidr).network
 
 
 def _contains_cidr(outer: str, inner: str) -> bool:
-    network, other = _parse_cidr(outer).network, _parse_cidr(inner).network
+    network, other = parse_cidr(outer).network, parse_cidr(inner).network
     return network.version == other.version and other.subnet_of(network)  # type: ignore[arg-type]
 
 
@@ -69,7 +70,7 @@ def _family(text: str) -> int:
 
 
 def _masked(cidr: str) -> str:
-    return str(_parse_cidr(cidr).network)
+    return str(parse_cidr(cidr).network)
 
 
 def _find(text: str, pattern: str) -> str:
@@ -94,11 +95,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "isIP": _is(_parse_ip),
     "ip": _ip,
     "family": _family,
-    "isCIDR": _is(_parse_cidr),
+    "isCIDR": _is(parse_cidr),
     "cidr": _cidr,
     "containsIP": _contains_ip,
     "containsCIDR": _contains_cidr,
-    "prefixLength": lambda cidr: _parse_cidr(cidr).network.prefixlen,
+    "prefixLength": lambda cidr: parse_cidr(cidr).network.prefixlen,
     "masked": _masked,
     "find": _find,
     "findAll": lambda text, pattern: [match[0] for match in compile_pattern(pattern).finditer(text)],

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from fast.apiserver import discovery, requests, status
 from fast.apiserver.access import AccessControl
-from fast.apiserver.access.reviews import review
+from fast.apiserver.access.reviews import REVIEWS, review
 from fast.apiserver.api import Object, Options, User
 from fast.apiserver.exec import PodExec
 from fast.apiserver.kinds import GVR, PODS
@@ -94,8 +94,8 @@ class Handler:
             return self._answer_path(request, user)
         verb = requests.verb_of(request.method, target, request.query)
         self._check(user, verb, target)
-        if target.gvr in discovery.REVIEWS and request.method == "POST":
-            body = await requests.read_object(request, discovery.REVIEWS[target.gvr])
+        if target.gvr in REVIEWS and request.method == "POST":
+            body = await requests.read_object(request, REVIEWS[target.gvr])
             return _json(review(self._access, user, target.gvr, body), 201)
         kind = self._verbs.registry.find(target.gvr)
         if kind is None or (target.namespace is not None and not kind.namespaced):
