@@ -166,13 +166,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
     },
     "io.k8s.api.apps.v1.StatefulSet": {"status": {"replicas": 0, "availableReplicas": 0}},
-    "io.k8s.api.apps.v1.DaemonSetSpec": {
-        "revisionHistoryLimit": 10,
-        "updateStrategy": {
-            "type": "RollingUpdate",
-            "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0},
-        },
-    },
     "io.k8s.api.rbac.v1.Role": {"rules": None},
     "io.k8s.api.rbac.v1.ClusterRole": {"rules": None},
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec": {

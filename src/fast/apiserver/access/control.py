@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
+from multidict import MultiMapping
 
 from fast.apiserver.access.bootstrap import BOOTSTRAP
 from fast.apiserver.access.rbac import Policy
@@ -36,31 +37,17 @@ class AccessControl:
 
     def __init__(self, tokens: TokenStore) -> None:
         self._tokens = tokens
-        self._policy = Policy()
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def policy(self) -> Policy:
-        """The roles and bindings in force."""
-        return self._policy
+        self.policy = Policy()
 
     async def start(self, api: Verbs) -> None:
-        """Store the bootstrap roles where they are missing, load the policy, and follow its changes until ``stop``."""
+        """Store the bootstrap roles where they are missing, and load the policy; ``follow`` keeps it true."""
         for role, binding in BOOTSTRAP:
             for gvr, obj in ((CLUSTER_ROLES, role), (CLUSTER_ROLE_BINDINGS, binding)):
                 await _create_if_missing(api, gvr, copy.deepcopy(obj))
         await self._load(api)
-        self._task = asyncio.create_task(self._follow(api), name="access policy")
-
-    async def stop(self) -> None:
-        """Stop following the policy."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     def authenticate(
-        self, headers: Mapping[str, str], peer_certificate: Mapping[str, Any] | None
+        self, headers: MultiMapping[str], peer_certificate: Mapping[str, Any] | None
     ) -> User | None:
         """Tell who asks; None: nobody known.
 
@@ -76,19 +63,19 @@ class AccessControl:
         self, user: User, verb: str, gvr: GVR, namespace: str | None, name: str, subresource: str
     ) -> bool:
         """Tell whether the user may do it: always in ``system:masters``, else by the roles bound to the user."""
-        return MASTERS in user.groups or self._policy.allows(user, verb, gvr, namespace, name, subresource)
+        return MASTERS in user.groups or self.policy.allows(user, verb, gvr, namespace, name, subresource)
 
     def authorize_path(self, user: User, verb: str, path: str) -> bool:
         """Tell whether the user may ask for a path that is no resource."""
-        return MASTERS in user.groups or self._policy.allows_path(user, verb, path)
+        return MASTERS in user.groups or self.policy.allows_path(user, verb, path)
 
-    def _bearer(self, headers: Mapping[str, str]) -> User | None:
+    def _bearer(self, headers: MultiMapping[str]) -> User | None:
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         return self._tokens.find_user(token.strip()) if scheme.lower() == "bearer" else None
 
-    def _impersonated(self, user: User, headers: Mapping[str, str]) -> User:
+    def _impersonated(self, user: User, headers: MultiMapping[str]) -> User:
         name = headers["Impersonate-User"]
-        groups = _all_values(headers, "Impersonate-Group")
+        groups = headers.getall("Impersonate-Group", [])
         for gvr, target in ((_USERS, name), *((_GROUPS, group) for group in groups)):
             if not self.authorize(user, "impersonate", gvr, None, target, ""):
                 why = f'User "{user.name}" cannot impersonate resource "{gvr.resource}" in API group ""'
@@ -103,14 +90,15 @@ class AccessControl:
         for gvr in (*_ROLE_RESOURCES, *_BINDING_RESOURCES):
             for obj in await api.list(gvr):
                 _apply(policy, ("ADDED", gvr, obj))
-        self._policy = policy
+        self.policy = policy
 
-    async def _follow(self, api: Verbs) -> None:
+    async def follow(self, api: Verbs) -> None:
+        """Follow the policy's changes until cancelled."""
         while True:
             try:
                 await self._load(api)
                 async for change in api.subscribe(*_ROLE_RESOURCES, *_BINDING_RESOURCES):
-                    _apply(self._policy, change)
+                    _apply(self.policy, change)
             except ApiError as error:
                 _logger.warning("the access policy is read anew", reason=error.message)
             await asyncio.sleep(_RETRY_SECONDS)
@@ -143,10 +131,3 @@ def _certified_user(certificate: Mapping[str, Any] | None) -> User | None:
     name = next((value for key, value in fields if key == "commonName"), None)
     groups = tuple(value for key, value in fields if key == "organizationName")
     return User(name, (*groups, AUTHENTICATED)) if name else None
-
-
-def _all_values(headers: Mapping[str, str], name: str) -> list[str]:
-    """Give every value of a header that may come several times (aiohttp's multidict, or a plain mapping)."""
-    if hasattr(headers, "getall"):
-        return list(headers.getall(name, []))
-    return [headers[name]] if name in headers else []
