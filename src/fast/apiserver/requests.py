@@ -26,7 +26,7 @@ PATCH_KINDS = {
     "application/strategic-merge-patch+json": "strategic",
     "application/apply-patch+yaml": "apply",
 }
-_READ_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _TRUE = ("1", "true", "True", "t")
 
 
@@ -44,6 +44,7 @@ class View(NamedTuple):
 
     form: str = ""  #: ``Table``, ``PartialObjectMetadata``, ``APIGroupDiscoveryList``, or empty: as they are.
     content_type: str = JSON
+    include: str = "Metadata"  #: What a table's rows carry of their objects.
 
 
 def parse_target(path: str) -> Target | None:
@@ -71,7 +72,7 @@ def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
     """The verb that a request needs leave for; empty for a method that has none."""
     if target.subresource == "exec":
         return "create"
-    verb = _READ_VERBS.get(method, "")
+    verb = _VERBS.get(method, "")
     if not target.name:
         if verb == "get":
             return "watch" if is_true(query, "watch") else "list"
@@ -85,13 +86,14 @@ def is_true(query: Mapping[str, str], name: str) -> bool:
     return query.get(name) in _TRUE
 
 
-def parse_accept(header: str) -> View:
+def read_view(request: web.Request) -> View:
     """Choose the first form of the Accept header that the server has.
 
     Raises:
         ApiError: 406 where it has none.
     """
-    for entry in header.split(",") if header else ["*/*"]:
+    include = request.query.get("includeObject", "Metadata")
+    for entry in (request.headers.get("Accept") or "*/*").split(","):
         media, *more = (part.strip() for part in entry.split(";"))
         params = dict(part.split("=", 1) for part in more if "=" in part)
         if media not in (JSON, "application/*", "*/*"):
@@ -101,7 +103,7 @@ def parse_accept(header: str) -> View:
             return View()
         if form in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList"):
             if params.get("g") == "meta.k8s.io" and params.get("v") == "v1":
-                return View(form.removesuffix("List"))
+                return View(form.removesuffix("List"), include=include)
         elif form == "APIGroupDiscoveryList" and params.get("v") == "v2":
             return View(form, f"{JSON};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
     message = "only the following media types are accepted: application/json"

@@ -91,7 +91,7 @@ def _split_path(path: str) -> Iterable[tuple[str, str, str, str]]:
         rest = rest.lstrip(".")
 
 
-def _text(path: str, missing: str = "") -> Callable[[Object], Any]:
+def _text(path: str, missing: str | int = "") -> Callable[[Object], Any]:
     def cell(obj: Object) -> Any:
         value = read_path(obj, path)
         return missing if value in (None, "") else value
@@ -191,8 +191,8 @@ def _wide(name: str, cell: Callable[[Object], Any]) -> Column:
     return Column(name, cell, wide=True)
 
 
-def _number(name: str, path: str, **more: Any) -> Column:
-    return Column(name, _text(path, 0), "integer", **more)  # type: ignore[arg-type]
+def _number(name: str, path: str) -> Column:
+    return Column(name, _text(path, 0), "integer")
 
 
 _NAME = Column(
@@ -274,8 +274,8 @@ _COLUMNS: dict[GVR, list[Column]] = {
     ],
     kinds.DEPLOYMENTS: [
         Column("Ready", _of_replicas),
-        _number("Up-to-date", ".status.updatedReplicas"),
-        _number("Available", ".status.availableReplicas"),
+        Column("Up-to-date", _text(".status.updatedReplicas", 0)),
+        Column("Available", _text(".status.availableReplicas", 0)),
         _AGE,
         *_WORKLOAD,
     ],
@@ -301,10 +301,7 @@ _NAMELESS = {kinds.EVENTS}
 def columns_of(kind: Kind) -> list[Column]:
     """The columns of a kind's table."""
     if not kind.custom:
-        own = [
-            column._replace(type="string") if column.name in ("Up-to-date", "Available") else column
-            for column in _COLUMNS.get(kind.gvr, [_AGE])
-        ]
+        own = _COLUMNS.get(kind.gvr, [_AGE])
         return own if kind.gvr in _NAMELESS else [_NAME, *own]
     made = [_NAME]
     for spec in kind.columns:
