@@ -168,7 +168,7 @@ async def _run(
             raise too_large_version(position, store.version)
         bucket.log.since(position)  # too old a version is told at once
     told = loop.time()
-    while not bucket.log.closed:
+    while True:
         newest = bucket.log.newest
         if newest > position:
             if watch.plain:
@@ -177,6 +177,8 @@ async def _run(
                 lines = watch.lines(bucket.log.since(position))
             position = newest
             await _send(response, lines)
+        if bucket.log.closed:  # only now: the last events are those of the end
+            return
         gather = min(_GATHER_SECONDS, bucket.log.watchers * _GATHER_SECONDS_PER_WATCHER)
         await asyncio.sleep(gather)
         if bucket.log.newest <= position:
