@@ -100,6 +100,8 @@ class ApiServer:
         """Answer no more, end the watches, write what was begun, and let go of everything."""
         for listening in self._listening:
             listening.close()
+        for task in self._tasks[1:]:  # what follows the store, before it is told that there is no more
+            task.cancel()
         self.store.end_watches()
         if self._server is not None:
             self._server.pre_shutdown()  # idle connections would else be waited for
