@@ -111,6 +111,11 @@ def not_found(gvr: GVR, name: str) -> ApiError:
     return ApiError(404, "NotFound", f'{qualified(gvr)} "{name}" not found', details(gvr, name))
 
 
+def not_served() -> ApiError:
+    """404 for a resource."""
+    return ApiError(404, "NotFound", "the server could not find the requested resource", {})
+
+
 def already_exists(gvr: GVR, name: str) -> ApiError:
     """409 for a name that is taken."""
     return ApiError(409, "AlreadyExists", f'{qualified(gvr)} "{name}" already exists', details(gvr, name))

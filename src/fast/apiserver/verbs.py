@@ -42,8 +42,8 @@ class Verbs:
     def __init__(self, store: Store, registry: Registry) -> None:
         self.store = store
         self.registry = registry
-        crds = self.kind(CUSTOM_RESOURCE_DEFINITIONS)
-        for record in store.bucket(crds.storage).records.values():
+        self._definitions = self.kind(CUSTOM_RESOURCE_DEFINITIONS)
+        for record in store.bucket(self._definitions.storage).records.values():
             registry.install(record.decode())
 
     def kind(self, gvr: GVR) -> Kind:
@@ -53,8 +53,7 @@ class Verbs:
             ApiError: 404.
         """
         if (kind := self.registry.find(gvr)) is None:
-            message = "the server could not find the requested resource"
-            raise status.ApiError(404, "NotFound", message, {})
+            raise status.not_served()
         return kind
 
     def find_record(self, kind: Kind, name: str, namespace: str | None) -> Record:
@@ -99,11 +98,13 @@ class Verbs:
     async def _create(
         self, kind: Kind, obj: Object, namespace: str | None, options: Options, managed: Objects
     ) -> Object:
-        obj = dict(obj)
+        obj, gvr = dict(obj), kind.gvr
         namespace = namespace or (obj.get("metadata") or {}).get("namespace") if kind.namespaced else None
         writing.make_new(kind, obj, namespace, options, managed)
 
         def change(tx: Transaction) -> Object:
+            if kind.custom and tx.get(self._definitions.storage, f"{gvr.resource}.{gvr.group}") is None:
+                raise status.not_served()  # its definition went while this waited
             if namespace is not None:
                 self._check_namespace(tx, kind, namespace, obj["metadata"].get("name", ""))
             key = kind.key(obj["metadata"].get("name", ""), namespace)
