@@ -14,11 +14,10 @@ from typing import Any
 VERSION = "1.34.0"
 KINDS = [
     *(f"api.core.v1.{kind}" for kind in ("Namespace", "Node", "Pod", "Event", "ServiceAccount", "Service")),
-    *(f"api.core.v1.{kind}" for kind in ("ConfigMap", "Secret", "Binding")),
-    *(f"api.apps.v1.{kind}" for kind in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")),
+    *(f"api.core.v1.{kind}" for kind in ("ConfigMap", "Secret")),
+    *(f"api.apps.v1.{kind}" for kind in ("Deployment", "ReplicaSet", "StatefulSet")),
     *(f"api.rbac.v1.{kind}" for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")),
     "api.coordination.v1.Lease",
-    "api.autoscaling.v1.Scale",
     "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
 ]
 TARGET = Path(__file__).parents[1] / "src/fast/apiserver/schemas.json"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_SERVER = "from fast.apiserver.main import main; main()"
+from unit.apiserver.process import running
 
 
 class Kubectl:
@@ -43,13 +43,5 @@ class Kubectl:
 @contextmanager
 def serving(place: Path, *flags: str) -> Iterator[Kubectl]:
     """Run a server with a directory of its own, on loopback; gives its administrator's kubectl."""
-    kubeconfig = place / "kubeconfig"
-    argv = ["--data-dir", str(place / "data"), "--listen", "127.0.0.1:0", "--kubeconfig-out", str(kubeconfig)]
-    server = subprocess.Popen([sys.executable, "-c", _SERVER, *argv, *flags], stdout=subprocess.PIPE)
-    try:
-        assert b"ready" in server.stdout.readline(), "the server did not start"
-        yield Kubectl(kubeconfig)
-    finally:
-        server.terminate()
-        server.wait(20)
-        server.stdout.close()
+    with running(place, *flags) as server:
+        yield Kubectl(server.kubeconfig)

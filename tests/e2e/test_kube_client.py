@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import socket
-import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +21,7 @@ from fast.errors import Conflict, Invalid, NotFound, Unauthorized, Unavailable
 from fast.kube import ClusterConfig, EventRecorder, Informer, KubeClient, LeaderElector
 from fast.kube.informer import Timing
 from fast.kube.lease import Terms
-
-_SERVER = "from fast.apiserver.main import main; main()"
+from unit.apiserver.process import Server
 
 
 class Manifest(msgspec.Struct, rename="camel"):
@@ -43,39 +39,12 @@ CRDS = Resource(
 WHOLE_PODS = Resource("", "v1", "pods", "Pod", True, Manifest)
 
 
-class Server:
-    """An API server process on a fixed port, which can be killed and started again."""
-
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = probe.getsockname()[1]
-        self.kubeconfig = place / "kubeconfig"
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        flags = ["--data-dir", str(self._place / "data"), "--listen", f"127.0.0.1:{self._port}"]
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", _SERVER, *flags, "--kubeconfig-out", str(self.kubeconfig)),
-            stdout=asyncio.subprocess.PIPE,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )
-        async with asyncio.timeout(60):
-            line = await self._process.stdout.readline()
-        assert b"ready" in line
-
-    async def stop(self, number: int = signal.SIGKILL) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(number)
-            await self._process.wait()
-
-
 @asynccontextmanager
 async def api_server(place: Path):
     """A running server with Fast's CustomResourceDefinitions, and a client of it."""
     server = Server(place)
     try:
-        await server.start()
+        await asyncio.to_thread(server.start)
         async with KubeClient(ClusterConfig.load(server.kubeconfig)) as client:
             for manifest in manifests().values():
                 await client.create(CRDS, msgspec.convert(manifest, Manifest))
@@ -83,7 +52,7 @@ async def api_server(place: Path):
                 await until(lambda resource=resource: succeeds(client.list(resource)))
             yield server, client
     finally:
-        await server.stop()
+        await asyncio.to_thread(server.stop)
 
 
 async def succeeds(request) -> bool:
@@ -224,10 +193,10 @@ async def test_an_informer_follows_through_kill_and_restart_of_the_server(tmp_pa
             await client.create(IPENDPOINTS, claim("10.0.0.1"))
             await until(lambda: changes == ["10.0.0.1"])
             for number in range(2, 5):
-                await server.stop(signal.SIGKILL)
+                await asyncio.to_thread(server.stop, signal.SIGKILL)
                 with pytest.raises(Unavailable):
                     await client.get(IPENDPOINTS, "10.0.0.1")
-                await server.start()
+                await asyncio.to_thread(server.start)
                 await client.create(IPENDPOINTS, claim(f"10.0.0.{number}"))
                 await until(lambda number=number: f"10.0.0.{number}" in informer.cache)
             await client.delete(IPENDPOINTS, "10.0.0.1")

@@ -2,8 +2,9 @@
 
 from contextlib import suppress
 
-from fast.apiserver.api import Api, ApiError
+from fast.apiserver.api import ApiError
 from fast.apiserver.kinds import NODES, PODS
+from fast.apiserver.verbs import Verbs
 
 READY = {"type": "Ready", "status": "True"}
 
@@ -15,7 +16,7 @@ class StatusKubelet:
         api: Where the pods are.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Verbs) -> None:
         self._api = api
         self.holds: set[str] = set()  # names of pods that shall not become ready
         self.keeps: set[str] = set()  # names of pods that end only when the test says so

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from fast.apiserver.api import Object
+from fast.apiserver.metadata import timestamp
 from fast.apiserver.schema import Schema
 from fast.apiserver.status import ApiError
 
@@ -85,7 +86,7 @@ def apply_patch(
         force: Take over fields that others own.
 
     Returns:
-        A new object with ``managedFields`` brought up to date, but without the entry's time.
+        A new object with ``managedFields`` brought up to date.
 
     Raises:
         ApiError: 409 naming the fields that others own.
@@ -94,21 +95,22 @@ def apply_patch(
     leaves = field_paths(wanted, schema)
     present = field_paths(live, schema)
     owned = {_entry_key(entry): from_fields_v1(entry["fieldsV1"]) for entry in entries}
-    mine = owned.pop((manager, subresource), set())
+    me = manager, subresource
+    others = {who: paths for who, paths in owned.items() if who != me}
     changed = {path for path, value in leaves.items() if _changes(path, value, present)}
-    conflicts = [(who, p) for (who, _), paths in owned.items() for p in sorted(changed & paths)]
+    conflicts = [(who, p) for (who, _), paths in others.items() for p in sorted(changed & paths)]
     if conflicts and not force:
         raise _conflict(conflicts)
-    owned = {who: paths - changed for who, paths in owned.items()}
+    others = {who: paths - changed for who, paths in others.items()}
     made: Object = _merge(live, wanted, schema)
-    kept = set(leaves).union(*owned.values())
+    kept = set(leaves).union(*others.values())
+    mine = owned.get(me, set())
     for path in sorted(mine - kept, key=len):  # a list's item before its fields, which tell it from others
         _remove(made, path, schema)
-    owned[manager, subresource] = set(leaves)
+    owned |= others | {me: set(leaves)}
+    before = {_entry_key(entry): entry for entry in entries}
     made["metadata"]["managedFields"] = [
-        _entry(who, subresource, wanted["apiVersion"], paths)
-        for (who, subresource), paths in owned.items()
-        if paths
+        _entry(who, wanted["apiVersion"], paths, before.get(who)) for who, paths in owned.items() if paths
     ]
     return made
 
@@ -141,11 +143,15 @@ def _entry_key(entry: Object) -> tuple[str, str]:
     return entry["manager"], entry.get("subresource", "")
 
 
-def _entry(manager: str, subresource: str, api_version: str, paths: set[Path]) -> Object:
-    entry = {"manager": manager, "operation": "Apply", "apiVersion": api_version, "fieldsType": "FieldsV1"}
-    if subresource:
-        entry["subresource"] = subresource
-    return entry | {"fieldsV1": to_fields_v1(paths)}
+def _entry(key: tuple[str, str], api_version: str, paths: set[Path], before: Object | None) -> Object:
+    """Say who owns what since now; since when it did before, where that is the same."""
+    fields = to_fields_v1(paths)
+    if before and before["fieldsV1"] == fields:
+        return before
+    entry = {"manager": key[0], "operation": "Apply", "apiVersion": api_version, "fieldsType": "FieldsV1"}
+    if key[1]:
+        entry["subresource"] = key[1]
+    return entry | {"fieldsV1": fields, "time": timestamp()}
 
 
 def _conflict(conflicts: list[tuple[str, Path]]) -> ApiError:

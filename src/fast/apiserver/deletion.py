@@ -78,10 +78,18 @@ def delete_in(
             tx.put(kind.storage, key, obj)
     if grace or held:
         return obj, False
-    if kind.gvr == CUSTOM_RESOURCE_DEFINITIONS:
-        _delete_instances(tx, registry, obj)
-    tx.delete(kind.storage, key, obj)
+    remove(tx, kind, registry, key, obj)
     return obj, True
+
+
+def remove(tx: Transaction, kind: Kind, registry: Registry, key: str, obj: Object) -> None:
+    """Remove an object that nothing holds; with a definition go the objects of its kinds, whatever holds them."""
+    if kind.gvr == CUSTOM_RESOURCE_DEFINITIONS:
+        storage = f"{obj['spec']['group']}/{obj['spec']['names']['plural']}"
+        for instance in tx.keys(storage):
+            if record := tx.get(storage, instance):
+                tx.delete(storage, instance, record.decode())
+    tx.delete(kind.storage, key, obj)
 
 
 def _check_preconditions(kind: Kind, name: str, meta: Object, preconditions: dict[str, str]) -> None:
@@ -111,15 +119,3 @@ def _mark(kind: Kind, obj: Object, grace: int) -> None:
         return
     meta["deletionTimestamp"] = timestamp(grace)
     meta["deletionGracePeriodSeconds"] = grace
-
-
-def _delete_instances(tx: Transaction, registry: Registry, crd: Object) -> None:
-    """Delete the objects of a definition's kinds with it, whatever finalizers they have."""
-    for kind in registry:
-        if kind.custom and (kind.gvr.group, kind.gvr.resource) == (
-            crd["spec"]["group"],
-            crd["spec"]["names"]["plural"],
-        ):
-            for key in tx.keys(kind.storage):
-                if record := tx.get(kind.storage, key):
-                    tx.delete(kind.storage, key, record.decode())

@@ -6,22 +6,18 @@ import base64
 import hashlib
 from typing import Any
 
+from fast.apiserver.access.reviews import REVIEWS
 from fast.apiserver.api import Object
 from fast.apiserver.kinds import GVR
 from fast.apiserver.registry import Kind, Registry
+from fast.apiserver.schema import Schema
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-_CUSTOM_VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
-_SUBRESOURCE_VERBS = ["get", "patch", "update"]
+#: Of subresources that differ from ``status`` and ``scale``.
+_SUBRESOURCE_VERBS = {"binding": ["create"], "exec": ["create", "get"], "finalize": ["update"]}
 _SCALE = GVR("autoscaling", "v1", "scale")
 #: As kube-apiserver tells the kinds of its own groups.
 _OWN = GVR("", "", "")
-#: Resources that are no kinds of the registry: what clients post to ask about themselves.
-REVIEWS = {
-    GVR("authentication.k8s.io", "v1", "selfsubjectreviews"): "SelfSubjectReview",
-    GVR("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
-    GVR("authorization.k8s.io", "v1", "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
-}
 OPENAPI_V2_ASKED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 #: A media type must not have the "@" of what was asked for.
 OPENAPI_V2_GIVEN = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -42,29 +38,36 @@ VERSION = {
 }
 
 
-def _verbs(kind: Kind) -> list[str]:
-    return _CUSTOM_VERBS if kind.custom else _VERBS
+def _kinds(registry: Registry) -> list[Kind]:
+    """What is told of: the kinds, and what clients post to ask about themselves."""
+    reviews = (Kind(gvr, name, name.lower(), False, Schema({})) for gvr, name in REVIEWS.items())
+    return [*registry, *reviews]
+
+
+def _common(kind: Kind) -> Object:
+    """What both forms say of a kind in the same words."""
+    said: Object = {"verbs": ["create"] if kind.gvr in REVIEWS else _VERBS}
+    if kind.short_names:
+        said["shortNames"] = list(kind.short_names)
+    if kind.categories:
+        said["categories"] = list(kind.categories)
+    return said
 
 
 def _subresources(kind: Kind) -> list[tuple[str, GVR, str, list[str]]]:
     """A kind's subresources: name, the group and version of what they take, its kind, verbs."""
-    found = [
-        (name, kind.gvr, takes, ["create", "get"] if name == "exec" else ["create"])
-        for name, takes in kind.subresources
-        if name != "finalize"
-    ]
-    found += [(name, kind.gvr, takes, ["update"]) for name, takes in kind.subresources if name == "finalize"]
+    found = [(name, kind.gvr, takes) for name, takes in kind.subresources]
     if kind.scale:
-        found.append(("scale", _SCALE, "Scale", _SUBRESOURCE_VERBS))
+        found.append(("scale", _SCALE, "Scale"))
     if kind.status:
-        found.append(("status", kind.gvr, kind.kind, _SUBRESOURCE_VERBS))
-    return sorted(found, key=lambda item: item[0])
+        found.append(("status", kind.gvr, kind.kind))
+    return [(*item, _SUBRESOURCE_VERBS.get(item[0], ["get", "patch", "update"])) for item in sorted(found)]
 
 
 def groups(registry: Registry) -> dict[str, list[str]]:
     """The named groups and their versions."""
     found: dict[str, list[str]] = {}
-    for gvr in [kind.gvr for kind in registry] + list(REVIEWS):
+    for gvr in (kind.gvr for kind in _kinds(registry)):
         if gvr.group and gvr.version not in found.setdefault(gvr.group, []):
             found[gvr.group].append(gvr.version)
     return found
@@ -96,13 +99,9 @@ def group(registry: Registry, name: str) -> Object | None:
 def resource_list(registry: Registry, group_name: str, version: str) -> Object | None:
     """Answer ``/apis/GROUP/VERSION`` and ``/api/v1``; None where there is none."""
     resources: list[Object] = []
-    for kind in registry:
+    for kind in _kinds(registry):
         if (kind.gvr.group, kind.gvr.version) == (group_name, version):
             resources += _resource(kind)
-    for gvr, name in REVIEWS.items():
-        if (gvr.group, gvr.version) == (group_name, version):
-            entry = {"name": gvr.resource, "singularName": name.lower(), "namespaced": False, "kind": name}
-            resources.append(entry | {"verbs": ["create"]})
     if not resources:
         return None
     group_version = f"{group_name}/{version}" if group_name else version
@@ -116,13 +115,10 @@ def resource_list(registry: Registry, group_name: str, version: str) -> Object |
 
 def _resource(kind: Kind) -> list[Object]:
     entry: Object = {"name": kind.gvr.resource, "singularName": kind.singular, "namespaced": kind.namespaced}
-    entry |= {"kind": kind.kind, "verbs": _verbs(kind)}
-    if kind.short_names:
-        entry["shortNames"] = list(kind.short_names)
-    if kind.categories:
-        entry["categories"] = list(kind.categories)
-    digest = hashlib.sha256(f"{kind.storage}/{kind.gvr.version}/{kind.kind}".encode()).digest()
-    entry["storageVersionHash"] = base64.b64encode(digest[:8]).decode()
+    entry |= {"kind": kind.kind} | _common(kind)
+    if kind.gvr not in REVIEWS:
+        digest = hashlib.sha256(f"{kind.storage}/{kind.gvr.version}/{kind.kind}".encode()).digest()
+        entry["storageVersionHash"] = base64.b64encode(digest[:8]).decode()
     entries = [entry]
     for name, taken, takes, verbs in _subresources(kind):
         sub: Object = {
@@ -139,15 +135,10 @@ def _resource(kind: Kind) -> list[Object]:
 def aggregated(registry: Registry, *, core: bool) -> Object:
     """Answer ``/api`` (core) or ``/apis`` in the form that tells everything at once."""
     items: dict[str, dict[str, list[Object]]] = {}
-    for kind in registry:
+    for kind in _kinds(registry):
         if (kind.gvr.group == "") == core:
             versions = items.setdefault(kind.gvr.group, {})
             versions.setdefault(kind.gvr.version, []).append(_aggregated_resource(kind))
-    if not core:
-        for gvr, name in REVIEWS.items():
-            entry = {"resource": gvr.resource, "responseKind": _response(_OWN, name), "scope": "Cluster"}
-            entry |= {"singularResource": name.lower(), "verbs": ["create"]}
-            items.setdefault(gvr.group, {}).setdefault(gvr.version, []).append(entry)
     listed = []
     for name, versions in items.items():
         served = [{"version": v, "resources": r, "freshness": "Current"} for v, r in versions.items()]
@@ -164,11 +155,7 @@ def _aggregated_resource(kind: Kind) -> Object:
     shown = kind.gvr if kind.custom else _OWN
     entry: Object = {"resource": kind.gvr.resource, "responseKind": _response(shown, kind.kind)}
     entry |= {"scope": "Namespaced" if kind.namespaced else "Cluster", "singularResource": kind.singular}
-    entry["verbs"] = _verbs(kind)
-    if kind.short_names:
-        entry["shortNames"] = list(kind.short_names)
-    if kind.categories:
-        entry["categories"] = list(kind.categories)
+    entry |= _common(kind)
     subresources = [
         {
             "subresource": name,
@@ -192,24 +179,27 @@ def openapi_v2() -> bytes:
 
 def openapi_index(registry: Registry) -> Object:
     """Answer ``/openapi/v3``: where each group version's document is."""
-    places = {"api/v1"} | {f"apis/{k.gvr.group}/{k.gvr.version}" for k in registry if k.gvr.group}
-    return {"paths": {place: {"serverRelativeURL": f"/openapi/v3/{place}"} for place in sorted(places)}}
+    places = sorted({_place(kind) for kind in registry})
+    return {"paths": {place: {"serverRelativeURL": f"/openapi/v3/{place}"} for place in places}}
 
 
-def openapi_document(registry: Registry, group_name: str, version: str) -> Object | None:
-    """Answer ``/openapi/v3/…``: schemas, and which operations take ``fieldValidation``."""
-    kinds = [kind for kind in registry if (kind.gvr.group, kind.gvr.version) == (group_name, version)]
+def _place(kind: Kind) -> str:
+    return f"{'apis' if kind.gvr.group else 'api'}/{kind.gvr.group_version}"
+
+
+def openapi_document(registry: Registry, place: str) -> Object | None:
+    """Answer ``/openapi/v3/PLACE``: schemas, and which operations take ``fieldValidation``; None: no such place."""
+    kinds = [kind for kind in registry if _place(kind) == place]
     if not kinds:
         return None
     paths: Object = {}
     schemas: Object = {}
     for kind in kinds:
         name = _schema_name(kind, registry, schemas)
-        gvk = {"group": group_name, "version": version, "kind": kind.kind}
-        root = f"/apis/{group_name}/{version}" if group_name else f"/api/{version}"
+        gvk = {"group": kind.gvr.group, "version": kind.gvr.version, "kind": kind.kind}
         middle = "/namespaces/{namespace}" if kind.namespaced else ""
-        paths[f"{root}{middle}/{kind.gvr.resource}"] = {"post": _operation(gvk, "post", name)}
-        paths[f"{root}{middle}/{kind.gvr.resource}/{{name}}"] = {
+        paths[f"/{place}{middle}/{kind.gvr.resource}"] = {"post": _operation(gvk, "post", name)}
+        paths[f"/{place}{middle}/{kind.gvr.resource}/{{name}}"] = {
             verb: _operation(gvk, verb, name) for verb in ("get", "put", "patch", "delete")
         }
     info = {"title": "Fast's embedded API server", "version": VERSION["gitVersion"]}

@@ -20,9 +20,10 @@ import msgspec
 import structlog
 from aiohttp import WSMsgType, web
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import PODS
 from fast.apiserver.status import bad_request
+from fast.apiserver.verbs import Verbs
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
@@ -110,7 +111,7 @@ class PodExec:
         command: What enters a pod: program and first arguments. Empty: exec is not supported.
     """
 
-    def __init__(self, api: Api, command: Sequence[str]) -> None:
+    def __init__(self, api: Verbs, command: Sequence[str]) -> None:
         self._api = api
         self._command = tuple(command)
 

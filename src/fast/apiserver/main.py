@@ -6,10 +6,12 @@ import asyncio
 import shlex
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import structlog
 
 from fast.apiserver.runtime import ApiServer
 from fast.errors import InvalidConfig
@@ -88,6 +90,20 @@ async def serve(server: ApiServer, sockets: Sequence[socket.socket], kubeconfig:
         await server.stop()
 
 
+def configure_logs() -> None:
+    """Log to stderr: of stdout a starter reads one line, and the server would stop where the pipe is full.
+
+    Failures are logged without the values of variables, some of which are secrets.
+    """
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure(
+        processors=[*structlog.get_config()["processors"][:-1], renderer],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 @click.command(context_settings={"auto_envvar_prefix": "FAST_APISERVER"})
 @click.option(
     "--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where it keeps all."
@@ -114,6 +130,7 @@ def main(
     scheduler: bool,
 ) -> None:
     """Serve the Kubernetes API from one file, for playgrounds and tests. Not for production."""
+    configure_logs()
     try:
         sockets = [open_socket(text) for text in listen] + [adopt_socket(number) for number in listen_fd]
         if not sockets:

@@ -45,7 +45,9 @@ _RULE_KEY = (
     " '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
 _MAX_LABEL, _MAX_SUBDOMAIN, _MAX_ANNOTATIONS = 63, 253, 262_144
-_SUFFIX_ALPHABET, _SUFFIX_LENGTH, _MAX_PREFIX = "bcdfghjklmnpqrstvwxz2456789", 5, 58
+#: Kubernetes' for generated names (apimachinery's util/rand): no vowels, so no words.
+SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_SUFFIX_LENGTH, _MAX_PREFIX = 5, 58
 _PATH_SEGMENT_NAMES = {ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, EVENTS}
 _LABEL_NAMES = {NAMESPACES, SERVICES}
 #: What a writer cannot change; the server's own.
@@ -60,13 +62,23 @@ def timestamp(after_seconds: int = 0) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def seconds_since(time: str) -> float:
+    """How long ago an RFC 3339 time was."""
+    return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+
+
+def random_suffix() -> str:
+    """Make what tells generated names apart: letters and digits that make no words."""
+    return "".join(random.choices(SAFE_ALPHABET, k=_SUFFIX_LENGTH))
+
+
 def prepare_new(meta: Object, kind: Kind, namespace: str | None) -> None:
     """Set what the server sets on creation, and make the name from ``generateName`` where there is none."""
     for name in (*_SERVER_OWNED, "selfLink", "resourceVersion", "managedFields"):
         meta.pop(name, None)
-    if not meta.get("name") and meta.get("generateName"):
-        suffix = "".join(random.choices(_SUFFIX_ALPHABET, k=_SUFFIX_LENGTH))
-        meta["name"] = meta["generateName"][:_MAX_PREFIX] + suffix
+    prefix = meta.get("generateName")
+    if not meta.get("name") and prefix and isinstance(prefix, str):  # what else it is, the schema refuses
+        meta["name"] = prefix[:_MAX_PREFIX] + random_suffix()
     if kind.namespaced:
         meta["namespace"] = namespace
     else:

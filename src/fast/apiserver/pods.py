@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 from fast.apiserver import kinds
 from fast.apiserver.api import Object
-from fast.apiserver.metadata import check_dns_label, timestamp
+from fast.apiserver.metadata import check_dns_label, random_suffix, timestamp
 from fast.apiserver.registry import Registry
 from fast.apiserver.status import (
     ApiError,
@@ -17,7 +16,9 @@ from fast.apiserver.status import (
     forbidden,
     forbidden_field,
     invalid_value,
+    negative,
     required,
+    unsupported,
 )
 from fast.apiserver.storage import Transaction
 
@@ -78,7 +79,7 @@ def admit(tx: Transaction, obj: Object, registry: Registry) -> None:
 
 def _mount_token(spec: Object) -> None:
     """Give every container the service account's token, unless it mounts something there already."""
-    name = "kube-api-access-" + "".join(random.choices("bcdfghjklmnpqrstvwxz2456789", k=5))
+    name = "kube-api-access-" + random_suffix()
     mounted = False
     for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
         mounts = container.setdefault("volumeMounts", [])
@@ -135,12 +136,9 @@ def validate_spec(spec: Object, path: str) -> list[FieldError]:
         for index, container in enumerate(spec.get(group) or []):
             errors += _validate_container(container, f"{path}.{group}[{index}]", seen)
     if spec.get("restartPolicy", "Always") not in _RESTART_POLICIES:
-        choices = ", ".join(f'"{choice}"' for choice in _RESTART_POLICIES)
-        message = f'Unsupported value: "{spec["restartPolicy"]}": supported values: {choices}'
-        errors.append(FieldError("FieldValueNotSupported", f"{path}.restartPolicy", message))
+        errors.append(unsupported(f"{path}.restartPolicy", spec["restartPolicy"], _RESTART_POLICIES))
     if (seconds := spec.get("terminationGracePeriodSeconds") or 0) < 0:
-        field = f"{path}.terminationGracePeriodSeconds"
-        errors.append(invalid_value(field, seconds, "must be greater than or equal to 0"))
+        errors.append(negative(f"{path}.terminationGracePeriodSeconds", seconds))
     return errors
 
 

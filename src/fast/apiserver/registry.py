@@ -166,13 +166,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
     },
     "io.k8s.api.apps.v1.StatefulSet": {"status": {"replicas": 0, "availableReplicas": 0}},
-    "io.k8s.api.apps.v1.DaemonSetSpec": {
-        "revisionHistoryLimit": 10,
-        "updateStrategy": {
-            "type": "RollingUpdate",
-            "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0},
-        },
-    },
     "io.k8s.api.rbac.v1.Role": {"rules": None},
     "io.k8s.api.rbac.v1.ClusterRole": {"rules": None},
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec": {
@@ -204,82 +197,60 @@ def load_definitions() -> Definitions:
 
 
 def _builtins(definitions: Definitions) -> Iterator[Kind]:
-    def kind(version: str, name: str, plural: str = "", *, namespaced: bool = True, **more: Any) -> Kind:
+    def kind(version: str, name: str, flags: str = "", short: str = "", **more: Any) -> Kind:
+        """``flags``: ``cluster`` (not namespaced), ``all`` (that category), and the Kind's own that are true."""
         group, _, version = version.rpartition("/")
-        plural = plural or name.lower() + "s"
         package = {
             "rbac.authorization.k8s.io": "api.rbac",
             "coordination.k8s.io": "api.coordination",
             "apiextensions.k8s.io": "apiextensions-apiserver.pkg.apis.apiextensions",
         }.get(group, f"api.{group or 'core'}")
         schema = definitions.get(f"io.k8s.{package}.{version}.{name}")
-        if "selectable" in more:
-            more["selectable"] = frozenset(more["selectable"].split())
+        more |= dict.fromkeys(set(flags.split()) - {"cluster", "all"}, True)
+        if "all" in flags.split():
+            more["categories"] = ("all",)
         return Kind(
-            GVR(group, version, plural), name, name.lower(), namespaced, schema, name + "List", **more
+            GVR(group, version, name.lower() + "s"),
+            name,
+            name.lower(),
+            "cluster" not in flags.split(),
+            schema,
+            name + "List",
+            tuple(short.split()),
+            **more | {"selectable": frozenset(more.get("selectable", "").split())},
         )
 
-    every = ("all",)
-    workload: dict[str, Any] = {"status": True, "scale": Scale(), "generation": True, "categories": every}
+    bind = (("binding", "Binding"), ("exec", "PodExecOptions"))
     yield kind(
         "v1",
         "Namespace",
-        namespaced=False,
-        status=True,
-        short_names=("ns",),
+        "cluster status",
+        "ns",
         selectable="status.phase",
         subresources=(("finalize", "Namespace"),),
     )
+    yield kind("v1", "Node", "cluster status", "no", selectable="spec.unschedulable")
     yield kind(
-        "v1",
-        "Node",
-        namespaced=False,
-        status=True,
-        short_names=("no",),
-        selectable="spec.unschedulable",
+        "v1", "Pod", "all status generation returns_deleted", "po", selectable=_POD_FIELDS, subresources=bind
     )
-    yield kind(
-        "v1",
-        "Pod",
-        status=True,
-        generation=True,
-        short_names=("po",),
-        categories=every,
-        returns_deleted=True,
-        selectable=_POD_FIELDS,
-        subresources=(("binding", "Binding"), ("exec", "PodExecOptions")),
-    )
-    yield kind("v1", "Event", short_names=("ev",), selectable=_EVENT_FIELDS)
-    yield kind("v1", "ServiceAccount", short_names=("sa",), returns_deleted=True)
-    yield kind(
-        "v1",
-        "Service",
-        status=True,
-        short_names=("svc",),
-        categories=every,
-        returns_deleted=True,
-        selectable="spec.clusterIP spec.type",
-    )
-    yield kind("v1", "ConfigMap", short_names=("cm",))
+    yield kind("v1", "Event", "", "ev", selectable=_EVENT_FIELDS)
+    yield kind("v1", "ServiceAccount", "returns_deleted", "sa")
+    yield kind("v1", "Service", "all status returns_deleted", "svc", selectable="spec.clusterIP spec.type")
+    yield kind("v1", "ConfigMap", "", "cm")
     yield kind("v1", "Secret", selectable="type")
-    yield kind("apps/v1", "Deployment", short_names=("deploy",), **workload)
-    yield kind("apps/v1", "ReplicaSet", short_names=("rs",), selectable="status.replicas", **workload)
-    yield kind("apps/v1", "StatefulSet", short_names=("sts",), **workload)
-    yield kind("coordination.k8s.io/v1", "Lease", update_needs_version=True)
-    rbac = "rbac.authorization.k8s.io/v1"
-    yield kind(rbac, "Role")
-    yield kind(rbac, "RoleBinding")
-    yield kind(rbac, "ClusterRole", namespaced=False)
-    yield kind(rbac, "ClusterRoleBinding", namespaced=False)
+    workload = "all status generation"
+    yield kind("apps/v1", "Deployment", workload, "deploy", scale=Scale())
+    yield kind("apps/v1", "ReplicaSet", workload, "rs", scale=Scale(), selectable="status.replicas")
+    yield kind("apps/v1", "StatefulSet", workload, "sts", scale=Scale())
+    yield kind("coordination.k8s.io/v1", "Lease", "update_needs_version")
+    for name in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"):
+        yield kind("rbac.authorization.k8s.io/v1", name, "cluster" if name.startswith("Cluster") else "")
     yield kind(
         "apiextensions.k8s.io/v1",
         "CustomResourceDefinition",
-        namespaced=False,
-        status=True,
-        generation=True,
-        short_names=("crd", "crds"),
+        "cluster status generation update_needs_version",
+        "crd crds",
         categories=("api-extensions",),
-        update_needs_version=True,
     )
 
 

@@ -25,9 +25,8 @@ PATCH_KINDS = {
     "application/merge-patch+json": "merge",
     "application/strategic-merge-patch+json": "strategic",
     "application/apply-patch+yaml": "apply",
-    "application/apply-patch+json": "apply",
 }
-_READ_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _TRUE = ("1", "true", "True", "t")
 
 
@@ -45,6 +44,7 @@ class View(NamedTuple):
 
     form: str = ""  #: ``Table``, ``PartialObjectMetadata``, ``APIGroupDiscoveryList``, or empty: as they are.
     content_type: str = JSON
+    include: str = "Metadata"  #: What a table's rows carry of their objects.
 
 
 def parse_target(path: str) -> Target | None:
@@ -72,7 +72,7 @@ def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
     """The verb that a request needs leave for; empty for a method that has none."""
     if target.subresource == "exec":
         return "create"
-    verb = _READ_VERBS.get(method, "")
+    verb = _VERBS.get(method, "")
     if not target.name:
         if verb == "get":
             return "watch" if is_true(query, "watch") else "list"
@@ -86,13 +86,14 @@ def is_true(query: Mapping[str, str], name: str) -> bool:
     return query.get(name) in _TRUE
 
 
-def parse_accept(header: str) -> View:
+def read_view(request: web.Request) -> View:
     """Choose the first form of the Accept header that the server has.
 
     Raises:
         ApiError: 406 where it has none.
     """
-    for entry in header.split(",") if header else ["*/*"]:
+    include = request.query.get("includeObject", "Metadata")
+    for entry in (request.headers.get("Accept") or "*/*").split(","):
         media, *more = (part.strip() for part in entry.split(";"))
         params = dict(part.split("=", 1) for part in more if "=" in part)
         if media not in (JSON, "application/*", "*/*"):
@@ -102,7 +103,7 @@ def parse_accept(header: str) -> View:
             return View()
         if form in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList"):
             if params.get("g") == "meta.k8s.io" and params.get("v") == "v1":
-                return View(form.removesuffix("List"))
+                return View(form.removesuffix("List"), include=include)
         elif form == "APIGroupDiscoveryList" and params.get("v") == "v2":
             return View(form, f"{JSON};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
     message = "only the following media types are accepted: application/json"
@@ -179,6 +180,13 @@ def parse_any(body: bytes) -> Any:
     return protobuf.decode(body) if body.startswith(protobuf.MAGIC) else parse_yaml(body)
 
 
+class _YamlLoader(yaml.CSafeLoader):
+    """Leaves what looks like a time the text that it is, as Kubernetes does."""
+
+
+_YamlLoader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: str(node.value))
+
+
 def parse_yaml(body: bytes) -> Any:
     """Read YAML, which JSON is too; without aliases, by which a short text can mean a huge one.
 
@@ -192,8 +200,10 @@ def parse_yaml(body: bytes) -> Any:
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, Loader=yaml.CSafeLoader)):
             raise bad_request("yaml: aliases are not supported")
-        return yaml.load(body, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        loaded = yaml.load(body, Loader=_YamlLoader)  # noqa: S506 -- a safe one
+        # What YAML has beyond JSON (keys that are no strings, sets) becomes JSON, or is an error.
+        return msgspec.json.decode(msgspec.json.encode(loaded))
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError, OverflowError) as error:
         raise bad_request(f"error converting YAML to JSON: {error}") from error
 
 

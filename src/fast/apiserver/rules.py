@@ -1,7 +1,7 @@
 """CEL rules of CustomResourceDefinitions (``x-kubernetes-validations``), evaluated by the ``cel`` library.
 
-Source: https://kubernetes.io/docs/reference/using-api/cel/. The library knows the standard language; the functions that
-Kubernetes adds and Fast's own rules use (strings, lists, IP addresses and CIDRs) are defined here.
+Source: https://kubernetes.io/docs/reference/using-api/cel/. The library knows the standard language and strings; what
+else Kubernetes adds and Fast's own rules use (lists, IP addresses and CIDRs, patterns) is defined here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import cel
+from cel.stdlib import EXTENSIONS
 
 from fast.apiserver.status import FieldError, quote
 
 _OLD_SELF = re.compile(r"\boldSelf\b")
+#: A ``$`` (as a group), after what it stands in as itself: an escape or a character class.
+_DOLLAR = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(\$)", re.DOTALL)
 _REASONS = {"FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"}
 
 
@@ -38,7 +41,8 @@ def _parse_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return address
 
 
-def _parse_cidr(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+def parse_cidr(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    """Read a network with its prefix length; ValueError where it is none."""
     if not re.search(r"/\d+$", text):
         raise ValueError(f"{text!r} is no CIDR")
     return ipaddress.ip_interface(text)
@@ -49,15 +53,15 @@ def _ip(text: str) -> str:
 
 
 def _cidr(text: str) -> str:
-    return str(_parse_cidr(text))
+    return str(parse_cidr(text))
 
 
 def _contains_ip(cidr: str, address: str) -> bool:
-    return _parse_ip(address) in _parse_cidr(cidr).network
+    return _parse_ip(address) in parse_cidr(cidr).network
 
 
 def _contains_cidr(outer: str, inner: str) -> bool:
-    network, other = _parse_cidr(outer).network, _parse_cidr(inner).network
+    network, other = parse_cidr(outer).network, parse_cidr(inner).network
     return network.version == other.version and other.subnet_of(network)  # type: ignore[arg-type]
 
 
@@ -66,49 +70,39 @@ def _family(text: str) -> int:
 
 
 def _masked(cidr: str) -> str:
-    return str(_parse_cidr(cidr).network)
-
-
-def _substring(text: str, start: int, end: int | None = None) -> str:
-    stop = len(text) if end is None else end
-    if not 0 <= start <= stop <= len(text):
-        raise ValueError("substring: index out of range")
-    return text[start:stop]
-
-
-def _split(text: str, separator: str, limit: int = -1) -> list[str]:
-    if limit == 0:
-        return []
-    return list(text) if separator == "" else text.split(separator, limit - 1 if limit > 0 else -1)
+    return str(parse_cidr(cidr).network)
 
 
 def _find(text: str, pattern: str) -> str:
-    match = re.search(pattern, text)
+    match = compile_pattern(pattern).search(text)
     return match[0] if match else ""
 
 
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    r"""Compile a pattern that means what it does to Go: ``$`` is the text's end, not also before a last ``\n``.
+
+    Raises:
+        ValueError: It is no pattern.
+    """
+    try:
+        return re.compile(_DOLLAR.sub(lambda match: match[0] if match[1] is None else r"\Z", pattern))
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no pattern: {error}") from error
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **EXTENSIONS["strings"],
     "isIP": _is(_parse_ip),
     "ip": _ip,
     "family": _family,
-    "isCIDR": _is(_parse_cidr),
+    "isCIDR": _is(parse_cidr),
     "cidr": _cidr,
     "containsIP": _contains_ip,
     "containsCIDR": _contains_cidr,
-    "prefixLength": lambda cidr: _parse_cidr(cidr).network.prefixlen,
+    "prefixLength": lambda cidr: parse_cidr(cidr).network.prefixlen,
     "masked": _masked,
-    "split": _split,
-    "substring": _substring,
-    "indexOf": lambda text, part: text.find(part),
-    "lastIndexOf": lambda text, part: text.rfind(part),
-    "replace": lambda text, old, new: text.replace(old, new),
-    "lowerAscii": lambda text: text.lower(),
-    "upperAscii": lambda text: text.upper(),
-    "trim": lambda text: text.strip(),
-    "charAt": lambda text, index: text[index : index + 1],
-    "join": lambda parts, separator="": separator.join(parts),
     "find": _find,
-    "findAll": lambda text, pattern: [match[0] for match in re.finditer(pattern, text)],
+    "findAll": lambda text, pattern: [match[0] for match in compile_pattern(pattern).finditer(text)],
     "isSorted": lambda items: list(items) == sorted(items),
 }
 
@@ -147,7 +141,7 @@ class Rule:
         context = cel.Context(variables=variables, functions=FUNCTIONS)
         try:
             holds = self._program.execute(context)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
             return self._error(value, path, f"rule evaluation error: {error}")
         return None if holds is True else self._error(value, path, self._explain(context))
 
@@ -155,7 +149,7 @@ class Rule:
         if self._expression is not None:
             try:
                 made = self._expression.execute(context)
-            except (ValueError, TypeError, RuntimeError):
+            except (ValueError, TypeError, IndexError, RuntimeError):
                 made = ""
             if isinstance(made, str) and made.strip():
                 return made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,6 +70,7 @@ class ApiServer:
                     NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
                 )
         await self.access.start(self.verbs)
+        self._tasks.append(asyncio.create_task(self.access.follow(self.verbs), name="access policy"))
         workloads = run_workloads(self.verbs, self.verbs.registry, scheduler=self._scheduler)
         self._tasks.append(asyncio.create_task(workloads, name="workloads"))
         self._server = web.Server(
@@ -81,14 +81,14 @@ class ApiServer:
             lingering_time=_LINGER_SECONDS,
         )
         for listening in sockets:
-            self._listening.append(await self._listen(listening, self._tls))
-
-    async def _listen(self, listening: socket.socket, tls: ssl.SSLContext) -> asyncio.Server:
-        assert self._server is not None
-        loop = asyncio.get_running_loop()
-        return await loop.create_server(
-            self._server, sock=listening, ssl=tls, ssl_handshake_timeout=_HANDSHAKE_SECONDS, backlog=1024
-        )
+            serving = await asyncio.get_running_loop().create_server(
+                self._server,
+                sock=listening,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+                backlog=1024,
+            )
+            self._listening.append(serving)
 
     async def wait(self) -> None:
         """Return when a part of it failed, with that part's error."""
@@ -100,11 +100,12 @@ class ApiServer:
         """Answer no more, end the watches, write what was begun, and let go of everything."""
         for listening in self._listening:
             listening.close()
+        for task in self._tasks[1:]:  # what follows the store, before it is told that there is no more
+            task.cancel()
         self.store.end_watches()
         if self._server is not None:
             self._server.pre_shutdown()  # idle connections would else be waited for
             await self._server.shutdown(_SHUTDOWN_SECONDS)
-        await self.access.stop()
         for task in reversed(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -118,4 +119,4 @@ class ApiServer:
             url: Where the server listens.
         """
         token = self.tokens.ensure_identity("fast-admin", ["system:masters"])
-        write_kubeconfig(path, server=url, ca_pem=self.authority.ca_pem, user="fast-admin", credentials=token)
+        write_kubeconfig(path, server=url, ca_pem=self.authority.ca_pem, user="fast-admin", token=token)

@@ -6,8 +6,8 @@ from typing import Any
 
 from fast.apiserver.api import Object
 from fast.apiserver.registry import Kind
-from fast.apiserver.selectors import from_label_selector
-from fast.apiserver.status import bad_request, invalid, invalid_value
+from fast.apiserver.selectors import from_label_selector, read_field
+from fast.apiserver.status import bad_request, invalid, negative
 
 _META = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
@@ -15,14 +15,14 @@ _META = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 def scale_of(kind: Kind, obj: Object) -> Object:
     """Show an object as its Scale."""
     assert kind.scale is not None
-    status: Object = {"replicas": _read(obj, kind.scale.status_path) or 0}
-    selector = _read(obj, kind.scale.selector_path) if kind.scale.selector_path else None
+    status: Object = {"replicas": read_field(obj, kind.scale.status_path) or 0}
+    selector = read_field(obj, kind.scale.selector_path) if kind.scale.selector_path else None
     if isinstance(selector, str):
         status["selector"] = selector
     elif selector:
         status["selector"] = selector_text(selector)
     meta = {name: obj["metadata"][name] for name in _META if name in obj["metadata"]}
-    spec = {"replicas": _read(obj, kind.scale.spec_path) or 0}
+    spec = {"replicas": read_field(obj, kind.scale.spec_path) or 0}
     return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec, "status": status}
 
 
@@ -53,8 +53,7 @@ def set_scale(kind: Kind, old: Object, scale: Object) -> Object:
         raise bad_request("the object provided is unrecognized (must be of type Scale)")
     name = old["metadata"]["name"]
     if replicas < 0:
-        error = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
-        raise invalid(kind.gvr, "Scale", name, [error])
+        raise invalid(kind.gvr, "Scale", name, [negative("spec.replicas", replicas)])
     *path, last = kind.scale.spec_path.split(".")
     new = dict(old)
     node: Any = new
@@ -66,10 +65,3 @@ def set_scale(kind: Kind, old: Object, scale: Object) -> Object:
     new["metadata"] = {**old["metadata"], "name": meta.get("name", name)}
     new["metadata"]["resourceVersion"] = meta.get("resourceVersion") or old["metadata"]["resourceVersion"]
     return new
-
-
-def _read(obj: Object, path: str) -> Any:
-    value: Any = obj
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

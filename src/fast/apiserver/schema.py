@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import ipaddress
-import re
+import operator
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from fast.apiserver.rules import Rule
-from fast.apiserver.status import FieldError, invalid_value, quote, required
+from fast.apiserver.rules import Rule, compile_pattern, parse_cidr
+from fast.apiserver.status import FieldError, invalid_value, quote, required, unsupported
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -29,21 +29,24 @@ _NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "i
 MAX_DEPTH = 60
 
 
-def _is_date_time(text: str) -> bool:
+def _parse_date_time(text: str) -> None:
     datetime.fromisoformat(text)
-    return "T" in text and (text.endswith("Z") or text[-6] in "+-")
+    if "T" not in text or not (text.endswith("Z") or text[-6] in "+-"):
+        raise ValueError("no RFC 3339 time")
 
 
-def _accepts(parse: Callable[[str], object]) -> Callable[[str], bool]:
-    return lambda text: parse(text) is not None
-
-
-_FORMATS: dict[str, Callable[[str], bool]] = {
-    "date-time": _is_date_time,
-    "ipv4": _accepts(ipaddress.IPv4Address),
-    "ipv6": _accepts(ipaddress.IPv6Address),
-    "cidr": _accepts(lambda text: ipaddress.ip_interface(text) if "/" in text else None),
+#: What raises ValueError for a text that is not of the format.
+_FORMATS: dict[str, Callable[[str], object]] = {
+    "date-time": _parse_date_time,
+    "ipv4": ipaddress.IPv4Address,
+    "ipv6": ipaddress.IPv6Address,
+    "cidr": parse_cidr,
 }
+#: Of numbers: word, its exclusive form, what holds in that form and in the plain one, and how messages say it.
+_BOUNDS = (
+    ("minimum", "exclusiveMinimum", operator.gt, operator.ge, "greater"),
+    ("maximum", "exclusiveMaximum", operator.lt, operator.le, "less"),
+)
 
 
 class Schema:
@@ -78,7 +81,7 @@ class Schema:
         self._not = Schema(spec["not"]) if spec.get("not") else None
         self._items: Schema | None = None
         self._additional: Schema | None = None
-        self._pattern = re.compile(spec["pattern"]) if spec.get("pattern") else None
+        self._pattern = compile_pattern(spec["pattern"]) if spec.get("pattern") else None
 
     @property
     def properties(self) -> dict[str, Schema]:
@@ -182,9 +185,7 @@ class Schema:
         elif not isinstance(value, bool) and isinstance(value, (int, float)):
             errors += self._validate_number(value, path)
         if (allowed := self.spec.get("enum")) and value not in allowed:
-            choices = ", ".join(quote(choice) for choice in allowed)
-            message = f"Unsupported value: {quote(value)}: supported values: {choices}"
-            errors.append(FieldError("FieldValueNotSupported", path, message))
+            errors.append(unsupported(path, value, allowed))
         errors += self._validate_combined(value, path)
         if not errors:  # rules may rely on what the schema promises
             errors += [error for rule in self.rules if (error := rule.check(value, path, old))]
@@ -253,39 +254,24 @@ class Schema:
             message = f"Too long: may not be more than {most} bytes"
             errors.append(FieldError("FieldValueTooLong", path, message))
         if self._pattern and not self._pattern.search(value):
-            errors.append(
-                invalid_value(path, value, f"{path} in body should match '{self._pattern.pattern}'")
-            )
-        if check := _FORMATS.get(self.spec.get("format", "")):
+            why = f"{path} in body should match '{self.spec['pattern']}'"
+            errors.append(invalid_value(path, value, why))
+        name = self.spec.get("format", "")
+        if parse := _FORMATS.get(name):
             try:
-                fits = check(value)
+                parse(value)
             except ValueError:
-                fits = False
-            if not fits:
-                kind = self.spec["format"]
-                errors.append(invalid_value(path, value, f'{path} in body must be of type {kind}: "{value}"'))
+                errors.append(invalid_value(path, value, f'{path} in body must be of type {name}: "{value}"'))
         return errors
 
     def _validate_number(self, value: float, path: str) -> list[FieldError]:
         errors = []
-        least, most, step = (self.spec.get(word) for word in ("minimum", "maximum", "multipleOf"))
-        if least is not None:
-            if self.spec.get("exclusiveMinimum"):
-                if value <= least:
-                    errors.append(
-                        invalid_value(path, value, f"{path} in body should be greater than {least}")
-                    )
-            elif value < least:
-                why = f"{path} in body should be greater than or equal to {least}"
-                errors.append(invalid_value(path, value, why))
-        if most is not None:
-            if self.spec.get("exclusiveMaximum"):
-                if value >= most:
-                    errors.append(invalid_value(path, value, f"{path} in body should be less than {most}"))
-            elif value > most:
-                why = f"{path} in body should be less than or equal to {most}"
-                errors.append(invalid_value(path, value, why))
-        if step and value % step:
+        for word, exclusive, above, at_least, how in _BOUNDS:
+            bound, strict = self.spec.get(word), self.spec.get(exclusive)
+            if bound is not None and not (above if strict else at_least)(value, bound):
+                relation = f"{how} than" if strict else f"{how} than or equal to"
+                errors.append(invalid_value(path, value, f"{path} in body should be {relation} {bound}"))
+        if (step := self.spec.get("multipleOf")) and value % step:
             errors.append(invalid_value(path, value, f"{path} in body should be a multiple of {step}"))
         return errors
 

@@ -95,11 +95,17 @@ def parse_fields(text: str) -> list[tuple[str, str, str]]:
     return made
 
 
-def field_text(obj: Object, path: str) -> str:
-    """What a field selector compares: the field as text; empty where it is missing."""
+def read_field(obj: Object, path: str) -> Any:
+    """Follow a path as ``spec.nodeName``; None where there is nothing."""
     value: Any = obj
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def field_text(obj: Object, path: str) -> str:
+    """What a field selector compares: the field as text; empty where it is missing."""
+    value = read_field(obj, path)
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)

@@ -11,10 +11,10 @@ from aiohttp import web
 
 from fast.apiserver import discovery, requests, status
 from fast.apiserver.access import AccessControl
-from fast.apiserver.access.reviews import review
+from fast.apiserver.access.reviews import REVIEWS, review
 from fast.apiserver.api import Object, Options, User
 from fast.apiserver.exec import PodExec
-from fast.apiserver.kinds import GVR, PODS
+from fast.apiserver.kinds import NAMESPACES, PODS
 from fast.apiserver.pages import Page, list_page
 from fast.apiserver.registry import Kind
 from fast.apiserver.requests import Target, View
@@ -27,7 +27,6 @@ from fast.apiserver.verbs import Verbs
 
 _OPEN_PATHS = ("/healthz", "/livez", "/readyz")
 _HEADERS = {"Cache-Control": "no-cache, private"}
-_SUBRESOURCES = ("status", "scale", "finalize")
 log = structlog.get_logger()
 
 
@@ -94,8 +93,8 @@ class Handler:
             return self._answer_path(request, user)
         verb = requests.verb_of(request.method, target, request.query)
         self._check(user, verb, target)
-        if target.gvr in discovery.REVIEWS and request.method == "POST":
-            body = await requests.read_object(request, discovery.REVIEWS[target.gvr])
+        if target.gvr in REVIEWS and request.method == "POST":
+            body = await requests.read_object(request, REVIEWS[target.gvr])
             return _json(review(self._access, user, target.gvr, body), 201)
         kind = self._verbs.registry.find(target.gvr)
         if kind is None or (target.namespace is not None and not kind.namespaced):
@@ -105,7 +104,7 @@ class Handler:
     def _check(self, user: User, verb: str, target: Target) -> None:
         """Raise 403 unless the user may."""
         gvr, namespace = target.gvr, target.namespace
-        if gvr == GVR("", "v1", "namespaces") and target.name:
+        if gvr == NAMESPACES and target.name:
             namespace = target.name  # as in Kubernetes: a role in the namespace may speak about it
         if verb and self._access.authorize(user, verb, gvr, namespace, target.name, target.subresource):
             return
@@ -125,7 +124,7 @@ class Handler:
         parts = path.split("/")[1:]
         body: Object | None = None
         if path in ("/api", "/apis"):
-            view = requests.parse_accept(request.headers.get("Accept", ""))
+            view = requests.read_view(request)
             if view.form == "APIGroupDiscoveryList":
                 return _json(discovery.aggregated(registry, core=path == "/api"), view=view)
             body = discovery.api_versions(request.host) if path == "/api" else discovery.group_list(registry)
@@ -144,8 +143,7 @@ class Handler:
         elif path == "/openapi/v3":
             body = discovery.openapi_index(registry)
         elif path.startswith("/openapi/v3/"):
-            group, version = (["", *parts[2:]] if parts[2] == "api" else parts[2:])[-2:]
-            body = discovery.openapi_document(registry, "" if parts[2] == "api" else group, version)
+            body = discovery.openapi_document(registry, path.removeprefix("/openapi/v3/"))
         return _plain(_PAGE_NOT_FOUND, 404) if body is None else _json(body)
 
     async def _answer_kind(
@@ -175,22 +173,20 @@ class Handler:
         raise status.method_not_allowed()
 
     def _read_one(self, request: web.Request, kind: Kind, target: Target) -> web.Response:
-        view = requests.parse_accept(request.headers.get("Accept", ""))
+        view = requests.read_view(request)
         record = self._verbs.find_record(kind, target.name, target.namespace)
         if target.subresource == "scale":
             return _json(self._verbs.scale(kind, record))
         if not view.form:
             return _json(kind.prefix + record.raw[1:])
-        return _json(_shown(request, view, kind, kind.whole(record.decode())))
+        return _json(_shown(view, kind, kind.whole(record.decode())))
 
     async def _read_many(
         self, request: web.Request, kind: Kind, target: Target, *, watch: bool
     ) -> web.StreamResponse:
         query = request.query
-        view = requests.parse_accept(request.headers.get("Accept", ""))
-        selector = parse_selector(
-            query.get("labelSelector", ""), query.get("fieldSelector", ""), kind.selects
-        )
+        view = requests.read_view(request)
+        selector = _selector(request, kind)
         version = requests.parse_version(query.get("resourceVersion", ""), 500 if watch else 400)
         if watch:
             initial = requests.is_true(query, "sendInitialEvents")
@@ -200,15 +196,14 @@ class Handler:
                 target.namespace,
                 selector,
                 view,
-                query.get("includeObject", "Metadata"),
-                version or None if not initial else None,
-                bookmarks,
-                initial and bookmarks,
-                requests.read_number(query, "timeoutSeconds"),
+                version=None if initial else version or None,
+                bookmarks=bookmarks,
+                initial=initial and bookmarks,
+                timeout_seconds=requests.read_number(query, "timeoutSeconds"),
             )
             return await stream(request, self._verbs.store, wanted)
         page = self._page(request, kind, target.namespace, selector, version)
-        return _json(_listed(request, view, kind, page))
+        return _json(_listed(view, kind, page))
 
     def _page(
         self, request: web.Request, kind: Kind, namespace: str | None, selector: Selector, version: int | None
@@ -231,7 +226,7 @@ class Handler:
         )
 
     async def _write(self, request: web.Request, kind: Kind, target: Target, verb: str) -> web.Response:
-        view = requests.parse_accept(request.headers.get("Accept", ""))
+        view = requests.read_view(request)
         options = requests.read_options(request)
         scale = target.subresource == "scale"
         body = await requests.read_object(request, "Scale" if scale else kind.kind)
@@ -241,23 +236,27 @@ class Handler:
             requests.fill_type(body, kind.kind, kind.gvr.group_version)
         if verb == "create":
             made = await self._verbs.create(kind.gvr, body, target.namespace, options=options)
-            return _json(_shown(request, view, kind, made), 201, options=options)
+            return _json(_shown(view, kind, made), 201, options=options)
         if not target.name:
             raise status.method_not_allowed()
         made = await self._verbs.replace(
             kind.gvr, target.name, target.namespace, body, subresource=target.subresource, options=options
         )
-        return _json(_shown(request, view, kind, made), options=options)
+        return _json(_shown(view, kind, made), options=options)
 
     async def _patch(self, request: web.Request, user: User, kind: Kind, target: Target) -> web.Response:
         if not target.name:
             raise status.method_not_allowed()
-        view = requests.parse_accept(request.headers.get("Accept", ""))
+        view = requests.read_view(request)
         media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         how = requests.PATCH_KINDS.get(media)
-        if how is None:
+        if how is None or (how == "strategic" and kind.custom):
             raise status.unsupported_media_type(
-                [m for m in requests.PATCH_KINDS if m.endswith(("h+json", "yaml"))]
+                [
+                    media
+                    for media, how in requests.PATCH_KINDS.items()
+                    if how != "strategic" or not kind.custom
+                ]
             )
         options = requests.read_options(request)
         text = await requests.read_body(request)
@@ -278,7 +277,7 @@ class Handler:
             subresource=target.subresource,
             options=options,
         )
-        return _json(_shown(request, view, kind, made), 201 if created else 200, options=options)
+        return _json(_shown(view, kind, made), 201 if created else 200, options=options)
 
     async def _delete(self, request: web.Request, kind: Kind, target: Target) -> web.Response:
         text = await requests.read_body(request)
@@ -299,10 +298,7 @@ class Handler:
                     options=options,
                 )
             )
-        query = request.query
-        selector = parse_selector(
-            query.get("labelSelector", ""), query.get("fieldSelector", ""), kind.selects
-        )
+        selector = _selector(request, kind)
         version = self._verbs.store.version
         gone = await self._verbs.delete_collection(kind.gvr, target.namespace, selector, asked, options)
         meta: Object = {"continue": ""} if kind.custom else {}
@@ -315,18 +311,23 @@ def _has(kind: Kind, subresource: str) -> bool:
         return kind.status
     if subresource == "scale":
         return kind.scale is not None
-    return subresource in _SUBRESOURCES and subresource in dict(kind.subresources)
+    return subresource == "finalize" and subresource in dict(kind.subresources)
 
 
-def _shown(request: web.Request, view: View, kind: Kind, obj: Object) -> Object:
+def _selector(request: web.Request, kind: Kind) -> Selector:
+    query = request.query
+    return parse_selector(query.get("labelSelector", ""), query.get("fieldSelector", ""), kind.selects)
+
+
+def _shown(view: View, kind: Kind, obj: Object) -> Object:
     """One object in the form asked for."""
     if view.form == "Table" and obj["kind"] == kind.kind:
         meta = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-        return table(kind, [obj], meta, request.query.get("includeObject", "Metadata"))
+        return table(kind, [obj], meta, view.include)
     return partial_metadata(obj) if view.form == "PartialObjectMetadata" else obj
 
 
-def _listed(request: web.Request, view: View, kind: Kind, page: Page) -> Object | bytes:
+def _listed(view: View, kind: Kind, page: Page) -> Object | bytes:
     """A page in the form asked for."""
     meta: Object = {"resourceVersion": str(page.version)}
     if page.token or kind.custom:
@@ -343,6 +344,6 @@ def _listed(request: web.Request, view: View, kind: Kind, page: Page) -> Object 
     if view.form == "Table":
         if not page.token:
             meta.pop("continue", None)
-        return table(kind, objects, meta, request.query.get("includeObject", "Metadata"))
+        return table(kind, objects, meta, view.include)
     listed: Object = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
     return listed | {"items": [partial_metadata(obj) for obj in objects]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fast.apiserver.kinds import GVR
@@ -63,6 +64,18 @@ def invalid_value(field: str, value: object, why: str) -> FieldError:
     return FieldError("FieldValueInvalid", field, f"Invalid value: {quote(value)}: {why}")
 
 
+def unsupported(field: str, value: object, supported: Iterable[object] = ()) -> FieldError:
+    """A value that is none of those there are."""
+    choices = ", ".join(map(quote, supported))
+    message = f"Unsupported value: {quote(value)}" + (f": supported values: {choices}" if choices else "")
+    return FieldError("FieldValueNotSupported", field, message)
+
+
+def negative(field: str, value: object) -> FieldError:
+    """A number that must not be negative and is."""
+    return invalid_value(field, value, "must be greater than or equal to 0")
+
+
 def forbidden_field(field: str, why: str) -> FieldError:
     """A change that is not allowed."""
     return FieldError("FieldValueForbidden", field, f"Forbidden: {why}")
@@ -96,6 +109,11 @@ def qualified(gvr: GVR, kind: str = "") -> str:
 def not_found(gvr: GVR, name: str) -> ApiError:
     """404 for an object."""
     return ApiError(404, "NotFound", f'{qualified(gvr)} "{name}" not found', details(gvr, name))
+
+
+def not_served() -> ApiError:
+    """404 for a resource."""
+    return ApiError(404, "NotFound", "the server could not find the requested resource", {})
 
 
 def already_exists(gvr: GVR, name: str) -> ApiError:

@@ -260,22 +260,19 @@ class Store:
                 done.set_result(result)
 
     def _persist(self, pending: dict[tuple[str, str], Record | None], version: int) -> None:
-        with self._in_use:
-            self._save(pending, version)
-
-    def _save(self, pending: dict[tuple[str, str], Record | None], version: int) -> None:
         puts = [(res, key, rec.version, rec.raw) for (res, key), rec in pending.items() if rec is not None]
         gone = [target for target, record in pending.items() if record is None]
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", puts)
-            self._db.executemany("DELETE FROM objects WHERE resource = ? AND key = ?", gone)
-            self._db.execute("UPDATE version SET newest = ?", (version,))
-            self._db.execute("COMMIT")
-        except sqlite3.Error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+        with self._in_use:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", puts)
+                self._db.executemany("DELETE FROM objects WHERE resource = ? AND key = ?", gone)
+                self._db.execute("UPDATE version SET newest = ?", (version,))
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
 
     def _publish(self, events: list[tuple[str, Event]], version: int) -> None:
         self.version = version

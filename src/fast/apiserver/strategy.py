@@ -17,7 +17,7 @@ from fast.apiserver.kinds import GVR
 from fast.apiserver.metadata import prepare_new, validate_labels
 from fast.apiserver.registry import Registry, custom_kinds, load_definitions
 from fast.apiserver.selectors import from_label_selector
-from fast.apiserver.status import FieldError, forbidden_field, invalid_value, required
+from fast.apiserver.status import FieldError, forbidden_field, invalid_value, negative, required, unsupported
 from fast.apiserver.storage import Transaction
 
 _SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
@@ -136,8 +136,7 @@ def _validate_workload(obj: Object, old: Object | None) -> list[FieldError]:
     spec = obj["spec"]
     errors = []
     if spec.get("replicas", 0) < 0:
-        why = "must be greater than or equal to 0"
-        errors.append(invalid_value("spec.replicas", spec["replicas"], why))
+        errors.append(negative("spec.replicas", spec["replicas"]))
     selector = spec.get("selector") or {}
     if not (selector.get("matchLabels") or selector.get("matchExpressions")):
         errors.append(required("spec.selector"))
@@ -148,8 +147,7 @@ def _validate_workload(obj: Object, old: Object | None) -> list[FieldError]:
         errors.append(invalid_value("spec.template.metadata.labels", labels, why))
     errors += pods.validate_spec((spec.get("template") or {}).get("spec") or {}, "spec.template.spec")
     if (policy := (spec["template"].get("spec") or {}).get("restartPolicy")) != "Always":
-        message = f'Unsupported value: "{policy}": supported values: "Always"'
-        errors.append(FieldError("FieldValueNotSupported", "spec.template.spec.restartPolicy", message))
+        errors.append(unsupported("spec.template.spec.restartPolicy", policy, ["Always"]))
     if old and old["spec"]["selector"] != selector:
         errors.append(invalid_value("spec.selector", selector, "field is immutable"))
     return errors
@@ -173,8 +171,7 @@ def _validate_node(obj: Object, old: Object | None) -> list[FieldError]:
     errors = []
     for index, taint in enumerate(spec.get("taints") or []):
         if taint.get("effect") not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
-            message = f'Unsupported value: "{taint.get("effect", "")}"'
-            errors.append(FieldError("FieldValueNotSupported", f"metadata.taints[{index}].effect", message))
+            errors.append(unsupported(f"metadata.taints[{index}].effect", taint.get("effect", "")))
     before = (old or {}).get("spec") or {}
     if before.get("podCIDRs") and before["podCIDRs"] != spec.get("podCIDRs"):
         why = "node updates may only change labels, taints, or capacity (or configSource, if enabled)"
@@ -196,8 +193,7 @@ def _validate_lease(obj: Object, _old: Object | None) -> list[FieldError]:
         value = spec["leaseDurationSeconds"]
         errors.append(invalid_value("spec.leaseDurationSeconds", value, "must be greater than 0"))
     if spec.get("leaseTransitions", 0) < 0:
-        why = "must be greater than or equal to 0"
-        errors.append(invalid_value("spec.leaseTransitions", spec["leaseTransitions"], why))
+        errors.append(negative("spec.leaseTransitions", spec["leaseTransitions"]))
     return errors
 
 
@@ -236,8 +232,7 @@ def _validate_crd(obj: Object, _old: Object | None) -> list[FieldError]:
             invalid_value("metadata.name", name, f'must be spec.names.plural+"."+spec.group ({expected})')
         )
     if spec.get("scope") not in ("Cluster", "Namespaced"):
-        why = f'Unsupported value: "{spec.get("scope")}": supported values: "Cluster", "Namespaced"'
-        errors.append(FieldError("FieldValueNotSupported", "spec.scope", why))
+        errors.append(unsupported("spec.scope", spec.get("scope", ""), ["Cluster", "Namespaced"]))
     if not spec["names"].get("kind"):
         errors.append(required("spec.names.kind"))
     if sum(bool(version.get("storage")) for version in spec["versions"]) != 1:

@@ -40,22 +40,21 @@ class Watch:
     """What a client follows.
 
     Attributes:
-        kind: Objects of this kind
-        namespace: in this namespace (None: everywhere)
-        selector: that fit,
-        view: shown in this form;
-        include: what rows of tables carry.
+        kind: Of what.
+        namespace: Where; None: everywhere.
+        selector: Which objects.
+        view: In which form.
         version: Where to begin; None: with the objects there are.
         bookmarks: Whether to tell the newest version from time to time.
         initial: Whether to tell when the objects there are have all been sent.
         timeout_seconds: When to end; 0: in half an hour or later.
+        header: Whether a table's columns are still to be told.
     """
 
     kind: Kind
     namespace: str | None
     selector: Selector
     view: View
-    include: str = "Metadata"
     version: int | None = None
     bookmarks: bool = False
     initial: bool = False
@@ -94,7 +93,7 @@ class Watch:
         shown = partial_metadata(obj)
         if self.view.form == "Table":
             meta = {"resourceVersion": str(record.version)}
-            shown = table(self.kind, [obj], meta, self.include, header=self.header)
+            shown = table(self.kind, [obj], meta, self.view.include, header=self.header)
             self.header = False
         return encode({"type": kind, "object": shown}) + b"\n"
 
@@ -169,7 +168,7 @@ async def _run(
             raise too_large_version(position, store.version)
         bucket.log.since(position)  # too old a version is told at once
     told = loop.time()
-    while not bucket.log.closed:
+    while True:
         newest = bucket.log.newest
         if newest > position:
             if watch.plain:
@@ -178,6 +177,8 @@ async def _run(
                 lines = watch.lines(bucket.log.since(position))
             position = newest
             await _send(response, lines)
+        if bucket.log.closed:  # only now: the last events are those of the end
+            return
         gather = min(_GATHER_SECONDS, bucket.log.watchers * _GATHER_SECONDS_PER_WATCHER)
         await asyncio.sleep(gather)
         if bucket.log.newest <= position:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from fast.apiserver import kinds
 from fast.apiserver.api import Object
 from fast.apiserver.kinds import GVR
+from fast.apiserver.metadata import seconds_since
 from fast.apiserver.registry import Kind
 from fast.apiserver.scale import selector_text
 
@@ -30,8 +30,7 @@ def age(moment: str | None) -> str:
     """How long ago a time was, as kubectl writes it: ``5s``, ``3m20s``, ``4h``, ``12d``."""
     if not moment:
         return _UNKNOWN
-    seconds = int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
-    return duration(max(0, seconds))
+    return duration(max(0, int(seconds_since(moment))))
 
 
 #: From kubectl's own rule: up to this many seconds, so many of the unit, with the next smaller one beside it or not.
@@ -92,7 +91,7 @@ def _split_path(path: str) -> Iterable[tuple[str, str, str, str]]:
         rest = rest.lstrip(".")
 
 
-def _text(path: str, missing: str = "") -> Callable[[Object], Any]:
+def _text(path: str, missing: str | int = "") -> Callable[[Object], Any]:
     def cell(obj: Object) -> Any:
         value = read_path(obj, path)
         return missing if value in (None, "") else value
@@ -192,8 +191,8 @@ def _wide(name: str, cell: Callable[[Object], Any]) -> Column:
     return Column(name, cell, wide=True)
 
 
-def _number(name: str, path: str, **more: Any) -> Column:
-    return Column(name, _text(path, 0), "integer", **more)  # type: ignore[arg-type]
+def _number(name: str, path: str) -> Column:
+    return Column(name, _text(path, 0), "integer")
 
 
 _NAME = Column(
@@ -275,8 +274,8 @@ _COLUMNS: dict[GVR, list[Column]] = {
     ],
     kinds.DEPLOYMENTS: [
         Column("Ready", _of_replicas),
-        _number("Up-to-date", ".status.updatedReplicas"),
-        _number("Available", ".status.availableReplicas"),
+        Column("Up-to-date", _text(".status.updatedReplicas", 0)),
+        Column("Available", _text(".status.availableReplicas", 0)),
         _AGE,
         *_WORKLOAD,
     ],
@@ -302,10 +301,7 @@ _NAMELESS = {kinds.EVENTS}
 def columns_of(kind: Kind) -> list[Column]:
     """The columns of a kind's table."""
     if not kind.custom:
-        own = [
-            column._replace(type="string") if column.name in ("Up-to-date", "Available") else column
-            for column in _COLUMNS.get(kind.gvr, [_AGE])
-        ]
+        own = _COLUMNS.get(kind.gvr, [_AGE])
         return own if kind.gvr in _NAMELESS else [_NAME, *own]
     made = [_NAME]
     for spec in kind.columns:

@@ -1,18 +1,19 @@
-"""The verbs on objects: create, read, list, replace, patch, delete. Implements ``api.Api``; knows no HTTP.
+"""The verbs on objects: create, read, list, replace, patch, delete, subscribe. Knows no HTTP.
 
-A write is one function run inside the store's transaction, so that checks and effects are one step.
+The server's own parts (workload controllers, access, exec) use them in process, on plain dict objects, with the rules,
+errors and effects they have over HTTP. A write is one function run inside the store's transaction, so that checks and
+effects are one step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from fast.apiserver import pods, status, writing
-from fast.apiserver.api import Object, Options
+from fast.apiserver.api import Change, Object, Options
 from fast.apiserver.apply import apply_patch
-from fast.apiserver.deletion import Deletion, delete_in, is_released
-from fast.apiserver.following import ResourceSubscription
+from fast.apiserver.deletion import Deletion, delete_in, is_released, remove
 from fast.apiserver.kinds import CUSTOM_RESOURCE_DEFINITIONS, GVR, NAMESPACES, PODS
 from fast.apiserver.metadata import timestamp
 from fast.apiserver.pages import list_page
@@ -22,16 +23,16 @@ from fast.apiserver.scale import scale_of, set_scale
 from fast.apiserver.selectors import Selector, parse_selector
 from fast.apiserver.storage import Record, Store, Transaction
 from fast.apiserver.strategy import established
+from fast.apiserver.watch import Follower
 
-Change = Callable[[Transaction, Object], Object]
-
-
+#: Makes what an object shall be from what it is.
+Edit = Callable[[Transaction, Object], Object]
 #: (A method is called ``list``.)
 Objects = list[Object]
 
 
 class Verbs:
-    """Implements ``Api``.
+    """The verbs. Every one raises ApiError where HTTP would answer with a Status; writes return once durable.
 
     Args:
         store: Where objects live; its ``run`` must be running for writes.
@@ -41,8 +42,8 @@ class Verbs:
     def __init__(self, store: Store, registry: Registry) -> None:
         self.store = store
         self.registry = registry
-        crds = self.kind(CUSTOM_RESOURCE_DEFINITIONS)
-        for record in store.bucket(crds.storage).records.values():
+        self._definitions = self.kind(CUSTOM_RESOURCE_DEFINITIONS)
+        for record in store.bucket(self._definitions.storage).records.values():
             registry.install(record.decode())
 
     def kind(self, gvr: GVR) -> Kind:
@@ -52,8 +53,7 @@ class Verbs:
             ApiError: 404.
         """
         if (kind := self.registry.find(gvr)) is None:
-            message = "the server could not find the requested resource"
-            raise status.ApiError(404, "NotFound", message, {})
+            raise status.not_served()
         return kind
 
     def find_record(self, kind: Kind, name: str, namespace: str | None) -> Record:
@@ -92,17 +92,19 @@ class Verbs:
     async def create(
         self, gvr: GVR, obj: Object, namespace: str | None = None, *, options: Options | None = None
     ) -> Object:
-        """Store a new object."""
+        """Store a new object; its name may come from ``generateName``."""
         return await self._create(self.kind(gvr), obj, namespace, options or Options(), [])
 
     async def _create(
         self, kind: Kind, obj: Object, namespace: str | None, options: Options, managed: Objects
     ) -> Object:
-        obj = dict(obj)
+        obj, gvr = dict(obj), kind.gvr
         namespace = namespace or (obj.get("metadata") or {}).get("namespace") if kind.namespaced else None
         writing.make_new(kind, obj, namespace, options, managed)
 
         def change(tx: Transaction) -> Object:
+            if kind.custom and tx.get(self._definitions.storage, f"{gvr.resource}.{gvr.group}") is None:
+                raise status.not_served()  # its definition went while this waited
             if namespace is not None:
                 self._check_namespace(tx, kind, namespace, obj["metadata"].get("name", ""))
             key = kind.key(obj["metadata"].get("name", ""), namespace)
@@ -149,7 +151,10 @@ class Verbs:
     async def update(
         self, gvr: GVR, obj: Object, *, subresource: str = "", options: Options | None = None
     ) -> Object:
-        """Replace an object, or what of it the subresource shows."""
+        """Replace an object, or what of it the subresource shows; 409 where its resourceVersion is stale.
+
+        Namespace and name come from its metadata.
+        """
         meta = obj.get("metadata") if isinstance(obj, dict) else None
         if not isinstance(meta, dict) or not meta.get("name"):
             raise status.bad_request("metadata.name: Required value: name must be provided")
@@ -189,14 +194,6 @@ class Verbs:
         served = self.kind(gvr)
         if kind == "apply":
             return await self._apply(served, name, namespace, patch, subresource, options)
-        if kind == "strategic" and served.custom:
-            raise status.unsupported_media_type(
-                [
-                    "application/json-patch+json",
-                    "application/merge-patch+json",
-                    "application/apply-patch+yaml",
-                ]
-            )
         if kind != "json" and not isinstance(patch, dict):
             raise status.bad_request(
                 f"json: cannot unmarshal {type(patch).__name__} into Go value of type map"
@@ -222,13 +219,7 @@ class Verbs:
             raise status.bad_request("metadata.managedFields must be nil")
 
         def merged(live: Object) -> Object:
-            made = apply_patch(live, wanted, kind.schema, options.manager, subresource, force=options.force)
-            before = {e["manager"]: e for e in (live.get("metadata") or {}).get("managedFields") or []}
-            for entry in made["metadata"].get("managedFields") or []:
-                old = before.get(entry["manager"])
-                unchanged = old and old["fieldsV1"] == entry["fieldsV1"]
-                entry["time"] = old["time"] if old and unchanged else timestamp()
-            return made
+            return apply_patch(live, wanted, kind.schema, options.manager, subresource, force=options.force)
 
         if not self.exists(kind, name, namespace) and not subresource:
             new = merged({})
@@ -243,7 +234,7 @@ class Verbs:
         kind: Kind,
         name: str,
         namespace: str | None,
-        change: Change,
+        change: Edit,
         subresource: str,
         options: Options,
         *,
@@ -264,17 +255,13 @@ class Verbs:
             new = writing.make_replacement(kind, old, new, subject, options, applied=applied)
             if new != old:
                 if is_released(new):
-                    tx.delete(kind.storage, key, new)
+                    remove(tx, kind, self.registry, key, new)
                 else:
                     tx.put(kind.storage, key, new)
             return scale_of(kind, new) if subresource == "scale" else kind.whole(new)
 
         made = await self.store.write(run, dry_run=options.dry_run)
-        if kind.gvr == CUSTOM_RESOURCE_DEFINITIONS and not options.dry_run:
-            if record := self.store.bucket(kind.storage).records.get(key):
-                self.registry.install(record.decode())
-            else:
-                self.registry.remove(made)
+        self._serve_as_defined(kind, [made])
         return made
 
     async def bind(self, name: str, namespace: str, binding: Object, options: Options) -> Object:
@@ -304,7 +291,20 @@ class Verbs:
         preconditions: Mapping[str, str] | None = None,
         options: Options | None = None,
     ) -> Object:
-        """Delete an object, or mark it where finalizers or grace hold it."""
+        """Delete an object, or mark it where finalizers or grace hold it.
+
+        Args:
+            gvr: The resource.
+            name: The object's name.
+            namespace: Its namespace; None for cluster-scoped resources.
+            grace_period_seconds: Pods only; None: the pod's own.
+            propagation: ``Background`` (default), ``Foreground`` or ``Orphan``.
+            preconditions: ``uid`` and/or ``resourceVersion`` it must have.
+            options: Only ``dry_run`` counts.
+
+        Returns:
+            The object where it still exists or the kind answers so (pods), else a Status of success.
+        """
         kind = self.kind(gvr)
         asked = Deletion(grace_period_seconds, propagation, dict(preconditions or {}))
         options = options or Options()
@@ -313,18 +313,22 @@ class Verbs:
             return delete_in(tx, kind, self.registry, kind.key(name, namespace), name, asked)
 
         obj, gone = await self.store.write(run, dry_run=options.dry_run)
-        if gone and kind.gvr == CUSTOM_RESOURCE_DEFINITIONS and not options.dry_run:
-            self._retire(obj)
+        self._serve_as_defined(kind, [obj])
         if not gone or kind.returns_deleted:
             return kind.whole(obj)
         details = status.details(kind.gvr, name) | {"uid": obj["metadata"]["uid"]}
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
-    def _retire(self, crd: Object) -> None:
-        """Serve a definition's kinds no longer, and end their watches."""
-        group, plural = crd["spec"]["group"], crd["spec"]["names"]["plural"]
-        self.registry.remove(crd)
-        self.store.retire(f"{group}/{plural}")
+    def _serve_as_defined(self, kind: Kind, written: Objects) -> None:
+        """Serve what written definitions define now; no longer, and with no watches, where they are gone."""
+        if kind.gvr != CUSTOM_RESOURCE_DEFINITIONS:
+            return
+        for crd in written:
+            if record := self.store.bucket(kind.storage).records.get(crd["metadata"]["name"]):
+                self.registry.install(record.decode())
+            else:
+                self.registry.remove(crd)
+                self.store.retire(f"{crd['spec']['group']}/{crd['spec']['names']['plural']}")
 
     async def delete_collection(
         self, gvr: GVR, namespace: str | None, selector: Selector, deletion: Deletion, options: Options
@@ -341,8 +345,32 @@ class Verbs:
                     delete_in(tx, kind, self.registry, key, key.rpartition("/")[2], deletion)
             return found
 
-        return await self.store.write(run, dry_run=options.dry_run)
+        found = await self.store.write(run, dry_run=options.dry_run)
+        self._serve_as_defined(kind, found)
+        return found
 
-    def subscribe(self, *gvrs: GVR) -> ResourceSubscription:
-        """Follow resources: a snapshot as ADDED, then every change."""
-        return ResourceSubscription(self.store, [self.kind(gvr) for gvr in gvrs])
+    async def subscribe(self, *gvrs: GVR) -> AsyncIterator[Change]:
+        """Follow resources: every object that exists as ADDED, then each change in order.
+
+        It ends where one of them is no longer served (or the server stops). The store's log is its only buffer.
+
+        Raises:
+            ApiError: 404, or 410 once the receiver is so late that changes are no longer kept: subscribe anew.
+        """
+        followed = [(kind, self.store.bucket(kind.storage)) for kind in map(self.kind, gvrs)]
+        version = self.store.version
+        follower = Follower(bucket.log for _, bucket in followed)
+        try:
+            for kind, record in [(kind, r) for kind, bucket in followed for r in bucket.records.values()]:
+                yield "ADDED", kind.gvr, kind.whole(record.decode())
+            while True:
+                news = [(event, kind) for kind, bucket in followed for event in bucket.log.since(version)]
+                version = self.store.version
+                for event, kind in sorted(news, key=lambda item: item[0].record.version):
+                    yield event.type, kind.gvr, kind.whole(event.record.decode())
+                if any(bucket.log.closed for _, bucket in followed):
+                    return
+                if version == self.store.version:
+                    await follower.moved()
+        finally:
+            follower.close()

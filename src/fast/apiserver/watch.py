@@ -129,13 +129,9 @@ class Follower:
             log.register(self._moved)
 
     async def moved(self) -> None:
-        """Sleep until there is something new (or ``poke``)."""
+        """Sleep until there is something new."""
         await self._moved.wait()
         self._moved.clear()
-
-    def poke(self) -> None:
-        """End the sleep."""
-        self._moved.set()
 
     def close(self) -> None:
         """Follow no longer."""

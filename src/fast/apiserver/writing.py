@@ -70,7 +70,7 @@ def prune_and_default(kind: Kind, obj: Object, options: Options) -> None:
         what = f'{kind.kind} in version "{kind.gvr.version}" cannot be handled as a {kind.kind}'
         raise bad_request(f"{what}: strict decoding error: {texts}")
     if options.field_validation == "Warn":
-        options.warnings += [f'unknown field "{path}"' for path in unknown[:_SHOWN_UNKNOWN_FIELDS]]
+        options.warnings.extend(f'unknown field "{path}"' for path in unknown[:_SHOWN_UNKNOWN_FIELDS])
     kind.schema.default(obj)
 
 

@@ -15,7 +15,6 @@ import msgspec
 from fast.errors import FastError, InvalidConfig
 
 BASE = Path("/run/fast-playground")
-DEFAULT_NAME = "default"
 UNDERLAY = "underlay"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 

@@ -51,4 +51,4 @@ class Identities:
         self._write(path, self._node_server, f"system:node:{node}", token)
 
     def _write(self, path: Path, server: str, user: str, token: str) -> None:
-        write_kubeconfig(path, server=server, ca_pem=self._ca_pem, user=user, credentials=token)
+        write_kubeconfig(path, server=server, ca_pem=self._ca_pem, user=user, token=token)

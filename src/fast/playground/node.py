@@ -1,6 +1,6 @@
 """One node of a playground: an init with namespaces of its own, wired to the underlay. And the underlay, as a place.
 
-What runs on a node (agent, kubelet) is decided by ``cluster.py``.
+What runs on a node (agent, kubelet) is decided by ``programs.py``.
 """
 
 from __future__ import annotations

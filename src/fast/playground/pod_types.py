@@ -45,7 +45,6 @@ class PodSpec(msgspec.Struct, rename="camel"):
     node_name: str = ""
     host_network: bool = False
     restart_policy: str = "Always"
-    termination_grace_period_seconds: int = 30
 
 
 class PodStatus(msgspec.Struct, rename="camel"):

@@ -6,13 +6,13 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from fast.datapath.netlink import Netlink, requests
+from fast.datapath.netns import Netns, run_in
 from fast.playground.linux import CLONE_NEWNET, MS_BIND, mount, unmount, unshare
 
 NETNS_DIR = Path("/run/netns")
@@ -102,7 +102,8 @@ def make_netns(directory: Path = NETNS_DIR) -> Path:
     path = directory / f"cni-{uuid.uuid4()}"
     path.touch(mode=0o600)
     try:
-        _in_thread(lambda: _make_and_bind(path))
+        with Netns.open("/proc/self/ns/net") as own:
+            run_in(own.fd, lambda: _make_and_bind(path))
     except BaseException:
         path.unlink()
         raise
@@ -121,20 +122,3 @@ def remove_netns(path: Path) -> None:
     with contextlib.suppress(OSError):
         unmount(str(path))
     path.unlink(missing_ok=True)
-
-
-def _in_thread(function: Callable[[], None]) -> None:
-    """Run in a thread that ends with it: what it does to its own namespaces must not outlast it."""
-    failures: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            function()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]

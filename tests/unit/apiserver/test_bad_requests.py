@@ -65,6 +65,7 @@ def test_a_body_that_is_no_object_of_the_kind_is_refused(client, body):
         {"name": "ok", "labels": {"a b": "c"}},
         {"name": "ok", "labels": {"a": 5}},
         {"name": "ok", "labels": []},
+        {"generateName": 5},
         {"name": "ok", "annotations": {"a": "x" * 300_000}},
         {"name": "ok", "finalizers": ["not qualified!"]},
         {"name": "ok", "namespace": "other"},
@@ -86,6 +87,8 @@ def test_metadata_that_make_no_sense_are_refused(client, metadata):
         ("GET", f"{WIDGETS}/a/b/c/d", 404),
         ("GET", f"{WIDGETS}/a/nope", 404),
         ("GET", "/api/v1/namespaces/default/nodes", 404),
+        ("GET", "/openapi/v3/foo", 404),
+        ("GET", "/openapi/v3/api", 404),
         ("GET", "/api/v1/namespaces/%2e%2e/pods/x", 404),
         ("POST", f"{WIDGETS}/name", 405),
         ("PUT", WIDGETS, 405),
@@ -104,12 +107,34 @@ def test_a_path_or_query_that_is_none_has_its_answer(client, method, path, statu
 def test_content_that_is_neither_json_nor_yaml_is_refused(client):
     answer = client.ask("POST", WIDGETS, b"<a/>", kind="text/xml")
     assert (answer.status, answer.reason) == (415, "UnsupportedMediaType")
-    assert client.ask("PATCH", f"{WIDGETS}/x", b"{}", kind="application/json").status == 415
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/strategic-merge-patch+json"])
+def test_a_patch_of_an_unknown_kind_is_told_which_kinds_its_object_takes(client, kind):
+    answer = client.ask("PATCH", f"{WIDGETS}/x", b"{}", kind=kind)
+    assert (answer.status, answer.reason) == (415, "UnsupportedMediaType")
+    assert "merge-patch" in answer.body["message"]
+    assert "strategic" not in answer.body["message"]
+    assert "strategic" in client.ask("PATCH", f"{_MAPS}/x", b"{}", kind="application/json").body["message"]
 
 
 def test_yaml_that_means_more_than_it_says_is_refused(client):
     bomb = b"a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: [*b,*b,*b,*b]\n"
     assert client.ask("POST", WIDGETS, bomb, kind="application/yaml").status == 400
+
+
+def test_yaml_that_looks_like_a_time_is_text(client):
+    text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: dated}\ndata: {day: 2026-01-02, 5: five}\n"
+    answer = client.ask("POST", _MAPS, text, kind="application/yaml")
+    assert answer.status == 201, answer.raw
+    assert answer.body["data"] == {"day": "2026-01-02", "5": "five"}
+    client.delete(f"{_MAPS}/dated")
+
+
+@pytest.mark.parametrize("label", [b"null: a", b"[a]: b", b"a: 5", b"a: !!set {b}"])
+def test_yaml_that_is_no_json_is_refused(client, label):
+    text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: odd, labels: {" + label + b"}}\n"
+    assert client.ask("POST", _MAPS, text, kind="application/yaml").status == 400
 
 
 def open_raw(server) -> socket.socket:

@@ -1,10 +1,16 @@
 """What a CustomResourceDefinition makes the server do: defaults, pruning, validation, CEL, subresources, its end."""
 
 import copy
+import time
 
 import pytest
 
 from unit.apiserver.conftest import DEFINITIONS, WIDGET_DEFINITION, WIDGETS, a_widget, wait_until
+
+
+def _version(schema: dict) -> dict:
+    schema = {"type": "object", "properties": {"text": {"type": "string"} | schema}}
+    return {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
 
 
 def causes(answer) -> list[tuple[str, str]]:
@@ -138,6 +144,8 @@ def test_a_definition_can_change_and_go_with_all_its_objects(client):
         {"spec": {"versions": []}},
         {"spec": {"scope": "Everywhere"}},
         {"spec": {"names": {"kind": "", "plural": "things"}}},
+        {"spec": {"versions": [_version({"pattern": "["})]}},
+        {"spec": {"versions": [_version({"x-kubernetes-validations": [{"rule": "self =="}]})]}},
     ],
 )
 def test_a_definition_that_makes_no_sense_is_refused(client, change):
@@ -148,3 +156,41 @@ def test_a_definition_that_makes_no_sense_is_refused(client, change):
         definition[part] |= values
     answer = client.post(DEFINITIONS, definition)
     assert (answer.status, answer.reason) == (422, "Invalid")
+
+
+@pytest.mark.parametrize("how", ["a finalizer", "foreground deletion", "deletion of a collection"])
+def test_a_definition_that_is_held_for_a_while_takes_its_objects_and_watches_along(client, server, how):
+    definition = copy.deepcopy(WIDGET_DEFINITION)
+    definition["metadata"] = {"name": "doodads.example.com", "labels": {"this": "one"}}
+    definition["spec"] |= {"group": "example.com", "names": {"kind": "Doodad", "plural": "doodads"}}
+    path, own = "/apis/example.com/v1/namespaces/default/doodads", f"{DEFINITIONS}/doodads.example.com"
+    if how == "a finalizer":
+        definition["metadata"]["finalizers"] = ["example.com/wait"]
+    assert client.post(DEFINITIONS, definition).status == 201
+    wait_until(lambda: client.get(path).status == 200)
+    assert client.post(path, a_widget("d") | {"apiVersion": "example.com/v1", "kind": "Doodad"}).status == 201
+    watcher = server.client()
+    watch = watcher.send("GET", f"{path}?watch=1&timeoutSeconds=20")
+    assert b"ADDED" in watch.readline()
+    begun = time.monotonic()
+    if how == "deletion of a collection":
+        assert client.delete(f"{DEFINITIONS}?labelSelector=this%3Done").status == 200
+    else:
+        client.delete(own, {"propagationPolicy": "Foreground"} if how == "foreground deletion" else None)
+    if how == "a finalizer":
+        assert client.get(path).status == 200
+        client.patch(own, {"metadata": {"finalizers": None}})
+    wait_until(lambda: client.get(path).status == 404)
+    assert b"DELETED" in watch.read()
+    assert time.monotonic() - begun < 15, "the watch went on"
+    watcher.close()
+    assert client.post(DEFINITIONS, definition | {"metadata": {"name": "doodads.example.com"}}).status == 201
+    wait_until(lambda: client.get(path).status == 200)
+    assert client.get(path).body["items"] == []
+    client.delete(own)
+
+
+def test_the_end_of_a_text_is_no_line_break_to_a_pattern(client):
+    answer = client.post(WIDGETS, a_widget("broken", name="ab\n"))
+    assert (answer.status, answer.reason) == (422, "Invalid")
+    assert "should match '^[a-z]+$'" in answer.body["message"]

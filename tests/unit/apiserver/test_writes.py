@@ -1,6 +1,7 @@
 """What a write does beyond one request: concurrency, versions, generations, marks, preconditions, patches."""
 
 import threading
+import time
 
 import pytest
 
@@ -224,3 +225,15 @@ def test_applying_takes_away_what_the_same_manager_no_longer_wants_and_leaves_ot
     assert apply("two", {"size": 6}, force=True).body["spec"]["size"] == 6
     assert client.patch(f"{WIDGETS}/applied", a_widget("applied"), "apply-patch+yaml").status == 400
     client.delete(f"{WIDGETS}/applied")
+
+
+def test_applying_the_same_again_changes_nothing_whatever_else_its_manager_applied(client, widget):
+    def apply(path: str, content: dict) -> dict:
+        body = {"apiVersion": "example.org/v1", "kind": "Widget"} | content
+        return client.patch(f"{WIDGETS}/{path}?fieldManager=one", body, "apply-patch+yaml").body
+
+    apply("again", {"spec": {"size": 5}})
+    before = apply("again/status", {"status": {"size": 5}})
+    time.sleep(1.1)  # times are kept in whole seconds
+    assert apply("again", {"spec": {"size": 5}})["metadata"] == before["metadata"]
+    assert apply("again/status", {"status": {"size": 5}})["metadata"] == before["metadata"]

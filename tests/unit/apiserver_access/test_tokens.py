@@ -5,7 +5,7 @@ import stat
 
 import yaml
 
-from fast.apiserver.access import Authority, TokenStore, write_kubeconfig
+from fast.apiserver.access import TokenStore, write_kubeconfig
 from fast.apiserver.api import User
 
 
@@ -52,7 +52,7 @@ def test_the_file_is_readable_by_its_owner_only(tmp_path):
 
 def test_a_kubeconfig_names_server_authority_and_token(tmp_path):
     path = tmp_path / "deep" / "kubeconfig"
-    write_kubeconfig(path, server="https://127.0.0.1:6443", ca_pem=b"CA", user="admin", credentials="t0ken")
+    write_kubeconfig(path, server="https://127.0.0.1:6443", ca_pem=b"CA", user="admin", token="t0ken")
     config = yaml.safe_load(path.read_text())
     assert config["current-context"] == config["contexts"][0]["name"]
     cluster = config["clusters"][0]["cluster"]
@@ -63,10 +63,3 @@ def test_a_kubeconfig_names_server_authority_and_token(tmp_path):
     assert config["users"] == [{"name": "admin", "user": {"token": "t0ken"}}]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [item.name for item in path.parent.iterdir()] == ["kubeconfig"]
-
-
-def test_a_kubeconfig_may_carry_a_client_certificate(tmp_path):
-    issued = Authority(tmp_path / "pki").issue_client("jane")
-    write_kubeconfig(tmp_path / "config", server="https://x", ca_pem=b"", user="jane", credentials=issued)
-    user = yaml.safe_load((tmp_path / "config").read_text())["users"][0]["user"]
-    assert base64.b64decode(user["client-key-data"]) == issued.key_pem

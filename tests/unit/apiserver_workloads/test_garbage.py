@@ -1,5 +1,7 @@
 """Garbage collection by ownerReferences, and the end of namespaces, on the real store."""
 
+import asyncio
+
 import pytest
 
 from fast.apiserver.api import ApiError
@@ -14,6 +16,7 @@ from fast.apiserver.kinds import (
     SERVICE_ACCOUNTS,
 )
 
+THINGS = GVR("example.org", "v1", "things")
 ALL = (DEPLOYMENTS, REPLICA_SETS, PODS)
 
 
@@ -120,10 +123,10 @@ async def test_an_owner_of_a_kind_nobody_knows_counts_as_alive(cluster):
     await cluster.until(probe_gone, "only the one with the unknown owner")
 
 
-async def test_custom_objects_are_collected_too_also_of_kinds_that_come_later(cluster):
+def _thing_definition() -> dict:
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    crd = {
+    return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": "things.example.org"},
@@ -134,17 +137,40 @@ async def test_custom_objects_are_collected_too_also_of_kinds_that_come_later(cl
             "versions": [version],
         },
     }
-    await cluster.api.create(CUSTOM_RESOURCE_DEFINITIONS, crd)
-    owner = await cluster.api.create(CONFIG_MAPS, _config_map("owner"), "default")
-    things = GVR("example.org", "v1", "things")
-    thing = _config_map("thing", owner) | {"apiVersion": "example.org/v1", "kind": "Thing"}
-    await cluster.api.create(things, thing, "default")
-    await cluster.api.delete(CONFIG_MAPS, "owner", "default")
-    await cluster.until(lambda: _none_left(cluster, things), "no thing left")
-    await cluster.api.delete(CUSTOM_RESOURCE_DEFINITIONS, "things.example.org")
+
+
+async def test_custom_objects_are_collected_too_also_of_kinds_that_come_later_or_come_back(cluster):
+    for _ in range(2):  # the kind goes with an object of it, and comes back
+        await cluster.api.create(CUSTOM_RESOURCE_DEFINITIONS, _thing_definition())
+        owner = await cluster.api.create(CONFIG_MAPS, _config_map("owner"), "default")
+        for name, owners in (("owned", [owner]), ("free", [])):
+            thing = _config_map(name, *owners) | {"apiVersion": "example.org/v1", "kind": "Thing"}
+            await cluster.api.create(THINGS, thing, "default")
+        await cluster.api.delete(CONFIG_MAPS, "owner", "default")
+
+        async def only_free_left() -> bool:
+            return await _left(cluster, THINGS) == ["free"]
+
+        await cluster.until(only_free_left, "only the thing that nobody owns")
+        await cluster.api.delete(CUSTOM_RESOURCE_DEFINITIONS, "things.example.org")
+        await asyncio.sleep(0.2)  # long enough for the collector to have seen the end
     await _running(cluster)  # the collector took the end of the kind in its stride
     await cluster.api.delete(DEPLOYMENTS, "web", "default")
     await cluster.until(lambda: _none_left(cluster, *ALL), "nothing left")
+
+
+async def test_nothing_is_made_of_a_kind_whose_definition_goes_at_the_same_time(cluster):
+    await cluster.api.create(CUSTOM_RESOURCE_DEFINITIONS, _thing_definition())
+    thing = _config_map("late") | {"apiVersion": "example.org/v1", "kind": "Thing"}
+    _, made = await asyncio.gather(
+        cluster.api.delete(CUSTOM_RESOURCE_DEFINITIONS, "things.example.org"),
+        cluster.api.create(THINGS, thing, "default"),
+        return_exceptions=True,
+    )
+    assert isinstance(made, ApiError)
+    assert made.code == 404
+    await cluster.api.create(CUSTOM_RESOURCE_DEFINITIONS, _thing_definition())
+    assert await cluster.api.list(THINGS) == []
 
 
 async def test_a_namespace_goes_after_everything_in_it(cluster):

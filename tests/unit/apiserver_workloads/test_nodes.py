@@ -3,6 +3,7 @@
 import pytest
 
 from fast.apiserver.kinds import DEPLOYMENTS, LEASES, NAMESPACES, NODES, PODS
+from fast.apiserver.workloads.pods import MANAGER
 
 LEASE_NAMESPACE = "kube-node-lease"
 
@@ -124,3 +125,8 @@ async def test_a_pod_that_tolerates_a_taint_for_some_seconds_is_evicted_after_th
         return await cluster.pod_names() == ["always"]
 
     await cluster.until(one_left, "only the one that tolerates it")
+
+
+async def test_controllers_collect_no_warnings_that_nobody_reads(cluster):
+    await cluster.api.patch(NODES, "n1", {"spec": {"nonsense": 1}}, options=MANAGER)
+    assert MANAGER.warnings == []

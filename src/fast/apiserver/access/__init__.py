@@ -4,9 +4,9 @@ It owns the files ``pki/`` and ``tokens.json`` of the data directory. It knows n
 what a request carried.
 """
 
-from fast.apiserver.access.certificates import Authority, Certificate
+from fast.apiserver.access.certificates import Authority
 from fast.apiserver.access.control import AccessControl
 from fast.apiserver.access.kubeconfig import write_kubeconfig
 from fast.apiserver.access.tokens import TokenStore
 
-__all__ = ["AccessControl", "Authority", "Certificate", "TokenStore", "write_kubeconfig"]
+__all__ = ["AccessControl", "Authority", "TokenStore", "write_kubeconfig"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fast.apiserver.access.files import write_private
 
 _VALIDITY = datetime.timedelta(days=3650)
 _RENEW_BEFORE = datetime.timedelta(days=30)
@@ -85,7 +86,7 @@ class Authority:
             return
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fast-apiserver")])
         issued = self._issue(subject, ExtendedKeyUsageOID.SERVER_AUTH, names)
-        _write_private(self._key_path("server"), issued.key_pem)
+        write_private(self._key_path("server"), issued.key_pem)
         path.write_bytes(issued.certificate_pem)
 
     def _serves(self, path: Path, names: Sequence[str]) -> bool:
@@ -103,7 +104,7 @@ class Authority:
         )
         builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
         certificate = builder.sign(key, hashes.SHA256())
-        _write_private(self._key_path("ca"), _key_pem(key))
+        write_private(self._key_path("ca"), _key_pem(key))
         self.ca_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def _issue(self, subject: x509.Name, usage: x509.ObjectIdentifier, names: Sequence[str]) -> Certificate:
@@ -171,13 +172,6 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a key so that nobody else could read it, not even for a moment."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
 
 
 def _now() -> datetime.datetime:

@@ -8,23 +8,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
+from multidict import MultiMapping
 
 from fast.apiserver.access.bootstrap import BOOTSTRAP
 from fast.apiserver.access.rbac import Policy
 from fast.apiserver.access.tokens import AUTHENTICATED, MASTERS, SERVICE_ACCOUNT_PREFIX, TokenStore
-from fast.apiserver.api import Api, ApiError, Change, Object, User
+from fast.apiserver.api import ApiError, Change, Object, User
 from fast.apiserver.kinds import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, GVR, ROLE_BINDINGS, ROLES
 from fast.apiserver.status import forbidden
+from fast.apiserver.verbs import Verbs
 
 _ROLE_RESOURCES = (ROLES, CLUSTER_ROLES)
 _BINDING_RESOURCES = (ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS)
 _USERS = GVR("", "v1", "users")
 _GROUPS = GVR("", "v1", "groups")
+_RETRY_SECONDS = 0.05
 _logger = structlog.get_logger()
 
 
 class AccessControl:
-    """Implements ``fast.apiserver.api.Access`` on bearer tokens, client certificates and the stored RBAC objects.
+    """Works by bearer tokens, client certificates and the stored RBAC objects.
 
     Until ``start`` was awaited, only ``system:masters`` may do anything.
 
@@ -34,31 +37,17 @@ class AccessControl:
 
     def __init__(self, tokens: TokenStore) -> None:
         self._tokens = tokens
-        self._policy = Policy()
-        self._task: asyncio.Task[None] | None = None
+        self.policy = Policy()
 
-    @property
-    def policy(self) -> Policy:
-        """The roles and bindings in force."""
-        return self._policy
-
-    async def start(self, api: Api) -> None:
-        """Store the bootstrap roles where they are missing, load the policy, and follow its changes until ``stop``."""
+    async def start(self, api: Verbs) -> None:
+        """Store the bootstrap roles where they are missing, and load the policy; ``follow`` keeps it true."""
         for role, binding in BOOTSTRAP:
             for gvr, obj in ((CLUSTER_ROLES, role), (CLUSTER_ROLE_BINDINGS, binding)):
                 await _create_if_missing(api, gvr, copy.deepcopy(obj))
         await self._load(api)
-        self._task = asyncio.create_task(self._follow(api), name="access policy")
-
-    async def stop(self) -> None:
-        """Stop following the policy."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     def authenticate(
-        self, headers: Mapping[str, str], peer_certificate: Mapping[str, Any] | None
+        self, headers: MultiMapping[str], peer_certificate: Mapping[str, Any] | None
     ) -> User | None:
         """Tell who asks; None: nobody known.
 
@@ -74,19 +63,19 @@ class AccessControl:
         self, user: User, verb: str, gvr: GVR, namespace: str | None, name: str, subresource: str
     ) -> bool:
         """Tell whether the user may do it: always in ``system:masters``, else by the roles bound to the user."""
-        return MASTERS in user.groups or self._policy.allows(user, verb, gvr, namespace, name, subresource)
+        return MASTERS in user.groups or self.policy.allows(user, verb, gvr, namespace, name, subresource)
 
     def authorize_path(self, user: User, verb: str, path: str) -> bool:
         """Tell whether the user may ask for a path that is no resource."""
-        return MASTERS in user.groups or self._policy.allows_path(user, verb, path)
+        return MASTERS in user.groups or self.policy.allows_path(user, verb, path)
 
-    def _bearer(self, headers: Mapping[str, str]) -> User | None:
+    def _bearer(self, headers: MultiMapping[str]) -> User | None:
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         return self._tokens.find_user(token.strip()) if scheme.lower() == "bearer" else None
 
-    def _impersonated(self, user: User, headers: Mapping[str, str]) -> User:
+    def _impersonated(self, user: User, headers: MultiMapping[str]) -> User:
         name = headers["Impersonate-User"]
-        groups = _all_values(headers, "Impersonate-Group")
+        groups = headers.getall("Impersonate-Group", [])
         for gvr, target in ((_USERS, name), *((_GROUPS, group) for group in groups)):
             if not self.authorize(user, "impersonate", gvr, None, target, ""):
                 why = f'User "{user.name}" cannot impersonate resource "{gvr.resource}" in API group ""'
@@ -96,28 +85,26 @@ class AccessControl:
             groups = [*groups, "system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
         return User(name, (*groups, AUTHENTICATED))
 
-    async def _load(self, api: Api) -> None:
+    async def _load(self, api: Verbs) -> None:
         policy = Policy()
         for gvr in (*_ROLE_RESOURCES, *_BINDING_RESOURCES):
             for obj in await api.list(gvr):
                 _apply(policy, ("ADDED", gvr, obj))
-        self._policy = policy
+        self.policy = policy
 
-    async def _follow(self, api: Api) -> None:
+    async def follow(self, api: Verbs) -> None:
+        """Follow the policy's changes until cancelled."""
         while True:
-            subscription = api.subscribe(*_ROLE_RESOURCES, *_BINDING_RESOURCES)
             try:
                 await self._load(api)
-                async for change in subscription:
-                    _apply(self._policy, change)
+                async for change in api.subscribe(*_ROLE_RESOURCES, *_BINDING_RESOURCES):
+                    _apply(self.policy, change)
             except ApiError as error:
                 _logger.warning("the access policy is read anew", reason=error.message)
-            finally:
-                subscription.close()
-            await asyncio.sleep(0)
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _create_if_missing(api: Api, gvr: GVR, obj: Object) -> None:
+async def _create_if_missing(api: Verbs, gvr: GVR, obj: Object) -> None:
     """Create it; one that is there already is the administrator's to change."""
     try:
         await api.create(gvr, obj)
@@ -144,10 +131,3 @@ def _certified_user(certificate: Mapping[str, Any] | None) -> User | None:
     name = next((value for key, value in fields if key == "commonName"), None)
     groups = tuple(value for key, value in fields if key == "organizationName")
     return User(name, (*groups, AUTHENTICATED)) if name else None
-
-
-def _all_values(headers: Mapping[str, str], name: str) -> list[str]:
-    """Give every value of a header that may come several times (aiohttp's multidict, or a plain mapping)."""
-    if hasattr(headers, "getall"):
-        return list(headers.getall(name, []))
-    return [headers[name]] if name in headers else []

@@ -6,14 +6,13 @@ from fast.apiserver.access.control import AccessControl
 from fast.apiserver.access.tokens import MASTERS
 from fast.apiserver.api import ApiError, Object, User
 from fast.apiserver.kinds import GVR
-from fast.apiserver.status import not_found
 
-_AUTHORIZATION = "authorization.k8s.io"
-SELF_SUBJECT_REVIEWS = GVR("authentication.k8s.io", "v1", "selfsubjectreviews")
-SELF_SUBJECT_ACCESS_REVIEWS = GVR(_AUTHORIZATION, "v1", "selfsubjectaccessreviews")
-SELF_SUBJECT_RULES_REVIEWS = GVR(_AUTHORIZATION, "v1", "selfsubjectrulesreviews")
-#: What can be posted to ``review``.
-REVIEWS = (SELF_SUBJECT_REVIEWS, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_RULES_REVIEWS)
+#: What can be posted to ``review``, with its kind.
+REVIEWS = {
+    GVR("authentication.k8s.io", "v1", "selfsubjectreviews"): "SelfSubjectReview",
+    GVR("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
+    GVR("authorization.k8s.io", "v1", "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
+}
 
 
 def review(access: AccessControl, user: User, gvr: GVR, body: Object) -> Object:
@@ -29,17 +28,15 @@ def review(access: AccessControl, user: User, gvr: GVR, body: Object) -> Object:
         The review with its ``status`` filled in.
 
     Raises:
-        ApiError: 404 for another resource, 422 for a review without attributes.
+        ApiError: 422 for a review without attributes.
     """
     spec = body.get("spec") or {}
-    if gvr == SELF_SUBJECT_REVIEWS:
+    if REVIEWS[gvr] == "SelfSubjectReview":
         status: Object = {"userInfo": {"username": user.name, "groups": list(user.groups)}}
-    elif gvr == SELF_SUBJECT_ACCESS_REVIEWS:
+    elif REVIEWS[gvr] == "SelfSubjectAccessReview":
         status = {"allowed": _allowed(access, user, spec)}
-    elif gvr == SELF_SUBJECT_RULES_REVIEWS:
-        status = _rules(access, user, spec.get("namespace") or None)
     else:
-        raise not_found(gvr, "")
+        status = _rules(access, user, spec.get("namespace") or None)
     return body | {"metadata": body.get("metadata") or {}, "status": status}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from fast.apiserver.access.files import write_private
 from fast.apiserver.api import User
 
 MASTERS = "system:masters"
@@ -92,13 +93,7 @@ class TokenStore:
             return []
 
     def _write(self, identities: list[_Identity]) -> None:
-        temporary = self._path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(msgspec.json.format(msgspec.json.encode(identities)))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self._path)
+        write_private(self._path, msgspec.json.format(msgspec.json.encode(identities)))
 
 
 @contextmanager

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 
 from fast.apiserver.registry import Registry
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads.deployment import DeploymentController
 from fast.apiserver.workloads.garbage import GarbageCollector
 from fast.apiserver.workloads.namespaces import NamespaceController
 from fast.apiserver.workloads.nodes import NodeController
 from fast.apiserver.workloads.replicaset import ReplicaSetController
-from fast.apiserver.workloads.scheduler import BindingApi, Scheduler
+from fast.apiserver.workloads.scheduler import Scheduler
 from fast.apiserver.workloads.statefulset import StatefulSetController
 
 __all__ = ["run_workloads"]
 
 
 async def run_workloads(
-    api: BindingApi, registry: Registry, *, scheduler: bool = True, node_grace_seconds: float = 40.0
+    api: Verbs, registry: Registry, *, scheduler: bool = True, node_grace_seconds: float = 40.0
 ) -> None:
     """Run every controller until cancelled.
 
@@ -32,11 +33,11 @@ async def run_workloads(
         node_grace_seconds: How long a node may be silent before it counts as unreachable, or gone before its pods go.
     """
     async with asyncio.TaskGroup() as group:
-        group.create_task(NamespaceController(api, registry).loop.run(), name="namespaces")
-        group.create_task(GarbageCollector(api, registry).loop.run(), name="garbage collector")
-        group.create_task(NodeController(api, node_grace_seconds).loop.run(), name="nodes")
-        group.create_task(DeploymentController(api).loop.run(), name="deployments")
-        group.create_task(ReplicaSetController(api).loop.run(), name="replica sets")
-        group.create_task(StatefulSetController(api).loop.run(), name="stateful sets")
+        group.create_task(NamespaceController(api, registry).run(), name="namespaces")
+        group.create_task(GarbageCollector(api, registry).run(), name="garbage collector")
+        group.create_task(NodeController(api, node_grace_seconds).run(), name="nodes")
+        group.create_task(DeploymentController(api).run(), name="deployments")
+        group.create_task(ReplicaSetController(api).run(), name="replica sets")
+        group.create_task(StatefulSetController(api).run(), name="stateful sets")
         if scheduler:
-            group.create_task(Scheduler(api).loop.run(), name="scheduler")
+            group.create_task(Scheduler(api).run(), name="scheduler")

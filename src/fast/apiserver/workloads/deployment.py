@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import DEPLOYMENTS, REPLICA_SETS
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods, rollout
 from fast.apiserver.workloads.deployment_status import deployment_status
 from fast.apiserver.workloads.events import record_event
@@ -17,17 +18,16 @@ _DESIRED = "deployment.kubernetes.io/desired-replicas"
 _MOST = "deployment.kubernetes.io/max-replicas"
 
 
-class DeploymentController:
+class DeploymentController(ControlLoop[Key]):
     """Reconciles Deployments. ReplicaSets that nobody controls are not adopted.
 
     Args:
         api: Where they are.
     """
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, api: Verbs) -> None:
         sources = {DEPLOYMENTS: own_key, REPLICA_SETS: controller_key(_KIND)}
-        self.loop = ControlLoop("deployment", api, sources, self.reconcile)
+        super().__init__("deployment", api, sources)
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one Deployment a step further, and write its status."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-
 from fast.apiserver.api import Object
-from fast.apiserver.workloads import pods
+from fast.apiserver.metadata import seconds_since, timestamp
 from fast.apiserver.workloads.rollout import bounds, replicas
 
 
@@ -84,8 +82,7 @@ def _progressing(
     if _advanced(before, counts):
         message = f'ReplicaSet "{name}" is progressing.'
         return _condition("Progressing", "True", "ReplicaSetUpdated", message), _deadline(deployment)
-    waited = (pods.now() - pods.parse_time(last["lastUpdateTime"])).total_seconds()
-    left = _deadline(deployment) - waited
+    left = _deadline(deployment) - seconds_since(last["lastUpdateTime"])
     if left > 0 or reason == "ProgressDeadlineExceeded":
         return None, left if left > 0 else None
     message = f'ReplicaSet "{name}" has timed out progressing.'
@@ -111,7 +108,7 @@ def _condition(kind: str, status: str, reason: str, message: str) -> Object:
 
 def _stamped(condition: Object, last: Object | None) -> Object:
     """Put times on a condition: the last one's where it says the same, except that progress renews the update time."""
-    stamp = pods.format_time(datetime.datetime.now(datetime.UTC))
+    stamp = timestamp()
     last = last or {}
     same = all(last.get(key) == condition[key] for key in condition)
     if same and condition["reason"] != "ReplicaSetUpdated":

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import datetime
+import time
 
 import structlog
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import EVENTS
+from fast.apiserver.metadata import timestamp
+from fast.apiserver.verbs import Verbs
 
 _API_VERSIONS = {"Pod": "v1", "Node": "v1"}
 _COMPONENTS = {
     "Deployment": "deployment-controller",
     "ReplicaSet": "replicaset-controller",
     "StatefulSet": "statefulset-controller",
-    "DaemonSet": "daemonset-controller",
     "Pod": "default-scheduler",
 }
 _logger = structlog.get_logger()
 
 
 async def record_event(
-    api: Api, obj: Object, kind: str, reason: str, message: str, *, warning: bool = False
+    api: Verbs, obj: Object, kind: str, reason: str, message: str, *, warning: bool = False
 ) -> None:
     """Record an event about an object. What goes wrong is logged and otherwise ignored.
 
@@ -34,13 +35,12 @@ async def record_event(
         warning: Type Warning instead of Normal.
     """
     metadata = obj["metadata"]
-    time = datetime.datetime.now(datetime.UTC)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = timestamp()
     event = {
         "apiVersion": "v1",
         "kind": "Event",
         # As client-go names them: unique by time, and sorting by it.
-        "metadata": {"name": f"{metadata['name']}.{int(time.timestamp() * 1e9):x}"},
+        "metadata": {"name": f"{metadata['name']}.{time.time_ns():x}"},
         "involvedObject": {
             "apiVersion": _API_VERSIONS.get(kind, "apps/v1"),
             "kind": kind,

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import Object
 from fast.apiserver.kinds import CUSTOM_RESOURCE_DEFINITIONS, EVENTS, GVR
 from fast.apiserver.registry import Registry
-from fast.apiserver.workloads.loop import ControlLoop, Key, KeysOf, find
+from fast.apiserver.verbs import Verbs
+from fast.apiserver.workloads.loop import ControlLoop, Key, KeysOf, delete_if_there, find
 from fast.apiserver.workloads.pods import MANAGER, is_terminating
 
 FOREGROUND = "foregroundDeletion"
@@ -27,7 +28,7 @@ class Ref(NamedTuple):
     uid: str
 
 
-class GarbageCollector:
+class GarbageCollector(ControlLoop[Ref]):
     """Follows every kind but Events, and reconciles owners.
 
     Args:
@@ -35,17 +36,16 @@ class GarbageCollector:
         registry: Which kinds there are, also those of CustomResourceDefinitions made later.
     """
 
-    def __init__(self, api: Api, registry: Registry) -> None:
-        self._api = api
+    def __init__(self, api: Verbs, registry: Registry) -> None:
+        super().__init__("garbage", api, {})
         self._registry = registry
         self._dependents: dict[str, set[Ref]] = {}  # by the owner's UID
-        self.loop: ControlLoop[Ref] = ControlLoop("garbage", api, {}, self.reconcile)
         self._follow_all()
 
     def _follow_all(self) -> None:
         for kind in self._registry:
             if kind.gvr != EVENTS:
-                self.loop.follow(kind.gvr, self._owners_of(kind.gvr))
+                self.follow(kind.gvr, self._owners_of(kind.gvr))
 
     def _owners_of(self, gvr: GVR) -> KeysOf[Ref]:
         def keys(obj: Object) -> Iterator[Ref]:
@@ -109,7 +109,7 @@ class GarbageCollector:
             if await self._any_alive(others, ref.namespace):
                 await self._release(ref, others)
             elif not is_terminating(obj):
-                await self._delete(ref, "Background")
+                await delete_if_there(self._api, ref.gvr, ref._asdict(), propagation="Background")
 
     async def _any_alive(self, references: Iterable[Object], namespace: str) -> bool:
         for reference in references:
@@ -121,20 +121,8 @@ class GarbageCollector:
     async def _delete_dependents(self, owner: Ref) -> None:
         for ref, obj in await self._live_dependents(owner):
             if not is_terminating(obj):
-                await self._delete(ref, "Foreground" if self._dependents.get(ref.uid) else "Background")
-
-    async def _delete(self, ref: Ref, propagation: str) -> None:
-        try:
-            await self._api.delete(
-                ref.gvr,
-                ref.name,
-                ref.namespace or None,
-                propagation=propagation,
-                preconditions={"uid": ref.uid},
-            )
-        except ApiError as error:
-            if error.reason not in ("NotFound", "Conflict"):
-                raise
+                propagation = "Foreground" if self._dependents.get(ref.uid) else "Background"
+                await delete_if_there(self._api, ref.gvr, ref._asdict(), propagation=propagation)
 
     async def _release_dependents(self, owner: Ref) -> None:
         """Take the owner out of its dependents' references, so that they outlive it."""

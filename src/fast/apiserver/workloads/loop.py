@@ -7,13 +7,14 @@ however late. Nothing about any kind here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import structlog
 
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import ApiError, Object
 from fast.apiserver.kinds import GVR
+from fast.apiserver.verbs import Verbs
 
 _FIRST_RETRY_SECONDS = 0.05
 _LAST_RETRY_SECONDS = 5.0
@@ -30,11 +31,9 @@ class Key(NamedTuple):
 K = TypeVar("K")
 #: Gives the keys that an object, changed or deleted, is of concern to.
 KeysOf = Callable[[Object], Iterable[K]]
-#: Makes one key right; gives the seconds after which to look again, or None.
-Reconcile = Callable[[K], Awaitable[float | None]]
 
 
-async def find(api: Api, gvr: GVR, key: Key) -> Object | None:
+async def find(api: Verbs, gvr: GVR, key: Key) -> Object | None:
     """Read what a key names; None: it is gone."""
     try:
         return await api.get(gvr, key.name, key.namespace or None)
@@ -42,6 +41,25 @@ async def find(api: Api, gvr: GVR, key: Key) -> Object | None:
         if error.reason == "NotFound":
             return None
         raise
+
+
+async def delete_if_there(api: Verbs, gvr: GVR, identity: Mapping[str, str], **how: Any) -> bool:
+    """Delete exactly one object; tell whether it was still there.
+
+    Args:
+        api: Where.
+        gvr: The resource.
+        identity: Its ``name``, ``namespace`` and ``uid``, as in its metadata.
+        how: As ``Verbs.delete``.
+    """
+    place, uid = identity.get("namespace") or None, {"uid": identity["uid"]}
+    try:
+        await api.delete(gvr, identity["name"], place, preconditions=uid, **how)
+    except ApiError as error:
+        if error.reason not in ("NotFound", "Conflict"):
+            raise
+        return False  # it is gone, or another has its name by now
+    return True
 
 
 def own_key(obj: Object) -> list[Key]:
@@ -66,27 +84,30 @@ def controller_of(obj: Object) -> Object | None:
 
 
 class ControlLoop(Generic[K]):
-    """One controller, running.
+    """One controller.
 
     Args:
         name: For logs.
         api: Where to follow the changes.
         sources: What to follow, and which keys a change of it concerns.
-        reconcile: Makes one key right. An ApiError from it is retried later, ever more slowly.
     """
 
-    def __init__(
-        self, name: str, api: Api, sources: Mapping[GVR, KeysOf[K]], reconcile: Reconcile[K]
-    ) -> None:
+    def __init__(self, name: str, api: Verbs, sources: Mapping[GVR, KeysOf[K]]) -> None:
         self._name = name
         self._api = api
         self._sources = dict(sources)
-        self._reconcile = reconcile
         self._pending: dict[K, None] = {}  # in order of arrival, each once
         self._retries: dict[K, float] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
+
+    async def reconcile(self, key: K) -> float | None:
+        """Make one key right; give the seconds after which to look again, or None.
+
+        An ApiError is retried later, ever more slowly.
+        """
+        raise NotImplementedError
 
     def add(self, key: K) -> None:
         """Have a key reconciled soon."""
@@ -113,19 +134,16 @@ class ControlLoop(Generic[K]):
                 timer.cancel()
 
     async def _follow(self, gvr: GVR, keys_of: KeysOf[K]) -> None:
-        while gvr in self._sources:
+        while True:
             try:
-                subscription = self._api.subscribe(gvr)
-                try:
-                    async for _, _, obj in subscription:
-                        for key in keys_of(obj):
-                            self.add(key)
-                finally:
-                    subscription.close()
+                async for _, _, obj in self._api.subscribe(gvr):
+                    for key in keys_of(obj):
+                        self.add(key)
             except ApiError as error:
                 if error.reason == "NotFound":  # its CustomResourceDefinition is gone
                     del self._sources[gvr]
-                # Else we are too late for what is kept: the new snapshot brings every key again.
+                    return
+                # We are too late for what is kept: the new snapshot brings every key again.
                 _logger.info("following anew", controller=self._name, resource=gvr, reason=error.message)
             await asyncio.sleep(_FIRST_RETRY_SECONDS)
 
@@ -140,7 +158,7 @@ class ControlLoop(Generic[K]):
 
     async def _reconcile_one(self, key: K) -> None:
         try:
-            again = await self._reconcile(key)
+            again = await self.reconcile(key)
         except ApiError as error:
             again = min(self._retries.get(key, _FIRST_RETRY_SECONDS / 2) * 2, _LAST_RETRY_SECONDS)
             self._retries[key] = again

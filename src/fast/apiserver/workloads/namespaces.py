@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from fast.apiserver.api import Api, ApiError, Object
-from fast.apiserver.kinds import GVR, NAMESPACES, SERVICE_ACCOUNTS
+from fast.apiserver.api import Object
+from fast.apiserver.kinds import NAMESPACES, SERVICE_ACCOUNTS
 from fast.apiserver.registry import Registry
-from fast.apiserver.workloads.loop import ControlLoop, Key, find, own_key
+from fast.apiserver.verbs import Verbs
+from fast.apiserver.workloads.loop import ControlLoop, Key, delete_if_there, find, own_key
 from fast.apiserver.workloads.pods import is_terminating
 
 _FINALIZER = "kubernetes"
 _LOOK_AGAIN_SECONDS = 0.25  # content ends when its finalizers and grace periods allow
 
 
-class NamespaceController:
+class NamespaceController(ControlLoop[Key]):
     """Reconciles Namespaces.
 
     Args:
@@ -20,14 +21,13 @@ class NamespaceController:
         registry: Which kinds there may be in one.
     """
 
-    def __init__(self, api: Api, registry: Registry) -> None:
-        self._api = api
+    def __init__(self, api: Verbs, registry: Registry) -> None:
         self._registry = registry
         sources = {
             NAMESPACES: own_key,
             SERVICE_ACCOUNTS: lambda account: [Key("", account["metadata"]["namespace"])],
         }
-        self.loop = ControlLoop("namespace", api, sources, self.reconcile)
+        super().__init__("namespace", api, sources)
 
     async def reconcile(self, key: Key) -> float | None:
         """Have a default ServiceAccount in a live namespace; empty and release one that is to go."""
@@ -57,13 +57,6 @@ class NamespaceController:
                 continue
             for obj in await self._api.list(kind.gvr, namespace):
                 if not is_terminating(obj):
-                    await self._delete(kind.gvr, obj["metadata"]["name"], namespace)
+                    await delete_if_there(self._api, kind.gvr, obj["metadata"])
             left = left or bool(await self._api.list(kind.gvr, namespace))
         return left
-
-    async def _delete(self, gvr: GVR, name: str, namespace: str) -> None:
-        try:
-            await self._api.delete(gvr, name, namespace)
-        except ApiError as error:
-            if error.reason not in ("NotFound", "Conflict"):
-                raise

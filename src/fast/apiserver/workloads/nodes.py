@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 
 from fast.api.core import TAINT_OUT_OF_SERVICE
-from fast.apiserver.api import Api, ApiError, Object
+from fast.apiserver.api import Object
 from fast.apiserver.kinds import LEASES, NODES, PODS
+from fast.apiserver.metadata import seconds_since, timestamp
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods
-from fast.apiserver.workloads.loop import ControlLoop, Key, find, own_key
+from fast.apiserver.workloads.loop import ControlLoop, Key, delete_if_there, find, own_key
 from fast.apiserver.workloads.scheduler import tolerates
 
 _LEASE_NAMESPACE = "kube-node-lease"
@@ -20,7 +22,7 @@ _PREFIX = "node.kubernetes.io/"
 _OURS = tuple(f"{_PREFIX}{name}" for name in ("not-ready", "unreachable", "unschedulable"))
 
 
-class NodeController:
+class NodeController(ControlLoop[Key]):
     """Reconciles Nodes, and pods whose node is gone.
 
     Args:
@@ -29,14 +31,13 @@ class NodeController:
             node without a lease in ``kube-node-lease`` is never silent.
     """
 
-    def __init__(self, api: Api, grace_seconds: float) -> None:
-        self._api = api
+    def __init__(self, api: Verbs, grace_seconds: float) -> None:
         self._grace_seconds = grace_seconds
         self._renewed: dict[str, tuple[str, float]] = {}  # renewTime, and when it was first seen (monotonic)
         self._gone: dict[str, float] = {}
         sources = {NODES: own_key, LEASES: _node_of_lease, PODS: self._node_of_pod}
         self._known: set[str] = set()
-        self.loop = ControlLoop("node", api, sources, self.reconcile)
+        super().__init__("node", api, sources)
 
     def _node_of_pod(self, pod: Object) -> list[Key]:
         node = pod["spec"].get("nodeName")
@@ -68,7 +69,7 @@ class NodeController:
         if left > 0:
             return left
         for pod in orphans:
-            await self._delete(pod, 0)
+            await delete_if_there(self._api, PODS, pod["metadata"], grace_period_seconds=0)
         return self._grace_seconds
 
     async def _silence_left(self, name: str) -> float | None:
@@ -89,7 +90,7 @@ class NodeController:
             "status": "Unknown",
             "reason": "NodeStatusUnknown",
             "message": "Kubelet stopped posting node status.",
-            "lastTransitionTime": pods.format_time(pods.now()),
+            "lastTransitionTime": timestamp(),
         }
         name, patch = node["metadata"]["name"], {"status": {"conditions": [condition]}}
         return await self._api.patch(
@@ -102,7 +103,7 @@ class NodeController:
         for taint in _condition_taints(node):
             same = (item for item in before if all(item.get(key) == taint[key] for key in taint))
             kept.append(next(same, taint))
-        added = {"timeAdded": pods.format_time(pods.now())}  # toleration ends a number of seconds after it
+        added = {"timeAdded": timestamp()}  # toleration ends a number of seconds after it
         kept = [(added if taint["effect"] == "NoExecute" else {}) | taint for taint in kept]
         if kept == before:
             return node
@@ -122,28 +123,14 @@ class NodeController:
         waits = []
         for pod in await self._api.list(PODS, field_selector=f"spec.nodeName={node['metadata']['name']}"):
             left = min((_tolerated_seconds(pod, taint) for taint in taints), default=float("inf"))
-            if pods.is_terminating(pod):
-                if fenced:
-                    await self._delete(pod, 0)
-            elif left <= 0:
-                await self._delete(pod, 0 if fenced else None)
+            if pods.is_terminating(pod) and not fenced:
+                continue
+            if left <= 0 or pods.is_terminating(pod):
+                grace = 0 if fenced else None
+                await delete_if_there(self._api, PODS, pod["metadata"], grace_period_seconds=grace)
             elif left < float("inf"):
                 waits.append(left)
         return min(waits, default=None)
-
-    async def _delete(self, pod: Object, grace_seconds: int | None) -> None:
-        metadata = pod["metadata"]
-        try:
-            await self._api.delete(
-                PODS,
-                metadata["name"],
-                metadata["namespace"],
-                grace_period_seconds=grace_seconds,
-                preconditions={"uid": metadata["uid"]},
-            )
-        except ApiError as error:
-            if error.reason not in ("NotFound", "Conflict"):
-                raise
 
 
 def _node_of_lease(lease: Object) -> list[Key]:
@@ -178,5 +165,4 @@ def _tolerated_seconds(pod: Object, taint: Object) -> float:
     limits = [item["tolerationSeconds"] for item in matching if item.get("tolerationSeconds") is not None]
     if not limits:
         return float("inf")
-    added = pods.parse_time(taint["timeAdded"]) if taint.get("timeAdded") else pods.now()
-    return float(min(limits)) - (pods.now() - added).total_seconds()
+    return float(min(limits)) - (seconds_since(taint["timeAdded"]) if taint.get("timeAdded") else 0)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import datetime
 import json
 from typing import Any
 
-from fast.apiserver.api import Api, ApiError, Object, Options
+from fast.apiserver.api import ApiError, Object, Options
 from fast.apiserver.kinds import GVR, PODS
+from fast.apiserver.metadata import SAFE_ALPHABET, seconds_since
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads.events import record_event
-from fast.apiserver.workloads.loop import controller_of
+from fast.apiserver.workloads.loop import controller_of, delete_if_there
 
-MANAGER = Options(manager="kube-controller-manager")
-_SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # apimachinery's util/rand: no vowels, so no words
+MANAGER = Options(manager="kube-controller-manager", field_validation="Ignore")
 
 
 def is_active(pod: Object) -> bool:
@@ -26,11 +26,12 @@ def is_terminating(obj: Object) -> bool:
     return bool(obj["metadata"].get("deletionTimestamp"))
 
 
-def ready_since(pod: Object) -> datetime.datetime | None:
+def ready_since(pod: Object) -> str | None:
     """Tell since when the pod is Ready; None: it is not."""
     for condition in pod.get("status", {}).get("conditions") or []:
         if condition["type"] == "Ready" and condition["status"] == "True":
-            return parse_time(condition.get("lastTransitionTime") or pod["metadata"]["creationTimestamp"])
+            since: str = condition.get("lastTransitionTime") or pod["metadata"]["creationTimestamp"]
+            return since
     return None
 
 
@@ -39,7 +40,7 @@ def available_in(pod: Object, min_ready_seconds: int) -> float | None:
     since = ready_since(pod)
     if since is None:
         return None
-    return max(0.0, min_ready_seconds - (now() - since).total_seconds())
+    return max(0.0, min_ready_seconds - seconds_since(since))
 
 
 def counts(pods: list[Object], min_ready_seconds: int) -> tuple[int, int, float | None]:
@@ -48,7 +49,7 @@ def counts(pods: list[Object], min_ready_seconds: int) -> tuple[int, int, float 
     return len(waits), waits.count(0.0), min((wait for wait in waits if wait > 0), default=None)
 
 
-async def owned(api: Api, gvr: GVR, owner: Object) -> list[Object]:
+async def owned(api: Verbs, gvr: GVR, owner: Object) -> list[Object]:
     """List the objects that an object controls, oldest first."""
     metadata = owner["metadata"]
     found = [
@@ -67,7 +68,7 @@ def controlled_by(owner: Object, kind: str) -> list[Object]:
 
 
 async def create_pod(
-    api: Api, owner: Object, kind: str, metadata: Object, spec: Object | None = None
+    api: Verbs, owner: Object, kind: str, metadata: Object, spec: Object | None = None
 ) -> Object:
     """Create a pod from its owner's template, and say so in an event about the owner.
 
@@ -101,20 +102,14 @@ async def create_pod(
     return created
 
 
-async def delete_pod(api: Api, owner: Object, kind: str, pod: Object) -> None:
+async def delete_pod(api: Verbs, owner: Object, kind: str, pod: Object) -> None:
     """Delete exactly this pod, with its own grace period."""
-    metadata = pod["metadata"]
-    try:
-        preconditions = {"uid": metadata["uid"]}
-        await api.delete(PODS, metadata["name"], metadata["namespace"], preconditions=preconditions)
-    except ApiError as error:
-        if error.reason not in ("NotFound", "Conflict"):
-            raise
-        return  # it is gone, or another pod has its name by now
-    await record_event(api, owner, kind, "SuccessfulDelete", f"Deleted pod: {metadata['name']}")
+    if await delete_if_there(api, PODS, pod["metadata"]):
+        message = f"Deleted pod: {pod['metadata']['name']}"
+        await record_event(api, owner, kind, "SuccessfulDelete", message)
 
 
-async def write_status(api: Api, gvr: GVR, obj: Object, status: Object) -> None:
+async def write_status(api: Verbs, gvr: GVR, obj: Object, status: Object) -> None:
     """Replace an object's status where it differs. Fields that are None are left out."""
     wanted = {key: value for key, value in status.items() if value is not None}
     if wanted != (obj.get("status") or {}):
@@ -130,7 +125,7 @@ def template_hash(template: Object, collisions: int = 0) -> str:
     value = 0x811C9DC5
     for byte in (text + (str(collisions) if collisions else "")).encode():
         value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return "".join(_SAFE_ALPHABET[ord(digit) % len(_SAFE_ALPHABET)] for digit in str(value))
+    return "".join(SAFE_ALPHABET[ord(digit) % len(SAFE_ALPHABET)] for digit in str(value))
 
 
 def without_nulls(value: Any) -> Any:
@@ -138,18 +133,3 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def now() -> datetime.datetime:
-    """The time, in UTC."""
-    return datetime.datetime.now(datetime.UTC)
-
-
-def parse_time(text: str) -> datetime.datetime:
-    """Read an RFC 3339 time."""
-    return datetime.datetime.fromisoformat(text)
-
-
-def format_time(time: datetime.datetime) -> str:
-    """Write a time as Kubernetes does: RFC 3339, whole seconds, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fast.apiserver.api import Api, Object
+from fast.apiserver.api import Object
 from fast.apiserver.kinds import PODS, REPLICA_SETS
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods
 from fast.apiserver.workloads.loop import ControlLoop, Key, controller_key, find, own_key
 
 _KIND = "ReplicaSet"
 
 
-class ReplicaSetController:
+class ReplicaSetController(ControlLoop[Key]):
     """Reconciles ReplicaSets.
 
     Args:
         api: Where they are.
     """
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, api: Verbs) -> None:
         sources = {REPLICA_SETS: own_key, PODS: controller_key(_KIND)}
-        self.loop = ControlLoop("replicaset", api, sources, self.reconcile)
+        super().__init__("replicaset", api, sources)
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one ReplicaSet's pods and status right."""

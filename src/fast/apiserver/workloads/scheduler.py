@@ -7,39 +7,31 @@ all, then the first by name: two replicas on n1 and n2 land one on each, the fir
 from __future__ import annotations
 
 from collections import Counter
-from typing import Protocol
 
 from fast.api.meta import LabelSelectorRequirement
-from fast.apiserver.api import Api, ApiError, Object, Options
+from fast.apiserver.api import ApiError, Object, Options
 from fast.apiserver.kinds import NODES, PODS
+from fast.apiserver.metadata import timestamp
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods
 from fast.apiserver.workloads.events import record_event
 from fast.apiserver.workloads.loop import ControlLoop, Key, controller_of
 
 SCHEDULER_NAME = "default-scheduler"
-_MANAGER = Options(manager="kube-scheduler")
+_MANAGER = Options(manager="kube-scheduler", field_validation="Ignore")
 _PASS = Key("", "every pending pod")
 
 
-class BindingApi(Api, Protocol):
-    """The verbs, and the pods' ``binding`` subresource."""
-
-    async def bind(self, name: str, namespace: str, binding: Object, options: Options) -> Object:
-        """Put a pod on a node; 409 where it is on one already."""
-        ...
-
-
-class Scheduler:
+class Scheduler(ControlLoop[Key]):
     """Binds pending pods, oldest first.
 
     Args:
         api: Where they are.
     """
 
-    def __init__(self, api: BindingApi) -> None:
-        self._api = api
+    def __init__(self, api: Verbs) -> None:
         sources = {PODS: lambda pod: [_PASS] if is_pending(pod) else [], NODES: lambda _: [_PASS]}
-        self.loop = ControlLoop("scheduler", api, sources, self.reconcile)
+        super().__init__("scheduler", api, sources)
 
     async def reconcile(self, _: Key) -> float | None:
         """Bind every pod that waits and fits somewhere; say on the others why they don't."""
@@ -99,7 +91,7 @@ class Scheduler:
             "status": "False",
             "reason": "Unschedulable",
             "message": message,
-            "lastTransitionTime": pods.format_time(pods.now()),
+            "lastTransitionTime": timestamp(),
         }
         metadata = pod["metadata"]
         await self._api.patch(

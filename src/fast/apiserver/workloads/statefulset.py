@@ -5,8 +5,9 @@ Without ControllerRevision objects: a pod that is made anew below a rollout's pa
 
 from __future__ import annotations
 
-from fast.apiserver.api import Api, Object
+from fast.apiserver.api import Object
 from fast.apiserver.kinds import PODS, STATEFUL_SETS
+from fast.apiserver.verbs import Verbs
 from fast.apiserver.workloads import pods
 from fast.apiserver.workloads.loop import ControlLoop, Key, controller_key, find, own_key
 
@@ -14,17 +15,16 @@ _KIND = "StatefulSet"
 _REVISION = "controller-revision-hash"
 
 
-class StatefulSetController:
+class StatefulSetController(ControlLoop[Key]):
     """Reconciles StatefulSets.
 
     Args:
         api: Where they are.
     """
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, api: Verbs) -> None:
         sources = {STATEFUL_SETS: own_key, PODS: controller_key(_KIND)}
-        self.loop = ControlLoop("statefulset", api, sources, self.reconcile)
+        super().__init__("statefulset", api, sources)
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one StatefulSet a step further, and write its status."""
