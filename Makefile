@@ -72,6 +72,10 @@ test-crash: setup ## Kill agents, controller and API server at random under chur
 bench: setup ## Measure everything, each beside something else; minutes. One part: bench-datapath, -ipam, -cni, -apiserver
 	@for part in datapath cni ipam apiserver; do $(MAKE) --no-print-directory bench-$$part || exit 1; done
 
+.PHONY: bench-cost
+bench-cost: setup ## Time what each check costs a packet, by leaving it out (root)
+	@$(BIN)/python bench/datapath/cost.py $(ARGS)
+
 .PHONY: bench-datapath bench-cni bench-ipam bench-apiserver
 bench-datapath bench-cni bench-ipam bench-apiserver: bench-%: setup
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bench.txt
