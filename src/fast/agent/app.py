@@ -46,11 +46,11 @@ from fast.agent.tombstones import Tombstones
 from fast.api.core import Node
 from fast.api.ips import Ips
 from fast.api.resources import NAMESPACES, NODES, PODS
-from fast.cni import AttachmentLocks, Verbs
+from fast.cni import Verbs
 from fast.datapath.node import NodeDatapath
 from fast.datapath.survey import survey_node
 from fast.errors import InvalidRange, KubeError
-from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
+from fast.ipam import AttachmentLocks, Ipam, IpamMetrics, KubeStore, NodeIdentity
 from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
 from fast.net import IPNetwork, parse_subnet
 from fast.probes import ProbeServer

@@ -12,10 +12,9 @@ import structlog
 from prometheus_client import Counter
 
 from fast.agent.interval import Interval
-from fast.cni import AttachmentKey, AttachmentLocks
 from fast.datapath.identity import Endpoint
 from fast.errors import FastError
-from fast.ipam import Ipam
+from fast.ipam import AttachmentKey, AttachmentLocks, Ipam
 
 log = structlog.get_logger()
 

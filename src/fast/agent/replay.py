@@ -10,8 +10,9 @@ from prometheus_client import Gauge
 
 from fast.agent.readiness import Readiness
 from fast.agent.tombstones import Tombstones
-from fast.cni import AttachmentKey, CniCall
+from fast.cni import CniCall
 from fast.errors import FastError
+from fast.ipam import AttachmentKey
 
 log = structlog.get_logger()
 

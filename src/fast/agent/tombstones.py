@@ -12,9 +12,10 @@ from pathlib import Path
 
 import structlog
 
-from fast.cni import AttachmentKey, CniCall
+from fast.cni import CniCall
 from fast.cni.protocol import decode_call, encode_call
 from fast.errors import InvalidConfig
+from fast.ipam import AttachmentKey
 
 log = structlog.get_logger()
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fast.api.ipendpoint import IpEndpoint, PodRef
-from fast.cni.locks import AttachmentKey
 from fast.cni.protocol import CniCall
 from fast.datapath.identity import Endpoint, EndpointSpec
+from fast.ipam import AttachmentKey
 from fast.net import IPAddress
 
 

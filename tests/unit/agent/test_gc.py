@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from fast.agent.gc import AgentCollector
-from fast.cni import AttachmentLocks
 from fast.errors import NetlinkError
+from fast.ipam import AttachmentLocks
 
 
 def attachment(container_id, ifname="eth0"):

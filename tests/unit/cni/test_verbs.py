@@ -8,9 +8,10 @@ import pytest
 
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
-from fast.cni import AttachmentLocks, Blocker, CniCall, Verbs
+from fast.cni import Blocker, CniCall, Verbs
 from fast.datapath.identity import Endpoint, macs_of
 from fast.errors import AgentUnavailable, NetlinkError, PoolExhausted, Unavailable
+from fast.ipam import AttachmentLocks
 
 KEY = ("c1", "eth0")
 ENV = {
