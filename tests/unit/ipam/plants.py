@@ -16,14 +16,15 @@ import msgspec
 from fakes.store import FakeCluster
 from fast.api.core import Node, Pod
 from fast.api.ipendpoint import IpEndpoint, PodRef
+from fast.errors import Unavailable
 from fast.ipam import rules, sweep
-from fast.ipam.allocator import Allocator
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.ipam import Ipam
 from fast.ipam.ledger import Ledger
 from fast.ipam.request import Attachment, NodeIdentity
 from fast.ipam.rules import Action, Decision, Sighting
 from fast.ipam.view import EndpointView
+from fast.ipam.writes import Writes
 from unit.ipam.processes import Controller
 
 Plant = Callable[[], AbstractContextManager[None]]
@@ -67,11 +68,11 @@ def create_overwrites() -> Iterator[None]:
 
 
 @_plant("lost-answer")
-def lost_create_is_forgotten() -> Iterator[None]:
-    async def planted(self: Allocator, name: str, spec: Any, error: Exception) -> IpEndpoint:
-        raise error
+def lost_writes_are_forgotten() -> Iterator[None]:
+    async def read(self: Writes, *records: Any) -> None:
+        raise Unavailable("planted")
 
-    with patch.object(Allocator, "_find_out", planted):
+    with patch.object(Writes, "read", read), patch.object(Writes, "_remember", lambda self, *records: None):
         yield
 
 
