@@ -5,8 +5,10 @@ Names are those of the list in ``fast.ipam.rules``. Nothing here knows what the 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
@@ -16,13 +18,15 @@ import msgspec
 from fakes.store import FakeCluster
 from fast.api.core import Node, Pod
 from fast.api.ipendpoint import IpEndpoint, PodRef
+from fast.cni import Verbs
 from fast.errors import Unavailable
 from fast.ipam import rules, sweep
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.ipam import Ipam
 from fast.ipam.ledger import Ledger
-from fast.ipam.request import Attachment, NodeIdentity
-from fast.ipam.rules import Action, Decision, Sighting
+from fast.ipam.releasing import Releasing, _unchanged
+from fast.ipam.request import Attachment, AttachmentKey, NodeIdentity
+from fast.ipam.rules import Action, Decision, Sighting, holder_of
 from fast.ipam.view import EndpointView
 from fast.ipam.writes import Writes
 from unit.ipam.processes import Controller
@@ -260,6 +264,19 @@ def adds_in_flight_do_not_count() -> Iterator[None]:
         yield
 
 
+@_plant("reused-while-swept")
+def sweep_goes_by_what_it_saw() -> Iterator[None]:
+    async def planted(self: Releasing, sandboxes: Any, node: NodeIdentity) -> tuple[Any, ...]:
+        records, alive = self._ledger.mine(), await sandboxes()
+        adding = {key for key in map(holder_of, records) if key in self._adding}
+        for record, decision in self._suspicions.judge(records, alive, adding, node):
+            await self._free(record, partial(_unchanged, record, decision))
+        return ()
+
+    with patch.object(Releasing, "sweep", planted):
+        yield
+
+
 def _seen_long_ago(record: IpEndpoint, told: dict[str, Any]) -> Sighting:
     return Sighting(record.metadata.uid, record.metadata.resource_version, float("-inf"))
 
@@ -370,6 +387,20 @@ def second_retained_address_is_kept() -> Iterator[None]:
 
 
 # ── what a process forgets ──
+
+
+@_plant("stale-tombstone")
+def replay_goes_by_what_it_listed() -> Iterator[None]:
+    """That no sandbox is cut off is the verbs' to see to; no rule of address management."""
+
+    async def planted(self: Verbs, key: AttachmentKey) -> None:
+        async with self._locks.hold(key):
+            await asyncio.to_thread(self._datapath.detach, *key)
+            await self._addresses.release(*key)
+            self._tombstones.remove(key)
+
+    with patch.object(Verbs, "carry_out_tombstone", planted):
+        yield
 
 
 @_plant("no-tombstone")
