@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from fast.api.ipendpoint import IpEndpoint
-from fast.errors import AddressConflict, Conflict, FastError, InvalidRange, NotFound
+from fast.errors import AddressConflict, Conflict, FastError, NotFound
 from fast.ipam import rules
 from fast.ipam.allocator import Allocator, FamilyPlan
 from fast.ipam.in_flight import AddsInFlight
@@ -159,7 +159,7 @@ class Claiming:
                 *self._ledger.of_pod(uid),
                 *self._ledger.of_sticky_key(request.sticky_key),
             )
-            if _version_of(record) == plan.version
+            if (address := record.find_address()) is not None and address.version == plan.version
         }
         ranks = (Action.SAME, Action.TAKE_OVER, Action.REBIND, Action.WAIT)
         decided = [
@@ -188,11 +188,3 @@ class Claiming:
             return False
         in_pool = entry is not None and entry.book is not None and record.address in entry.book
         return in_pool and record.spec.pool in plan.pools
-
-
-def _version_of(record: IpEndpoint) -> int:
-    """4 or 6; 0 for a record whose name is no address."""
-    try:
-        return record.address.version
-    except InvalidRange:
-        return 0

@@ -131,7 +131,7 @@ class Ledger:
         if (change.old is None) == (change.new is None):
             return
         shown = change.new or change.old
-        address = _address_of(shown) if shown is not None else None
+        address = shown.find_address() if shown is not None else None
         if address is None:
             return
         for book in self.books_of(address):
@@ -180,7 +180,7 @@ class Ledger:
             return
         book = PoolBook(usable, pool.spec.release_delay_seconds)
         for endpoint in self._store.endpoints.values():
-            address = _address_of(endpoint)
+            address = endpoint.find_address()
             if address is not None and address in book:
                 book.take(address)
         if before is not None and before.book is not None:
@@ -191,14 +191,6 @@ class Ledger:
 def _addressing(spec: IpsSpec) -> tuple[object, ...]:
     """What of a pool's spec decides which addresses it has."""
     return (spec.subnet, spec.ips, spec.exclude_ips)
-
-
-def _address_of(endpoint: IpEndpoint) -> IPAddress | None:
-    """The record's address; None where somebody made one whose name is none."""
-    try:
-        return endpoint.address
-    except InvalidRange:
-        return None
 
 
 def _link(index: dict[K, set[str]], key: K, name: str, sign: int) -> None:
