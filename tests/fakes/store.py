@@ -1,6 +1,6 @@
 """A store without an API server: records in a dict, views that lag as long as a test wants, answers that get lost.
 
-What its view shows, and when, is the real one's: both keep it in :class:`fast.ipam.view.EndpointView`.
+Held to the same contract as the real one by tests/unit/ipam/test_store_contract.py.
 """
 
 from __future__ import annotations
