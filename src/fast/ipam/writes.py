@@ -66,10 +66,14 @@ class Writes:
         Raises:
             KubeError: It cannot be found out yet; nothing may be decided about the attachment before.
         """
-        for name in sorted(self._unanswered.get(key, ())):
-            await self._store.refresh(name)
-            self._unanswered[key].discard(name)
-        self._unanswered.pop(key, None)
+        while names := self._unanswered.pop(key, None):
+            try:
+                while names:
+                    await self._store.refresh(min(names))
+                    names.discard(min(names))
+            finally:  # with what another attachment's write left meanwhile
+                if names:
+                    self._unanswered.setdefault(key, set()).update(names)
 
     def _remember(self, *records: IpEndpoint | None) -> None:
         """Remember a record for whoever holds it as it was before the write, or as it is after it."""

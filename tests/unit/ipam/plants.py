@@ -389,6 +389,16 @@ def second_retained_address_is_kept() -> Iterator[None]:
 # ── what a process forgets ──
 
 
+@_plant("cancelled-add")
+def thread_of_a_cancelled_add_is_left_to_itself() -> Iterator[None]:
+    async def planted(self: Verbs, key: AttachmentKey, wiring: Any, *, in_use: bool) -> None:
+        if not in_use:
+            await self._addresses.unclaim(*key)
+
+    with patch.object(Verbs, "_take_back", planted):
+        yield
+
+
 @_plant("stale-tombstone")
 def replay_goes_by_what_it_listed() -> Iterator[None]:
     """That no sandbox is cut off is the verbs' to see to; no rule of address management."""

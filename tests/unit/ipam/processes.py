@@ -53,6 +53,7 @@ class Sandbox:
     ifname: str
     pod: Pod
     addresses: tuple[str, ...] = ()
+    served: bool = False  # by an ADD
     exists: bool = True  # its network namespace
     was_missed: bool = False  # by a look at the kernel; once in its life at most
     miss_next: bool = False
@@ -127,6 +128,11 @@ class Process:
                 request.fate.set_exception(Killed())
                 request.fate.exception()
 
+    def stop(self) -> None:
+        """SIGTERM: calls are cut off; what undoes them still asks the API server."""
+        for task in self.tasks:
+            task.cancel()
+
     def live(self) -> None:
         if self.dead:
             raise Killed
@@ -173,6 +179,7 @@ class Agent(Process):
         ref = PodRef(namespace=NAMESPACE, name=meta.name, uid=meta.uid if uid_known else "")
         _ADDED.set(sandbox)
         await self.verbs.add(Invocation("ADD", *sandbox.key, "/run/netns/it", ref), _CONFIG)
+        sandbox.served = True
 
     async def delete(self, key: AttachmentKey) -> None:
         self.deleting[key] += 1
@@ -251,9 +258,13 @@ class Ports:
 
     def detach(self, container_id: str, ifname: str) -> bool:
         self._agent.live()
-        if any(sandbox.key == (container_id, ifname) for sandbox in self._node.attached):
-            raise Violation(f"sandbox {container_id} {ifname} is cut off")
-        return False
+        sandbox = self._node.sandboxes.get((container_id, ifname))
+        if sandbox is None or not sandbox.addresses:
+            return False
+        if sandbox.served:
+            raise Violation(f"sandbox {sandbox.key} is cut off")
+        sandbox.addresses = ()
+        return True
 
     def leave(self, key: AttachmentKey, call: CniCall) -> None:
         self._agent.live()
@@ -275,14 +286,17 @@ class Ports:
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """A loop without threads: what is to run in one runs at once, and where it gives a coroutine, that is awaited."""
+    """A loop without threads: what is to run in one runs at once, and where it gives a coroutine, that is awaited.
+
+    As a thread, it goes on when who waits for it is cancelled.
+    """
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         async def run() -> Any:
             made = func(*args)
             return await made if asyncio.iscoroutine(made) else made
 
-        return self.create_task(run())
+        return asyncio.shield(self.create_task(run()))
 
 
 class LivePods:

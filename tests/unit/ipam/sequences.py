@@ -108,6 +108,23 @@ class UnluckyCluster(Cluster):
         self._serve_agent(agent, but=under_way)
         self._serve_agent(agent)
 
+    @rule(name=st.sampled_from(PODS), node=picks, unanswered=st.sampled_from((Fate.ANSWERED, Fate.LOST)))
+    def agent_is_stopped(self, name: str, node: int, unanswered: Fate) -> None:
+        """An ADD that wires a pod is cut off, and all else; the agent ends when that is undone, as far as it can be."""
+        self.world.prompt = False
+        self.make_pod(name, node, True)
+        where = self._node(node)
+        agent = where.agent
+        if agent is None:
+            return
+        self._serve_agent(agent, ("attach",))
+        where.agent = None
+        agent.stop()
+        self._turn()
+        self._serve_agent(agent, delete=unanswered, replace=unanswered)
+        agent.kill()
+        self._turn()
+
     def _serve_agent(
         self, agent: Agent, held: Collection[str] = (), but: Collection[Request] = (), **fates: Fate
     ) -> None:

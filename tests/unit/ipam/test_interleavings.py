@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from fakes.store import Fate, a_pool
+from fakes.store import FakeStore, Fate, a_pool
 from fast.errors import PoolExhausted, Unavailable
 from fast.ipam import ClaimRequest
+from fast.ipam.writes import Writes
 from unit.ipam.nodes import SMALL, Gate, Nodes, names, sandbox, settle_down
 
 
@@ -178,6 +179,31 @@ async def test_one_whose_outcome_stays_unknown_is_looked_up_before_either_sandbo
     else:
         assert names(await agent.release(*new.key)) == ["10.244.10.0"]
         assert nodes.cluster.endpoints == {}
+
+
+async def test_a_write_that_goes_unanswered_while_an_earlier_one_is_looked_up_is_looked_up_too(nodes):
+    (record,) = await nodes.agent().claim(sandbox(1), SMALL)
+    looked_up = 0
+
+    async def gate(verb, name):
+        nonlocal looked_up
+        if verb == "delete":
+            return Fate.LOST
+        looked_up += 1
+        if looked_up == 1:
+            await delete()
+        return Fate.ANSWERED
+
+    writes = Writes(FakeStore(nodes.cluster, gate=gate))
+
+    async def delete():
+        with pytest.raises(Unavailable):
+            await writes.delete(record)
+
+    await delete()
+    for _ in range(2):
+        await writes.look_up_unanswered(("c1", "eth0"))
+        assert looked_up == 2
 
 
 # ── a view that does not keep up ──

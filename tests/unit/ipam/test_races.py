@@ -39,6 +39,7 @@ _QUICK = {
     "retained-and-rebound",
     "reused-while-swept",
     "stale-tombstone",
+    "cancelled-add",
 }
 _SOUGHT = {race: plant for race, plant in PLANTS.items() if _ALL or race in _QUICK}
 
