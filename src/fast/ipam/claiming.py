@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import structlog
 
 from fast.api.ipendpoint import IpEndpoint
-from fast.errors import AddressConflict, Conflict, FastError, NotFound
+from fast.errors import AddressConflict, Conflict, FastError, KubeError, NotFound
 from fast.ipam import rules
 from fast.ipam.allocator import Allocator, FamilyPlan
 from fast.ipam.in_flight import AddsInFlight
@@ -91,13 +92,14 @@ class Claiming:
             if step.before is step.after:
                 continue
             try:
-                await self._undo(step, claim.deleted)
-            except (Conflict, NotFound):
-                continue  # it is somebody else's by now
+                await self._undo_step(step, claim.deleted)
+            except (Conflict, NotFound):  # it is somebody else's by now: let the view show that
+                with contextlib.suppress(KubeError):
+                    await self._writes.read(step.after)
             except FastError as error:
                 log.warning("claim not undone", address=step.after.metadata.name, error=str(error))
 
-    async def _undo(self, step: Step, deleted: set[AttachmentKey]) -> None:
+    async def _undo_step(self, step: Step, deleted: set[AttachmentKey]) -> None:
         """Delete what was created; give what was taken over back to whom it was taken from.
 
         Where the DEL of that one has come, also while it is being given back, the DEL has found nothing to free.

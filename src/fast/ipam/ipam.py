@@ -107,6 +107,7 @@ class Ipam:
         The caller holds it from before the claim until the sandbox is set up, or the claim is taken back.
         """
         key = (container_id, ifname)
+        self._releasing.added(key)
         try:
             with self._adding.serving(key):
                 yield

@@ -51,6 +51,10 @@ class Releasing:
         self._metrics = metrics
         self._suspicions = Suspicions(clock)
 
+    def added(self, key: AttachmentKey) -> None:
+        """An ADD of the attachment begins: what it finds good is not missing (race: added-between-sightings)."""
+        self._suspicions.forget(self._ledger.of_attachment(key))
+
     async def release(self, key: AttachmentKey, node: NodeIdentity) -> tuple[IpEndpoint, ...]:
         """Free what the attachment holds; the caller holds its lock. Gives the records as they were before."""
         await self._writes.look_up_unanswered(key)

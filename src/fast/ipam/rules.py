@@ -38,6 +38,7 @@ Garbage collection by the agent:
 - ``reused-while-swept``: a repeated ADD finds a record good that the sweep is about to free; ``releasing``.
 - ``half-seen-sandbox``: the sandbox is missed by one look at the kernel; :func:`on_agent_sweep`.
 - ``changed-between-sightings``: two owners, each missed once, count as one missed twice; :class:`Sighting`.
+- ``added-between-sightings``: a sandbox, missed once, counts as missing since before a repeated ADD; ``releasing``.
 - ``rebooted-node``: records of sandboxes that a reboot took stay behind; :func:`on_agent_sweep`.
 - ``foreign-node``: an agent frees what another node's agent answers for; :func:`on_agent_sweep`.
 

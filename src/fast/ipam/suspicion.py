@@ -24,6 +24,11 @@ class Suspicions:
         self._clock = clock
         self._sightings: dict[str, Sighting] = {}
 
+    def forget(self, records: Iterable[IpEndpoint]) -> None:
+        """Forget what was suspected of the records."""
+        for record in records:
+            self._sightings.pop(record.metadata.name, None)
+
     def judge(
         self,
         records: Iterable[IpEndpoint],

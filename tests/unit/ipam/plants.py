@@ -293,6 +293,12 @@ def sighting_is_of_the_address() -> Iterator[None]:
         yield
 
 
+@_plant("added-between-sightings")
+def add_clears_nothing() -> Iterator[None]:
+    with patch.object(Releasing, "added", lambda self, key: None):
+        yield
+
+
 @_plant("rebooted-node")
 def boots_are_not_told_apart() -> Iterator[None]:
     def make(original: Any) -> Any:

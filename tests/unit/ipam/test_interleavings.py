@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from fakes.store import FakeStore, Fate, a_pool
+from fast.api.ipendpoint import IpEndpoint
 from fast.errors import PoolExhausted, Unavailable
 from fast.ipam import ClaimRequest
 from fast.ipam.writes import Writes
@@ -88,6 +90,17 @@ async def test_a_sweep_whose_delete_got_no_answer_is_looked_up_before_the_same_s
     assert record.metadata.name in nodes.cluster.endpoints
 
 
+async def test_a_sandbox_missed_once_is_not_missing_since_before_its_add_was_repeated(nodes):
+    agent = nodes.agent()
+    await agent.claim(sandbox(1), SMALL)
+    await agent.gc(none_alive)
+    nodes.clock.now += 31
+    await agent.claim(sandbox(1), SMALL)
+    assert await agent.gc(none_alive) == ()
+    nodes.clock.now += 31
+    assert len(await agent.gc(none_alive)) == 1
+
+
 # ── a claim is taken back ──
 
 
@@ -151,6 +164,17 @@ async def test_nothing_is_remembered_of_a_claim_once_its_add_has_ended(nodes):
     await agent.unclaim("c1", "eth0")
     assert len(agent.records_of("c1", "eth0")) == 1
     assert not agent._claiming._claims
+
+
+async def test_an_address_that_somebody_else_has_by_now_is_not_believed_to_be_the_sandboxs_own(nodes):
+    agent = nodes.agent(lagging=True)
+    with agent.attaching("c1", "eth0"):
+        (record,) = await agent.claim(sandbox(1), SMALL)
+        spec = msgspec.structs.replace(record.spec, container_id="other", node="n2")
+        nodes.cluster.replace(IpEndpoint(metadata=record.metadata, spec=spec))
+        await agent.unclaim("c1", "eth0")
+    (another,) = await agent.claim(sandbox(1), SMALL)
+    assert another.metadata.name != record.metadata.name
 
 
 # ── a takeover whose answer got lost ──
