@@ -1,6 +1,6 @@
 """A store without an API server: records in a dict, views that lag as long as a test wants, answers that get lost.
 
-Held to the same contract as the real one by tests/unit/ipam/test_store_contract.py and tests/e2e/test_kube_store.py.
+Held to the same contract as the real one by tests/unit/ipam/test_store_contract.py.
 """
 
 from __future__ import annotations
@@ -176,42 +176,48 @@ class FakeStore:
                 self._show_pool(change)
 
     async def create(self, endpoint: IpEndpoint) -> IpEndpoint:
-        created = await self._call("create", endpoint.metadata.name, lambda: self._cluster.create(endpoint))
-        self._view.wrote(created)
+        with self._view.asking() as gone:
+            created = await self._call(
+                "create", endpoint.metadata.name, lambda: self._cluster.create(endpoint)
+            )
+            self._view.answered(created, gone)
         return created
 
     async def replace(self, endpoint: IpEndpoint) -> IpEndpoint:
-        try:
-            replaced = await self._call(
-                "replace", endpoint.metadata.name, lambda: self._cluster.replace(endpoint)
-            )
-        except NotFound:
-            self._view.removed(endpoint)
-            raise
-        self._view.wrote(replaced)
+        with self._view.asking() as gone:
+            try:
+                replaced = await self._call(
+                    "replace", endpoint.metadata.name, lambda: self._cluster.replace(endpoint)
+                )
+            except NotFound:
+                self._view.removed(endpoint, gone)
+                raise
+            self._view.answered(replaced, gone)
         return replaced
 
     async def delete(self, endpoint: IpEndpoint) -> None:
-        try:
-            await self._call("delete", endpoint.metadata.name, lambda: self._cluster.delete(endpoint))
-        except NotFound:
-            self._view.removed(endpoint)
-            raise
-        self._view.removed(endpoint)
+        with self._view.asking() as gone:
+            try:
+                await self._call("delete", endpoint.metadata.name, lambda: self._cluster.delete(endpoint))
+            except NotFound:
+                self._view.removed(endpoint, gone)
+                raise
+            self._view.removed(endpoint, gone)
 
     async def refresh(self, name: str) -> IpEndpoint | None:
         known = self._view.endpoints.get(name)
-        found = await self._call("get", name, lambda: self._cluster.get(name))
-        if found is not None:
-            self._view.wrote(found)
-        elif known is not None:
-            self._view.removed(known)
-        return found
+        with self._view.asking() as gone:
+            found = await self._call("get", name, lambda: self._cluster.get(name))
+            if found is not None:
+                self._view.answered(found, gone)
+            elif known is not None:
+                self._view.removed(known, gone)
+        return self._view.endpoints.get(name)
 
     async def refresh_sticky(self, key: str) -> None:
-        found = await self._call("list", key, lambda: self._cluster.of_sticky_key(key))
-        for endpoint in found:
-            self._view.wrote(endpoint)
+        with self._view.asking() as gone:
+            for endpoint in await self._call("list", key, lambda: self._cluster.of_sticky_key(key)):
+                self._view.answered(endpoint, gone)
 
     async def _call(self, verb: Verb, name: str, request: Callable[[], _T]) -> _T:
         fate = await self._gate(verb, name)

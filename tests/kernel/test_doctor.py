@@ -156,7 +156,9 @@ def test_clean_is_refused_while_an_agent_serves(node):
 def test_clean_is_refused_while_releases_wait_to_be_told(node):
     for pod in list(node.pods):
         node.detach(pod)
-    node.run("touch /run/state/tombstones/c1:eth0")
+    node.run(
+        "touch /run/state/tombstones/c1:eth0 /run/state/tombstones/.new-17-c2:eth0"
+    )  # the latter: half written
     assert "1 releases wait" in clean(node, check=False)
 
 

@@ -56,6 +56,10 @@ class NodeAddresses:
         self._require_synced()
         return await self._ipam.release(container_id, ifname)
 
+    async def unclaim(self, container_id: str, ifname: str) -> None:
+        """Undo what the claim of the ADD in flight did."""
+        await self._ipam.unclaim(container_id, ifname)
+
     def held(self, container_id: str, ifname: str) -> tuple[IpEndpoint, ...]:
         """Give what this attachment holds, as far as seen."""
         return self._ipam.records_of(container_id, ifname)

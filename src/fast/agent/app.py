@@ -27,7 +27,7 @@ from fast.agent.addresses import NodeAddresses
 from fast.agent.audit import Auditor
 from fast.agent.cluster_sync import ClusterSync
 from fast.agent.config import AgentConfig
-from fast.agent.conflist import install_conflist, install_plugin
+from fast.agent.conflist import ensure_installed, install_conflist, install_plugin
 from fast.agent.contact import Contact
 from fast.agent.doctor import NodeFacts, Severity, examine
 from fast.agent.gc import AgentCollector
@@ -45,11 +45,11 @@ from fast.agent.tombstones import Tombstones
 from fast.api.core import Node
 from fast.api.ips import Ips
 from fast.api.resources import NAMESPACES, NODES, PODS
-from fast.cni import AttachmentLocks, Verbs
+from fast.cni import Verbs
 from fast.datapath.node import NodeDatapath
 from fast.datapath.survey import survey_node
 from fast.errors import InvalidRange, KubeError
-from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
+from fast.ipam import AttachmentLocks, Ipam, IpamMetrics, KubeStore, NodeIdentity
 from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
 from fast.logs import configure_logs
 from fast.net import IPNetwork, parse_subnet
@@ -187,7 +187,7 @@ class Agent:
             readiness=self.readiness,
             locks=locks,
         )
-        self._replay = TombstoneReplay(tombstones, verbs.delete, self.readiness)
+        self._replay = TombstoneReplay(tombstones, verbs.carry_out_tombstone, self.readiness)
         self._server = CniServer(config.socket, verbs.dispatch)
         self._http = ProbeServer(config.http_address, self._not_ready, self._ipam.update_gauges)
         self._contact = Contact(
@@ -267,10 +267,12 @@ class Agent:
         """Show the node to the container runtime, once it can take pods."""
         config = self._config
         if config.install_plugin is not None:
-            await asyncio.to_thread(install_plugin, config.install_plugin, config.cni_bin_dir)
+            install = partial(install_plugin, config.install_plugin, config.cni_bin_dir)
+            await ensure_installed(install, self.readiness)
         await self.readiness.wait()
         if config.install_conflist:
-            await asyncio.to_thread(install_conflist, config.cni_bin_dir, config.cni_conf_dir)
+            install = partial(install_conflist, config.cni_bin_dir, config.cni_conf_dir)
+            await ensure_installed(install, self.readiness)
         notify("READY=1")
         log.info("fast-agent is ready")
 

@@ -101,7 +101,7 @@ class ClusterSync:
     def record_changed(self, old: IpEndpoint | None, new: IpEndpoint | None) -> None:
         """Take note of a changed record."""
         shown = new or old
-        address = None if shown is None else _address_of(shown)
+        address = None if shown is None else shown.find_address()
         if address is None or address in self._node_addresses:
             return
         entry = None if new is None else entry_of_record(new)
@@ -211,7 +211,7 @@ def wanted_entries(records: Iterable[IpEndpoint], nodes: Iterable[Node]) -> dict
     """Work out the whole map: every bound record, and every node's addresses (which win over a record's)."""
     entries: dict[IPAddress, ClusterPod] = {}
     for record in records:
-        entry, address = entry_of_record(record), _address_of(record)
+        entry, address = entry_of_record(record), record.find_address()
         if entry is not None and address is not None:
             entries[address] = entry
     for node in nodes:
@@ -247,10 +247,3 @@ def entries_of_node(node: Node) -> dict[IPAddress, ClusterPod]:
     if underlay is None:
         return {}
     return dict.fromkeys(addresses, ClusterPod(underlay, Kind.NODE))
-
-
-def _address_of(record: IpEndpoint) -> IPAddress | None:
-    try:
-        return record.address
-    except InvalidRange:
-        return None  # somebody made a record by hand under a name that is no address

@@ -5,17 +5,21 @@ The configuration comes last and only when the node can carry traffic: kubelet t
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import structlog
 
 from fast.agent.files import write_atomically
+from fast.agent.readiness import Readiness
 from fast.cni.config import SUPPORTED_VERSIONS
 from fast.errors import InvalidConfig
 
 log = structlog.get_logger()
 
+CONDITION = "installation"
 PLUGIN = "fast-cni"
 CONFLIST = "10-fast.conflist"
 NETWORK = "fast"
@@ -57,6 +61,21 @@ def install_conflist(binary_dir: Path, config_dir: Path) -> None:
     path = config_dir / CONFLIST
     if write_atomically(path, conflist(binary_dir), 0o600):
         log.info("network configuration installed", path=str(path))
+
+
+async def ensure_installed(
+    install: Callable[[], None], readiness: Readiness, *, retry_seconds: float = 5.0
+) -> None:
+    """Install, however long the disk refuses; the node is not ready meanwhile, and says why."""
+    while True:
+        try:
+            await asyncio.to_thread(install)
+        except (OSError, InvalidConfig) as error:
+            readiness.missing(CONDITION, str(error))
+            await asyncio.sleep(retry_seconds)
+        else:
+            readiness.met(CONDITION)
+            return
 
 
 def uninstall(binary_dir: Path, config_dir: Path) -> list[Path]:

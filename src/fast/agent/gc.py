@@ -13,10 +13,10 @@ from prometheus_client import Counter
 
 from fast.agent.conflist import NETWORK
 from fast.agent.interval import Interval
-from fast.cni import AttachmentKey, AttachmentLocks
 from fast.datapath.identity import Endpoint
 from fast.errors import FastError
-from fast.ipam import Ipam
+from fast.ipam import AttachmentKey, AttachmentLocks, Ipam
+from fast.ipam.rules import holder_of
 
 log = structlog.get_logger()
 
@@ -73,19 +73,27 @@ class AgentCollector:
             valid: The list.
 
         Raises:
-            DatapathError, KubeError: Something could not be taken down; calling again helps.
+            DatapathError, KubeError: The first of what could not be taken down; the others were. Calling again helps.
         """
         if network != NETWORK:
             log.warning("GC of another network ignored", network=network, installed=NETWORK)
             return
-        known = {(record.spec.container_id, record.spec.interface) for record in self._ipam.ledger.mine()}
+        failures: list[FastError] = []
+        known = {holder_of(record) for record in self._ipam.ledger.mine()}
         known |= await self._there()
         for key in sorted(known - valid - self._locks.in_flight):
-            async with self._locks.hold(key):
-                await asyncio.to_thread(self._sandboxes.detach, *key)
-                released = await self._ipam.release(*key)
+            try:
+                async with self._locks.hold(key):
+                    await asyncio.to_thread(self._sandboxes.detach, *key)
+                    released = await self._ipam.release(*key)
+            except FastError as error:
+                log.warning("attachment not taken down", containerid=key[0], ifname=key[1], error=str(error))
+                failures.append(error)
+                continue
             _FREED.labels("cni-gc").inc(len(released))
             log.info("attachment unknown to the runtime taken down", containerid=key[0], ifname=key[1])
+        if failures:
+            raise failures[0]
 
     async def _there(self) -> set[AttachmentKey]:
         endpoints = await asyncio.to_thread(self._sandboxes.endpoints)

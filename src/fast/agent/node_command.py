@@ -21,6 +21,7 @@ from fast.agent.node_options import (
     cni_conf_dir_option,
     state_dir_option,
 )
+from fast.agent.tombstones import Tombstones
 from fast.errors import FastError, InvalidConfig
 
 #: Where images and source trees have the plugin.
@@ -122,7 +123,7 @@ def _refuse_if_in_use(tombstones: Path) -> None:
             f"{len(pods)} pods still have interfaces of Fast ({', '.join(sorted(pods)[:3])}): drain the node first, "
             "or cut them off by --force"
         )
-    waiting = len(list(tombstones.iterdir())) if tombstones.is_dir() else 0
+    waiting = len(list(Tombstones(tombstones).waiting()))
     if waiting:
         raise FastError(
             f"{waiting} releases wait in {tombstones} for an agent to tell them to the API server: run one once more, "

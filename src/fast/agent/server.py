@@ -82,7 +82,7 @@ class CniServer:
         if self._calls:
             _, late = await asyncio.wait(self._calls, timeout=drain_seconds)
             for task in late:
-                task.cancel()  # the verbs roll back
+                task.cancel()  # the verbs roll back, what a thread still does included
             if late:
                 log.warning("CNI calls cut off", calls=len(late))
                 await asyncio.wait(late)

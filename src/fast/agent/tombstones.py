@@ -12,9 +12,9 @@ from pathlib import Path
 
 import structlog
 
-from fast.cni import AttachmentKey, CniCall
-from fast.cni.protocol import decode_call, encode_call
-from fast.errors import InvalidConfig
+from fast.cni import CniCall
+from fast.cni.protocol import encode_call
+from fast.ipam import AttachmentKey
 
 log = structlog.get_logger()
 
@@ -45,26 +45,36 @@ class Tombstones:
             raise
         self._fsync_directory()
 
-    def find(self, key: AttachmentKey) -> CniCall | None:
-        """Give the DEL that waits for this attachment, or None."""
+    def waits(self, key: AttachmentKey) -> bool:
+        """Whether a DEL waits for this attachment; the identity in the name is all that carrying it out needs.
+
+        Raises:
+            OSError: The disk refuses.
+        """
         try:
-            return decode_call(self._path(key).read_bytes())
+            self._path(key).stat()
         except FileNotFoundError:
-            return None
-        except InvalidConfig:
-            # the identity in the name is all that a DEL needs
-            return CniCall({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": key[0], "CNI_IFNAME": key[1]})
+            return False
+        return True
 
     def remove(self, key: AttachmentKey) -> None:
-        """Forget the DEL of this attachment; nothing happens where there is none."""
+        """Forget the DEL of this attachment; nothing happens where there is none.
+
+        Raises:
+            OSError: The disk refuses.
+        """
         try:
             self._path(key).unlink()
         except FileNotFoundError:
             return
         self._fsync_directory()
 
-    def waiting(self) -> Iterator[tuple[AttachmentKey, CniCall]]:
-        """Give every DEL that waits; files that are no tombstone are left out and logged."""
+    def waiting(self) -> Iterator[AttachmentKey]:
+        """Give the attachment of every DEL that waits; files that are no tombstone are left out and logged.
+
+        Raises:
+            OSError: The disk refuses.
+        """
         try:
             names = sorted(os.listdir(self.directory))
         except FileNotFoundError:
@@ -76,9 +86,7 @@ class Tombstones:
             if not colon or not container_id or not ifname:
                 log.warning("not a tombstone", path=str(self.directory / name))
                 continue
-            call = self.find((container_id, ifname))
-            if call is not None:
-                yield (container_id, ifname), call
+            yield container_id, ifname
 
     def _path(self, key: AttachmentKey) -> Path:
         return self.directory / f"{key[0]}:{key[1]}"

@@ -6,6 +6,7 @@ import msgspec
 
 from fast.api.ips import API_VERSION
 from fast.api.meta import ObjectMeta
+from fast.errors import InvalidRange
 from fast.net import IPAddress, parse_record_name
 
 
@@ -50,3 +51,10 @@ class IpEndpoint(msgspec.Struct, kw_only=True, gc=False):
     def address(self) -> IPAddress:
         """The address that the object's name spells; InvalidRange where somebody created one with another name."""
         return parse_record_name(self.metadata.name)
+
+    def find_address(self) -> IPAddress | None:
+        """The address, or None where somebody created one whose name is none."""
+        try:
+            return self.address
+        except InvalidRange:
+            return None

@@ -1,19 +1,16 @@
 """The Container Network Interface: verbs, results, error codes. Runs inside the agent's process.
 
-Owns the order of an attachment's steps and their roll-back, and no state but the locks of calls in flight. It must not
+Owns the order of an attachment's steps and their roll-back; no state. It must not
 choose addresses (``fast.ipam``), touch the kernel (``fast.datapath``), or open sockets and files (``fast.agent``).
 """
 
 from fast.cni.errors import CODES, CallError, Code, code_of, error_reply
-from fast.cni.locks import AttachmentKey, AttachmentLocks
 from fast.cni.ports import Blocker, Wanted
 from fast.cni.protocol import CniCall, CniReply
 from fast.cni.verbs import Verbs, version_reply
 
 __all__ = [
     "CODES",
-    "AttachmentKey",
-    "AttachmentLocks",
     "Blocker",
     "CallError",
     "CniCall",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fast.api.ipendpoint import IpEndpoint, PodRef
-from fast.cni.locks import AttachmentKey
 from fast.cni.protocol import CniCall
 from fast.datapath.identity import Endpoint, EndpointSpec
+from fast.ipam import AttachmentKey
 from fast.net import IPAddress
 
 
@@ -49,6 +49,9 @@ class Addresses(Protocol):
             KubeError, AgentUnavailable: The API server cannot be asked; it may still hold addresses.
         """
 
+    async def unclaim(self, container_id: str, ifname: str) -> None:
+        """Undo what the claim of the ADD in flight did; what cannot be undone now, garbage collection finds."""
+
     def held(self, container_id: str, ifname: str) -> Sequence[IpEndpoint]:
         """Give what this attachment holds, by what the agent has seen."""
 
@@ -84,11 +87,11 @@ class TombstoneStore(Protocol):
     def leave(self, key: AttachmentKey, call: CniCall) -> None:
         """Keep the call until it is removed; OSError where the disk refuses."""
 
-    def find(self, key: AttachmentKey) -> CniCall | None:
-        """Give the DEL that waits for this attachment. Costs one failed open(2) where there is none."""
+    def waits(self, key: AttachmentKey) -> bool:
+        """Whether a DEL waits for this attachment; costs one stat(2). OSError where the disk refuses."""
 
     def remove(self, key: AttachmentKey) -> None:
-        """Forget it; nothing happens where there is none."""
+        """Forget it; nothing happens where there is none. OSError where the disk refuses."""
 
 
 @dataclass(frozen=True, slots=True)

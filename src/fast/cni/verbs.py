@@ -7,8 +7,8 @@ sockets are the agent's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import structlog
@@ -24,13 +24,13 @@ from fast.cni.config import (
 from fast.cni.config import version_of as config_version_of
 from fast.cni.environment import Invocation, parse_invocation
 from fast.cni.errors import CallError, Code, error_reply
-from fast.cni.locks import AttachmentKey, AttachmentLocks
 from fast.cni.ports import Addresses, Collector, Datapath, Readiness, TombstoneStore, Wanted
 from fast.cni.protocol import CniCall, CniReply
 from fast.cni.results import AttachedPod, Result, parse_result, result_of, sandbox_addresses
 from fast.datapath.endpoint import GATEWAY4, GATEWAY6
 from fast.datapath.identity import Endpoint, EndpointSpec
 from fast.errors import AgentUnavailable, DatapathError, FastError, KubeError
+from fast.ipam import AttachmentKey, AttachmentLocks
 from fast.net import IPAddress
 
 log = structlog.get_logger()
@@ -112,16 +112,32 @@ class Verbs:
         """Claim, then wire; on failure nothing of it is left."""
         key = (wanted.container_id, wanted.ifname)
         # Race: a DEL of this attachment that still waits on disk would later take down what is made now.
-        await self._carry_out_waiting_delete(key)
+        await self._carry_out_tombstone(key)
         held_before = bool(self._addresses.held(*key))
         records = await self._addresses.claim(wanted)
+        spec = _spec_of(invocation, config, records)
+        wiring = asyncio.create_task(asyncio.to_thread(self._datapath.attach, spec))
         try:
-            return await asyncio.to_thread(self._datapath.attach, _spec_of(invocation, config, records))
+            return await asyncio.shield(wiring)
         except BaseException:
-            # What an earlier ADD of the same attachment made may be in use: only a DEL ends that.
-            if not held_before:
-                await asyncio.shield(self._undo_claim(key))
+            await asyncio.shield(self._take_back(key, wiring, in_use=held_before))
             raise
+
+    async def _take_back(self, key: AttachmentKey, wiring: asyncio.Task[Endpoint], *, in_use: bool) -> None:
+        """Undo an ADD that failed or was cancelled, once its thread has ended: that cannot be called back.
+
+        Where an earlier ADD of the attachment was served, what it made may be in use: only a DEL ends that.
+        """
+        await asyncio.wait([wiring])
+        if in_use:
+            return
+        if wiring.exception() is None:
+            try:
+                await asyncio.to_thread(self._datapath.detach, *key)
+            except FastError as error:  # the address stays as long as the interface does
+                log.warning("cancelled ADD not undone", containerid=key[0], ifname=key[1], error=str(error))
+                return
+        await self._addresses.unclaim(*key)
 
     async def delete(self, key: AttachmentKey, call: CniCall) -> bool:
         """DEL: unwire, then release exactly what this attachment holds. Nothing there is success.
@@ -134,7 +150,7 @@ class Verbs:
 
         Raises:
             DatapathError: The kernel refused; nothing was released. Retrying helps.
-            CallError: Code 5, the tombstone cannot be written.
+            CallError: Code 5, the tombstone cannot be written or removed.
         """
         async with self._locks.hold(key):
             try:
@@ -146,11 +162,21 @@ class Verbs:
                 )
                 await self._leave_tombstone(key, call)
                 return False
-            await asyncio.to_thread(self._tombstones.remove, key)
+            await self._forget_tombstone(key)
         if detached or released:
             addresses = [record.metadata.name for record in released]
             log.info("pod detached", containerid=key[0], ifname=key[1], addresses=addresses)
         return True
+
+    async def carry_out_tombstone(self, key: AttachmentKey) -> None:
+        """Carry out the DEL that waits on disk for this attachment, if one still does; then forget it.
+
+        Raises:
+            CallError: Code 5, the tombstone cannot be read or removed.
+            FastError: It cannot be carried out now; it waits on.
+        """
+        async with self._locks.hold(key):
+            await self._carry_out_tombstone(key)
 
     async def check(self, invocation: Invocation, config: NetworkConfig) -> None:
         """CHECK: the reservation, interface, addresses, routes, programs and map entries are as ADD made them.
@@ -198,31 +224,30 @@ class Verbs:
         if blocker is not None and not blocker.passing:
             raise AgentUnavailable(f"this node cannot take pods yet: {blocker.reason}")
 
-    async def _carry_out_waiting_delete(self, key: AttachmentKey) -> None:
-        call = self._tombstones.find(key)
-        if call is not None:
+    async def _carry_out_tombstone(self, key: AttachmentKey) -> None:
+        with _disk_failures("an earlier DEL of this attachment may wait on disk, which cannot be read"):
+            waits = self._tombstones.waits(key)
+        if waits:
             await asyncio.to_thread(self._datapath.detach, *key)
             await self._addresses.release(*key)
+            await self._forget_tombstone(key)
+
+    async def _forget_tombstone(self, key: AttachmentKey) -> None:
+        with _disk_failures("the tombstone of a DEL that was carried out cannot be removed"):
             await asyncio.to_thread(self._tombstones.remove, key)
 
     async def _leave_tombstone(self, key: AttachmentKey, call: CniCall) -> None:
-        try:
-            await asyncio.to_thread(partial(self._tombstones.leave, key, call))
-        except OSError as error:
-            raise CallError(
-                Code.IO_FAILURE,
-                "the API server is away, and the tombstone of this DEL cannot be written",
-                str(error),
-            ) from error
+        with _disk_failures("the API server is away, and the tombstone of this DEL cannot be written"):
+            await asyncio.to_thread(self._tombstones.leave, key, call)
 
-    async def _undo_claim(self, key: AttachmentKey) -> None:
-        """Release what this ADD claimed; where even that fails, the agent's garbage collection will."""
-        try:
-            await self._addresses.release(*key)
-        except FastError as error:
-            log.warning(
-                "claim of a failed ADD not released", containerid=key[0], ifname=key[1], error=str(error)
-            )
+
+@contextmanager
+def _disk_failures(message: str) -> Iterator[None]:
+    """Make a refusal of the disk the specification's error 5."""
+    try:
+        yield
+    except OSError as error:
+        raise CallError(Code.IO_FAILURE, f"{message}: {error.strerror}", str(error)) from error
 
 
 def version_reply(version: str = NEWEST_VERSION) -> CniReply:

@@ -8,6 +8,7 @@ the kernel: whether a sandbox exists, others say.
 from fast.ipam.ipam import Ipam
 from fast.ipam.kube_store import KubeStore
 from fast.ipam.ledger import PoolCounts
+from fast.ipam.locks import AttachmentLocks
 from fast.ipam.metrics import IpamMetrics
 from fast.ipam.request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, resolve_pools
 from fast.ipam.store import EndpointChange, PodView, PoolChange, Store
@@ -15,6 +16,7 @@ from fast.ipam.store import EndpointChange, PodView, PoolChange, Store
 __all__ = [
     "Attachment",
     "AttachmentKey",
+    "AttachmentLocks",
     "ClaimRequest",
     "EndpointChange",
     "Ipam",

@@ -6,25 +6,24 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
+from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.api.meta import ObjectMeta
 from fast.errors import (
     AddressConflict,
     Conflict,
     InvalidConfig,
     IPAMError,
-    KubeError,
     PoolExhausted,
     PoolNotAllowed,
     PoolNotFound,
-    Unavailable,
 )
 from fast.ipam.contention import Contention
 from fast.ipam.ledger import Ledger, PoolEntry
 from fast.ipam.metrics import IpamMetrics
-from fast.ipam.request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, sticky_labels
+from fast.ipam.request import Attachment, ClaimRequest, NodeIdentity, sticky_labels
 from fast.ipam.rules import bound
 from fast.ipam.store import Store
+from fast.ipam.writes import Writes
 from fast.net import IPAddress, record_name
 
 
@@ -32,7 +31,7 @@ from fast.net import IPAddress, record_name
 class FamilyPlan:
     """One address of a claim: the pools to try, in order, and the one address asked for, if any.
 
-    ``refusals`` says of each pool named that is left out why; ``refusal`` is the error for when none is left.
+    ``refusals`` says of each pool named that is left out why.
     """
 
     version: int
@@ -45,8 +44,9 @@ class Allocator:
     """Chooses addresses and creates their records.
 
     Args:
-        store: Where records are written.
+        store: Where records are read live.
         ledger: What is free.
+        writes: Writes records.
         metrics: Counts collisions.
         clock: Monotonic seconds.
         rng: Randomness of the skips.
@@ -56,17 +56,18 @@ class Allocator:
         self,
         store: Store,
         ledger: Ledger,
+        writes: Writes,
         metrics: IpamMetrics,
         clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
         self._store = store
         self._ledger = ledger
+        self._writes = writes
         self._metrics = metrics
         self._clock = clock
         self._rng = rng
         self._contention: dict[str, Contention] = {}
-        self._unsure: dict[AttachmentKey, set[str]] = {}
 
     # ── planning ──
 
@@ -166,25 +167,29 @@ class Allocator:
         """Create a record on some address of the pool; None where it has none left.
 
         Race two-claimants: the API server takes one record of a name, whoever asks, from whatever pool; the loser
-        goes on to the next candidate. Every collision takes a candidate away, so a pool of exactly N serves N.
+        goes on to the next candidate. A collision takes the candidate away only for a while (the view should show
+        it soon), so one that comes round again is looked up before it is tried again: a view that is stale for long
+        cannot make the search run in circles, and a pool of exactly N serves N.
         """
         contention = self._contention.setdefault(pool, Contention(self._rng))
-        collisions = 0
+        collided: set[IPAddress] = set()
         while (entry := self._ledger.pools.get(pool)) is not None and entry.book is not None:
             now = self._clock()
-            address = entry.book.candidate(now, contention.skip(now, collisions))
+            address = entry.book.candidate(now, contention.skip(now, len(collided)))
             if address is None:
                 return None
+            if address in collided and await self._store.refresh(record_name(address)) is not None:
+                continue  # the view has it now
             try:
                 record = await self._write(address, pool, attachment, node, sticky_key)
             except Conflict as error:
                 if not error.already_exists:
                     raise
-                collisions += 1
-                contention.collided(collisions)
+                collided.add(address)
+                contention.collided(len(collided))
                 self._metrics.conflicts.labels(pool).inc()
                 continue
-            contention.claimed(collisions)
+            contention.claimed(len(collided))
             return record
         return None
 
@@ -201,42 +206,15 @@ class Allocator:
     async def _write(
         self, address: IPAddress, pool: str, attachment: Attachment, node: NodeIdentity, sticky_key: str
     ) -> IpEndpoint:
-        """Create the record; while the request is under way no other claim of this process chooses its address."""
+        """Create the record; for the first seconds of the request no other claim of this process chooses its address.
+
+        Should it take longer, the API server says which of the two was first.
+        """
         spec = bound(pool, attachment, node, sticky_key)
         for book in self._ledger.books_of(address):
             book.doubt(address, self._clock())
-        name = record_name(address)
-        try:
-            metadata = ObjectMeta(name=name, labels=sticky_labels(sticky_key))
-            return await self._store.create(IpEndpoint(metadata=metadata, spec=spec))
-        except Unavailable as error:
-            return await self._find_out(name, spec, error)
-
-    def doubt(self, key: AttachmentKey, name: str) -> None:
-        """Remember that the outcome of a write of this attachment's record is not known."""
-        self._unsure.setdefault(key, set()).add(name)
-
-    async def find_out_again(self, key: AttachmentKey) -> None:
-        """Show in the view what became of this attachment's writes whose outcome is not known (race: lost-answer).
-
-        Raises:
-            KubeError: It cannot be found out yet; nothing may be decided about the attachment before.
-        """
-        for name in sorted(self._unsure.get(key, ())):
-            await self._store.refresh(name)
-            self._unsure[key].discard(name)
-        self._unsure.pop(key, None)
-
-    async def _find_out(self, name: str, spec: IpEndpointSpec, error: Unavailable) -> IpEndpoint:
-        """Race lost-answer: the create may have taken effect; ask once, and else before the next call decides."""
-        try:
-            record = await self._store.refresh(name)
-        except KubeError:
-            self.doubt((spec.container_id, spec.interface), name)
-            raise error from None
-        if record is None or record.spec != spec:
-            raise error
-        return record
+        metadata = ObjectMeta(name=record_name(address), labels=sticky_labels(sticky_key))
+        return await self._writes.bind(IpEndpoint(metadata=metadata, spec=spec))
 
 
 def refusal(

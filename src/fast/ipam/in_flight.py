@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import count
 
@@ -21,6 +21,7 @@ class AddsInFlight:
         self._serving: Counter[AttachmentKey] = Counter()
         self._began: dict[AttachmentKey, int] = {}
         self._numbers = count()
+        self._watches: list[set[AttachmentKey]] = []
 
     def __contains__(self, key: AttachmentKey) -> bool:
         return key in self._serving
@@ -30,6 +31,8 @@ class AddsInFlight:
         """Note that an ADD is being served; may be nested, and the outermost counts."""
         if not self._serving[key]:
             self._began[key] = next(self._numbers)
+        for added in self._watches:
+            added.add(key)
         self._serving[key] += 1
         try:
             yield
@@ -38,6 +41,16 @@ class AddsInFlight:
             if not self._serving[key]:
                 del self._serving[key]
                 self._forget()
+
+    @contextmanager
+    def watched(self) -> Iterator[Collection[AttachmentKey]]:
+        """Give a collection of every attachment of which an ADD is in flight at any time of the block."""
+        added = set(self._serving)
+        self._watches.append(added)
+        try:
+            yield added
+        finally:
+            self._watches = [other for other in self._watches if other is not added]
 
     def is_overtaken(self, key: AttachmentKey, by: AttachmentKey) -> bool:
         """Whether the ADD of ``by`` began after that of ``key``, which is still being served."""

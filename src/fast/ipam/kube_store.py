@@ -8,18 +8,22 @@ import time
 from collections.abc import Callable, Mapping
 
 import msgspec
+import structlog
 
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips
 from fast.api.resources import IPENDPOINTS, IPSES
-from fast.errors import NotFound
+from fast.errors import KubeError, NotFound
 from fast.ipam.request import sticky_labels
 from fast.ipam.store import EndpointChange, PoolChange
 from fast.ipam.view import EndpointView
 from fast.kube import Change, Informer, KubeClient
 
+log = structlog.get_logger()
+
 _SETTLE_EVERY_SECONDS = 10.0
-_SETTLE_AFTER_SECONDS = 30.0
+#: How long the watch may take to show a write of this process.
+SETTLE_AFTER_SECONDS = 30.0
 
 
 class KubeStore:
@@ -61,7 +65,7 @@ class KubeStore:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.endpoint_informer.run())
             group.create_task(self.pool_informer.run())
-            group.create_task(self._settle())
+            group.create_task(self._keep_settling())
 
     async def wait_synced(self) -> None:
         """Wait until records and pools were listed."""
@@ -77,56 +81,73 @@ class KubeStore:
 
     async def create(self, endpoint: IpEndpoint) -> IpEndpoint:
         """See :class:`fast.ipam.store.Store`."""
-        created = compact(await self._client.create(IPENDPOINTS, endpoint))
-        self._view.wrote(created)
+        with self._view.asking() as gone:
+            created = compact(await self._client.create(IPENDPOINTS, endpoint))
+            self._view.answered(created, gone)
         return created
 
     async def replace(self, endpoint: IpEndpoint) -> IpEndpoint:
         """See :class:`fast.ipam.store.Store`."""
-        try:
-            replaced = compact(await self._client.update(IPENDPOINTS, endpoint))
-        except NotFound:
-            self._view.removed(endpoint)
-            raise
-        self._view.wrote(replaced)
+        with self._view.asking() as gone:
+            try:
+                replaced = compact(await self._client.update(IPENDPOINTS, endpoint))
+            except NotFound:
+                self._view.removed(endpoint, gone)
+                raise
+            self._view.answered(replaced, gone)
         return replaced
 
     async def delete(self, endpoint: IpEndpoint) -> None:
         """See :class:`fast.ipam.store.Store`."""
         meta = endpoint.metadata
-        try:
-            await self._client.delete(
-                IPENDPOINTS, meta.name, uid=meta.uid, resource_version=meta.resource_version
-            )
-        except NotFound:
-            self._view.removed(endpoint)
-            raise
-        self._view.removed(endpoint)
+        with self._view.asking() as gone:
+            try:
+                await self._client.delete(
+                    IPENDPOINTS, meta.name, uid=meta.uid, resource_version=meta.resource_version
+                )
+            except NotFound:
+                self._view.removed(endpoint, gone)
+                raise
+            self._view.removed(endpoint, gone)
 
     async def refresh(self, name: str) -> IpEndpoint | None:
         """See :class:`fast.ipam.store.Store`."""
         known = self._view.endpoints.get(name)
-        try:
-            found = compact(await self._client.get(IPENDPOINTS, name))
-        except NotFound:
-            if known is not None:
-                self._view.removed(known)
-            return None
-        self._view.wrote(found)
-        return found
+        with self._view.asking() as gone:
+            try:
+                self._view.answered(compact(await self._client.get(IPENDPOINTS, name)), gone)
+            except NotFound:
+                if known is not None:
+                    self._view.removed(known, gone)
+        return self._view.endpoints.get(name)
 
     async def refresh_sticky(self, key: str) -> None:
         """See :class:`fast.ipam.store.Store`."""
         selector = ",".join(f"{label}={value}" for label, value in sticky_labels(key).items())
-        for found in (await self._client.list(IPENDPOINTS, label_selector=selector)).items:
-            self._view.wrote(compact(found))
+        with self._view.asking() as gone:
+            for found in (await self._client.list(IPENDPOINTS, label_selector=selector)).items:
+                self._view.answered(compact(found), gone)
 
-    async def _settle(self) -> None:
-        """Let the watch have the last word about own writes that it should have shown long ago."""
+    async def settle(self) -> None:
+        """Read live what this process knows better than the watch, though the watch should have shown it long ago.
+
+        A record that was created by us and deleted by others between two lists of the informer is in no event;
+        without this it would stay in the view for ever.
+
+        Raises:
+            KubeError: The API server refused or is away.
+        """
+        for name in self._view.unconfirmed(SETTLE_AFTER_SECONDS):
+            if await self.refresh(name) is None and name not in self.endpoint_informer.cache:
+                self._view.forget(name)
+
+    async def _keep_settling(self) -> None:
         while True:
             await asyncio.sleep(_SETTLE_EVERY_SECONDS)
-            if time.monotonic() - self.endpoint_informer.last_contact < _SETTLE_AFTER_SECONDS:
-                self._view.settle(self.endpoint_informer.cache, _SETTLE_AFTER_SECONDS)
+            try:
+                await self.settle()
+            except KubeError as error:
+                log.debug("own writes not confirmed", error=str(error))
 
     def _endpoint_changed(self, change: Change[IpEndpoint]) -> None:
         self._view.observed(change.old, change.new)

@@ -79,7 +79,7 @@ class Ledger:
         self.pools: dict[str, PoolEntry] = {}
         for endpoint in store.endpoints.values():
             self._index(endpoint, +1)
-            if (address := _address_of(endpoint)) is not None:
+            if (address := endpoint.find_address()) is not None:
                 self._taken[address.version].add(int(address))
         for pool in store.pools.values():
             self._open_pool(pool)
@@ -134,7 +134,7 @@ class Ledger:
         if (change.old is None) == (change.new is None):
             return
         shown = change.new or change.old
-        address = _address_of(shown) if shown is not None else None
+        address = shown.find_address() if shown is not None else None
         if address is None:
             return
         taken = self._taken[address.version]
@@ -196,14 +196,6 @@ class Ledger:
 def _addressing(spec: IpsSpec) -> tuple[object, ...]:
     """What of a pool's spec decides which addresses it has."""
     return (spec.subnet, spec.ips, spec.exclude_ips)
-
-
-def _address_of(endpoint: IpEndpoint) -> IPAddress | None:
-    """The record's address; None where somebody made one whose name is none."""
-    try:
-        return endpoint.address
-    except InvalidRange:
-        return None
 
 
 def _link(index: dict[K, set[str]], key: K, name: str, sign: int) -> None:

@@ -14,7 +14,7 @@ decides it, and planted as a bug in ``tests/unit/ipam/plants.py``, where the mod
 Claiming:
 
 - ``two-claimants``: two agents choose one address at the same time; create by name, in ``allocator``.
-- ``lost-answer``: the API server took a create, its answer got lost; ``allocator``, and the GC.
+- ``lost-answer``: the API server took a write, its answer got lost; ``writes``, and the GC.
 - ``own-write-echo``: the watch shows a time before a write of ours; ``view``.
 - ``retried-add``: the runtime repeats an ADD, a second address is taken; :func:`on_add`.
 - ``new-sandbox``: a pod's sandbox is made anew, the old record stays behind; :func:`on_add`.
@@ -25,7 +25,7 @@ Claiming:
 - ``terminating-pod``: an ADD comes after the pod was told to stop; :func:`admit`.
 - ``moved-pod``: an ADD is served on a node the pod is not on; :func:`admit`.
 - ``sticky-still-bound``: a StatefulSet's new pod takes the address of one that still runs; :func:`on_add`.
-- ``sticky-from-afar``: a StatefulSet's pod moves before its new node saw the old record; ``ipam``.
+- ``sticky-from-afar``: a StatefulSet's pod moves before its new node saw the old record; ``claiming``.
 
 Releasing:
 
@@ -35,8 +35,10 @@ Releasing:
 Garbage collection by the agent:
 
 - ``add-in-flight``: a record is freed whose sandbox is being made; :func:`on_agent_sweep`.
+- ``reused-while-swept``: a repeated ADD finds a record good that the sweep is about to free; ``releasing``.
 - ``half-seen-sandbox``: the sandbox is missed by one look at the kernel; :func:`on_agent_sweep`.
 - ``changed-between-sightings``: two owners, each missed once, count as one missed twice; :class:`Sighting`.
+- ``added-between-sightings``: a sandbox, missed once, counts as missing since before a repeated ADD; ``releasing``.
 - ``rebooted-node``: records of sandboxes that a reboot took stay behind; :func:`on_agent_sweep`.
 - ``foreign-node``: an agent frees what another node's agent answers for; :func:`on_agent_sweep`.
 
@@ -58,7 +60,7 @@ import msgspec
 
 from fast.api.core import Node, Pod, StatefulSet
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
-from fast.ipam.request import Attachment, NodeIdentity, parse_sticky_key
+from fast.ipam.request import Attachment, AttachmentKey, NodeIdentity, parse_sticky_key
 
 #: Agent GC: a record without a sandbox must be seen so twice, this far apart.
 SIGHTING_SECONDS = 30.0
@@ -113,6 +115,11 @@ class Sighting:
 def is_retained(record: IpEndpoint) -> bool:
     """Whether the record keeps an address for a sticky key and is on no sandbox."""
     return not record.spec.container_id
+
+
+def holder_of(record: IpEndpoint) -> AttachmentKey:
+    """The attachment that holds the record, on the record's node."""
+    return (record.spec.container_id, record.spec.interface)
 
 
 # ── what a record says after each step ──────────────────────────────────────────────────────────
@@ -284,9 +291,9 @@ def on_controller_sweep(record: IpEndpoint, pod: Pod | None, node: Node | None) 
     """Decide about one bound record in the controller's sweep: KEEP, RELEASE or RETAIN.
 
     Args:
-        record: By a live list that was read *before* pods and nodes.
+        record: From the caller's watch or a list, in any case read *before* pod and node.
         pod: The pod of the record's namespace and name by a live GET, never by a cache (race: stale-pod-list).
-        node: The record's Node by a live GET.
+        node: The record's Node by a live read, never by a cache.
     """
     spec = record.spec
     if pod is not None and pod.sandbox_uid == spec.pod.uid:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from fast.api.ipendpoint import IpEndpoint
 from fast.ipam import rules
 from fast.ipam.request import AttachmentKey, NodeIdentity
-from fast.ipam.rules import Action, Decision, Sighting
+from fast.ipam.rules import Action, Decision, Sighting, holder_of
 
 
 class Suspicions:
@@ -24,11 +24,16 @@ class Suspicions:
         self._clock = clock
         self._sightings: dict[str, Sighting] = {}
 
+    def forget(self, records: Iterable[IpEndpoint]) -> None:
+        """Forget what was suspected of the records."""
+        for record in records:
+            self._sightings.pop(record.metadata.name, None)
+
     def judge(
         self,
         records: Iterable[IpEndpoint],
         alive: Collection[AttachmentKey],
-        is_attaching: Callable[[AttachmentKey], bool],
+        added: Collection[AttachmentKey],
         node: NodeIdentity,
     ) -> list[tuple[IpEndpoint, Decision]]:
         """Decide about every record, remember what is suspected, and give those that are to be freed.
@@ -36,20 +41,20 @@ class Suspicions:
         Args:
             records: This node's, read before ``alive``.
             alive: Attachments whose sandbox exists.
-            is_attaching: Whether an ADD of the attachment is in flight.
+            added: Attachments of which an ADD was in flight at any time since the records were read.
             node: This node.
         """
         now = self._clock()
         kept: dict[str, Sighting] = {}
         to_free = []
         for record in records:
-            name, key = record.metadata.name, (record.spec.container_id, record.spec.interface)
+            name, key = record.metadata.name, holder_of(record)
             sighting = self._sightings.get(name)
             decision = rules.on_agent_sweep(
                 record,
                 node,
                 has_sandbox=key in alive,
-                adding=is_attaching(key),
+                adding=key in added,
                 sighting=sighting,
                 now=now,
             )

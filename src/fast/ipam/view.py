@@ -6,7 +6,8 @@ address. Pure bookkeeping; no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fast.api.ipendpoint import IpEndpoint
@@ -23,6 +24,14 @@ class _OwnWrite:
     written_at: float
 
 
+def _is_same(one: IpEndpoint, other: IpEndpoint) -> bool:
+    """Whether both are one version of one object."""
+    return (one.metadata.uid, one.metadata.resource_version) == (
+        other.metadata.uid,
+        other.metadata.resource_version,
+    )
+
+
 class EndpointView:
     """Records by name, with subscribers told of every change.
 
@@ -34,6 +43,7 @@ class EndpointView:
         self.endpoints: dict[str, IpEndpoint] = {}
         self._own: dict[str, _OwnWrite] = {}
         self._clock = clock
+        self._asking: list[set[str]] = []
         self._subscribers: list[Callable[[EndpointChange], None]] = []
 
     def subscribe(self, subscriber: Callable[[EndpointChange], None]) -> None:
@@ -62,28 +72,53 @@ class EndpointView:
             return own.deleted or new.metadata.version < own.version
         return new.metadata.version <= own.version
 
-    def wrote(self, endpoint: IpEndpoint) -> None:
-        """Show a record that this process created, replaced or read live."""
-        self._remember(endpoint, deleted=False)
-        self._put(endpoint.metadata.name, endpoint)
+    @contextmanager
+    def asking(self) -> Iterator[Collection[str]]:
+        """Give the UIDs of the records that go out of the view while a request is under way.
 
-    def removed(self, endpoint: IpEndpoint) -> None:
-        """Hide a record that this process deleted, or was told is gone."""
-        self._remember(endpoint, deleted=True)
-        current = self.endpoints.get(endpoint.metadata.name)
-        if current is not None and current.metadata.uid == endpoint.metadata.uid:
-            self._put(endpoint.metadata.name, None)
-
-    def settle(self, watched: Mapping[str, IpEndpoint], older_than_seconds: float) -> None:
-        """Believe the watch about own writes that it should have shown long ago.
-
-        A record that was created by us and deleted by others between two lists of the informer is in no event;
-        without this it would stay in the view for ever.
+        The watch may overtake an answer: what it showed to be gone must not come back by it.
         """
+        gone: set[str] = set()
+        self._asking.append(gone)
+        try:
+            yield gone
+        finally:
+            self._asking = [other for other in self._asking if other is not gone]
+
+    def answered(self, endpoint: IpEndpoint, gone: Collection[str]) -> None:
+        """Show a record that this process created, replaced or read live, unless the view knows newer by now.
+
+        Args:
+            endpoint: As the API server answered.
+            gone: From :meth:`asking`, around the request.
+        """
+        name, meta = endpoint.metadata.name, endpoint.metadata
+        current = self.endpoints.get(name)
+        if meta.uid in gone or (current is not None and current.metadata.version > endpoint.metadata.version):
+            return
+        if current is not None and name not in self._own and _is_same(current, endpoint):
+            return  # the watch has shown it already, and will not again
+        self._remember(endpoint, deleted=False)
+        self._put(name, endpoint)
+
+    def removed(self, endpoint: IpEndpoint, gone: Collection[str]) -> None:
+        """Hide a record that this process deleted, or was told is gone."""
+        current = self.endpoints.get(endpoint.metadata.name)
+        if endpoint.metadata.uid in gone or (
+            current is not None and current.metadata.uid != endpoint.metadata.uid
+        ):
+            return
+        self._remember(endpoint, deleted=True)
+        self._put(endpoint.metadata.name, None)
+
+    def unconfirmed(self, older_than_seconds: float) -> list[str]:
+        """Names of records of which this process knows newer than the watch has shown, for that long already."""
         limit = self._clock() - older_than_seconds
-        for name in [name for name, own in self._own.items() if own.written_at <= limit]:
-            del self._own[name]
-            self._put(name, watched.get(name))
+        return [name for name, own in self._own.items() if own.written_at <= limit]
+
+    def forget(self, name: str) -> None:
+        """Believe the watch about this record from now on."""
+        self._own.pop(name, None)
 
     def _remember(self, endpoint: IpEndpoint, *, deleted: bool) -> None:
         meta = endpoint.metadata
@@ -91,6 +126,9 @@ class EndpointView:
 
     def _put(self, name: str, new: IpEndpoint | None) -> None:
         old = self.endpoints.get(name)
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            for gone in self._asking:
+                gone.add(old.metadata.uid)
         if new is None:
             self.endpoints.pop(name, None)
         else:

@@ -1,10 +1,19 @@
 """What the container runtime finds."""
 
+import errno
 import json
 
 import pytest
 
-from fast.agent.conflist import CONFLIST, conflist, install_conflist, install_plugin, uninstall
+from fast.agent.conflist import (
+    CONFLIST,
+    conflist,
+    ensure_installed,
+    install_conflist,
+    install_plugin,
+    uninstall,
+)
+from fast.agent.readiness import Readiness
 from fast.errors import InvalidConfig
 
 
@@ -50,3 +59,17 @@ def test_an_uninstallation_removes_both_and_may_come_twice(tmp_path):
     install_conflist(tmp_path, tmp_path / "net.d")
     assert [path.name for path in uninstall(tmp_path, tmp_path / "net.d")] == [CONFLIST, "fast-cni"]
     assert uninstall(tmp_path, tmp_path / "net.d") == []
+
+
+async def test_a_directory_that_cannot_be_written_keeps_the_node_unready_until_it_can(tmp_path):
+    readiness, refusals = Readiness(), [OSError(errno.EROFS, "Read-only file system", "/opt/cni/bin")]
+    said = []
+
+    def install():
+        if refusals:
+            raise refusals.pop()
+        said.append(readiness.blocker().reason)
+
+    await ensure_installed(install, readiness, retry_seconds=0.001)
+    assert said == ["installation: [Errno 30] Read-only file system: '/opt/cni/bin'"]
+    assert readiness.blocker() is None

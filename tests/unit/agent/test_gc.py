@@ -6,8 +6,8 @@ import pytest
 
 from fast.agent.conflist import NETWORK
 from fast.agent.gc import AgentCollector
-from fast.cni import AttachmentLocks
 from fast.errors import NetlinkError
+from fast.ipam import AttachmentLocks
 
 
 def attachment(container_id, ifname="eth0"):
@@ -21,10 +21,10 @@ class Node:
         self.ledger = SimpleNamespace(mine=lambda: [SimpleNamespace(spec=item) for item in records])
         self.endpoints = lambda: list(sandboxes)
         self.detached, self.released = [], []
-        self.refuses = False
+        self.refused = set()
 
     def detach(self, *key):
-        if self.refuses:
+        if key in self.refused:
             raise NetlinkError("refused")
         self.detached.append(key)
         return True
@@ -56,12 +56,12 @@ async def test_a_call_in_flight_is_left_alone():
     assert node.released == []
 
 
-async def test_an_address_is_not_released_while_the_kernel_keeps_the_interface():
-    node = Node(records=[attachment("a")])
-    node.refuses = True
+async def test_an_address_is_not_released_while_the_kernel_keeps_the_interface_and_the_others_are():
+    node = Node(records=[attachment("a"), attachment("b")])
+    node.refused = {("a", "eth0")}
     with pytest.raises(NetlinkError):
         await node.collector().collect(NETWORK, frozenset())
-    assert node.released == []
+    assert node.released == [("b", "eth0")]
 
 
 async def test_the_gc_of_another_network_takes_nothing_down():

@@ -13,6 +13,7 @@ import pytest
 from fast.agent.server import CniServer
 from fast.agent.tombstones import Tombstones
 from fast.cni import CniReply
+from fast.cni.protocol import decode_call
 from fast.errors import InvalidConfig
 
 PLUGIN = Path(__file__).parents[3] / "build" / "fast-cni"
@@ -105,8 +106,9 @@ async def test_without_an_agent_the_answer_is_an_error_object_in_the_configurati
 async def test_del_without_an_agent_leaves_one_tombstone_however_often_it_comes(place):
     for _ in range(3):
         assert await run(place, "DEL") == (0, b"")
-    ((key, call),) = Tombstones(Path(place["FAST_STATE_DIR"]) / "tombstones").waiting()
-    assert key == ("c1", "eth0")
+    tombstones = Tombstones(Path(place["FAST_STATE_DIR"]) / "tombstones")
+    assert list(tombstones.waiting()) == [("c1", "eth0")]
+    call = decode_call((tombstones.directory / "c1:eth0").read_bytes())
     assert (call.env, call.stdin) == (CALL | {"CNI_COMMAND": "DEL"}, CONFIG)
 
 

@@ -1,12 +1,18 @@
 """DELs on disk, and carrying them out."""
 
+import asyncio
+import errno
+import os
+from contextlib import asynccontextmanager
+
 import pytest
 
 from fast.agent.readiness import Readiness
 from fast.agent.replay import CONDITION, TombstoneReplay
 from fast.agent.tombstones import Tombstones
-from fast.cni import CniCall
-from fast.errors import NetlinkError
+from fast.cni import CallError, CniCall, Code
+from fast.cni.protocol import decode_call
+from fast.errors import Forbidden, NetlinkError, Unavailable
 
 KEY = ("c1", "eth0")
 CALL = CniCall({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0"}, b"{}")
@@ -19,13 +25,15 @@ def tombstones(tmp_path):
 
 def test_there_is_none_before_the_first(tombstones):
     assert list(tombstones.waiting()) == []
-    assert tombstones.find(KEY) is None
+    assert not tombstones.waits(KEY)
     tombstones.remove(KEY)
 
 
-def test_a_call_is_found_as_it_was_left_until_it_is_removed(tombstones):
+def test_a_call_waits_as_it_was_left_until_it_is_removed(tombstones):
     tombstones.leave(KEY, CALL)
-    assert list(tombstones.waiting()) == [(KEY, CALL)]
+    assert tombstones.waits(KEY)
+    assert list(tombstones.waiting()) == [KEY]
+    assert decode_call((tombstones.directory / "c1:eth0").read_bytes()) == CALL
     tombstones.remove(KEY)
     assert list(tombstones.waiting()) == []
 
@@ -40,9 +48,7 @@ def test_the_same_attachment_has_one(tombstones):
 def test_one_that_is_damaged_still_says_which_attachment_it_is_for(tombstones, content):
     tombstones.directory.mkdir(parents=True)
     (tombstones.directory / "c1:eth0").write_bytes(content)
-    ((key, call),) = tombstones.waiting()
-    assert key == KEY
-    assert call.env["CNI_CONTAINERID"] == "c1"
+    assert list(tombstones.waiting()) == [KEY]
 
 
 @pytest.mark.parametrize("name", [".new-17", "no-colon", ":eth0", "c1:"])
@@ -53,35 +59,83 @@ def test_files_that_are_none_are_left_alone(tombstones, name):
     assert (tombstones.directory / name).exists()
 
 
+class Replay:
+    """A replay whose DELs fail as the test says."""
+
+    def __init__(self, tombstones):
+        self.tombstones, self.readiness = tombstones, Readiness(CONDITION)
+        self.failing, self.tried = {}, []
+        self.replay = TombstoneReplay(tombstones, self.carry_out, self.readiness)
+
+    async def carry_out(self, key):
+        self.tried.append(key[0])
+        if key in self.failing:
+            raise self.failing[key]
+        self.tombstones.remove(key)
+
+    @asynccontextmanager
+    async def running(self):
+        task = asyncio.create_task(self.replay.run(0.005))
+        try:
+            yield
+        finally:
+            assert not task.done(), "it ended"
+            task.cancel()
+
+    async def until(self, holds):
+        async with asyncio.timeout(10):
+            while not holds(self.readiness.blocker()):  # noqa: ASYNC110 -- a condition has no event
+                await asyncio.sleep(0.005)
+
+
 @pytest.fixture
-def readiness():
-    return Readiness(CONDITION)
-
-
-async def test_the_node_is_ready_once_all_are_carried_out(tombstones, readiness):
-    tombstones.leave(KEY, CALL)
-
-    async def delete(key, call):
-        assert (key, call) == (KEY, CALL)
-        tombstones.remove(key)
-        return True
-
-    assert await TombstoneReplay(tombstones, delete, readiness).replay() == 0
-
-
-@pytest.mark.parametrize("outcome", [False, NetlinkError("refused")])
-async def test_one_that_fails_waits_on_and_keeps_no_other_from_being_carried_out(
-    tombstones, readiness, outcome
-):
-    tried = []
+def replay(tombstones):
     for container_id in ("c1", "c2"):
         tombstones.leave((container_id, "eth0"), CALL)
+    return Replay(tombstones)
 
-    async def delete(key, call):
-        tried.append(key[0])
-        if key == KEY and isinstance(outcome, Exception):
-            raise outcome
-        return key != KEY
 
-    assert await TombstoneReplay(tombstones, delete, readiness).replay() == 1
-    assert tried == ["c1", "c2"]
+async def test_the_node_is_ready_once_all_are_carried_out(replay):
+    replay.failing[KEY] = Unavailable("the API server is away")
+    async with replay.running():
+        await replay.until(lambda blocker: "the API server is away" in blocker.reason)
+        replay.failing.clear()
+        await replay.until(lambda blocker: blocker is None)
+    assert not list(replay.tombstones.waiting())
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), NetlinkError("refused")])
+async def test_one_that_fails_waits_on_and_keeps_no_other_from_being_carried_out(replay, error):
+    replay.failing[KEY] = error
+    await replay.replay.replay()
+    assert replay.tried == ["c1", "c2"]
+    assert list(replay.tombstones.waiting()) == [KEY]
+
+
+@pytest.mark.parametrize("error", [NetlinkError("refused"), Forbidden("no right to delete")])
+async def test_one_that_is_refused_for_good_is_tried_again_and_keeps_no_pod_from_the_node(replay, error):
+    replay.failing[KEY] = error
+    async with replay.running():
+        await replay.until(lambda blocker: blocker is None and replay.tried.count("c1") > 1)
+
+
+async def test_a_disk_that_refuses_keeps_the_node_from_being_ready_until_it_does_not(replay):
+    replay.failing[KEY] = CallError(Code.IO_FAILURE, "cannot be removed: Read-only file system")
+    async with replay.running():
+        await replay.until(lambda blocker: "Read-only file system" in blocker.reason)
+        replay.failing.clear()
+        await replay.until(lambda blocker: blocker is None)
+
+
+async def test_a_directory_that_cannot_be_read_makes_the_node_unready_for_as_long(replay, monkeypatch):
+    def waiting():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with replay.running():
+        await replay.until(lambda blocker: blocker is None)
+        with monkeypatch.context() as broken:
+            broken.setattr(replay.tombstones, "waiting", waiting)
+            await replay.until(
+                lambda blocker: blocker and "tombstones cannot be read: Input" in blocker.reason
+            )
+        await replay.until(lambda blocker: blocker is None)

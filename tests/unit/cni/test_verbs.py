@@ -1,6 +1,9 @@
 """The verbs' order of steps and what is undone when one fails; the kernel and the API server are fakes here."""
 
+import asyncio
+import errno
 import json
+import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +13,10 @@ import pytest
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
 from fast.api.resources import IPENDPOINTS
-from fast.cni import AttachmentLocks, Blocker, CniCall, Verbs
+from fast.cni import Blocker, CniCall, Verbs
 from fast.datapath.identity import Endpoint, macs_of
 from fast.errors import AgentUnavailable, NetlinkError, PoolExhausted, Unavailable
+from fast.ipam import AttachmentLocks
 from fast.kube import ClusterConfig, KubeClient
 from fast.kube.credentials import ExecPlugin, TokenFile
 
@@ -45,6 +49,11 @@ class World:
     waiting: dict = field(default_factory=dict)
     reason: Blocker | None = None
     collected: tuple | None = None
+    attaching_now: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self):
+        self.go_on.set()
 
     def step(self, name):
         self.steps.append(name)
@@ -64,11 +73,17 @@ class World:
         released, self.records = self.records, ()
         return released
 
+    async def unclaim(self, *_):
+        self.step("unclaim")
+        self.records = ()
+
     def held(self, *_):
         return self.records
 
     def attach(self, spec):
         self.step("attach")
+        self.attaching_now.set()
+        assert self.go_on.wait(10)
         host, pod = macs_of(*KEY)
         return Endpoint(*KEY, spec.addresses, 7, "fast1", host, pod, 1450)
 
@@ -86,10 +101,14 @@ class World:
         self.step("leave")
         self.waiting[key] = call
 
-    def find(self, key):
-        return self.waiting.get(key)
+    def waits(self, key):
+        if "waits" in self.failing:
+            raise self.failing["waits"]
+        return key in self.waiting
 
     def remove(self, key):
+        if "remove" in self.failing:
+            raise self.failing["remove"]
         self.waiting.pop(key, None)
 
     def blocker(self):
@@ -102,8 +121,8 @@ def world():
 
 
 @pytest.fixture
-def call(world):
-    verbs = Verbs(
+def verbs(world):
+    return Verbs(
         addresses=world,
         datapath=world,
         collector=world,
@@ -112,6 +131,9 @@ def call(world):
         locks=AttachmentLocks(),
     )
 
+
+@pytest.fixture
+def call(verbs):
     async def call(command, **config):
         env = ENV | {"CNI_COMMAND": command}
         reply = await verbs.dispatch(CniCall(env, json.dumps(CONFIG | config).encode()))
@@ -126,11 +148,10 @@ async def test_add_claims_before_it_wires(world, call):
     assert result["ips"][0]["address"] == "10.244.0.7/32"
 
 
-async def test_add_releases_what_it_claimed_when_wiring_fails(world, call):
+async def test_add_takes_its_claim_back_when_wiring_fails(world, call):
     world.failing["attach"] = NetlinkError("refused")
     status, error = await call("ADD")
-    assert (status, error["code"], world.steps) == (1, 121, ["claim", "attach", "release"])
-    assert not world.records
+    assert (status, error["code"], world.steps) == (1, 121, ["claim", "attach", "unclaim"])
 
 
 async def test_add_keeps_what_an_earlier_add_of_the_attachment_claimed_when_wiring_fails(world, call):
@@ -140,9 +161,41 @@ async def test_add_keeps_what_an_earlier_add_of_the_attachment_claimed_when_wiri
     assert world.steps == ["claim", "attach"]
 
 
-async def test_an_add_whose_claim_cannot_be_released_still_tells_the_first_error(world, call):
-    world.failing |= {"attach": NetlinkError("refused"), "release": Unavailable("away")}
-    assert (await call("ADD"))[1]["code"] == 121
+async def cancelled_while_wiring(world, call):
+    """An ADD that is cancelled while its thread works; gives its task, the thread goes on when the world says so."""
+    world.go_on.clear()
+    add = asyncio.create_task(call("ADD"))
+    await asyncio.to_thread(world.attaching_now.wait, 10)
+    add.cancel()
+    await asyncio.sleep(0.01)
+    return add
+
+
+async def test_an_add_that_is_cancelled_is_undone_only_when_its_thread_has_ended(world, call):
+    add = await cancelled_while_wiring(world, call)
+    assert (add.done(), world.steps) == (False, ["claim", "attach"])
+    world.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await add
+    assert world.steps == ["claim", "attach", "detach", "unclaim"]
+
+
+async def test_a_cancelled_add_keeps_its_address_where_the_interface_cannot_be_taken_down(world, call):
+    add = await cancelled_while_wiring(world, call)
+    world.failing["detach"] = NetlinkError("refused")
+    world.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await add
+    assert world.records
+
+
+async def test_a_cancelled_add_leaves_what_an_earlier_one_wired(world, call):
+    world.records = (record("10.244.0.7"),)
+    add = await cancelled_while_wiring(world, call)
+    world.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await add
+    assert world.steps == ["claim", "attach"]
 
 
 async def test_add_wires_nothing_when_there_is_no_address(world, call):
@@ -206,6 +259,31 @@ async def test_del_fails_with_error_5_when_even_the_tombstone_cannot_be_written(
     status, error = await call("DEL")
     assert (status, error["code"]) == (1, 5)
     assert "disk full" in error["details"]
+
+
+async def test_a_del_that_waits_is_carried_out_once(world, verbs):
+    world.waiting[KEY] = CniCall({})
+    await verbs.carry_out_tombstone(KEY)
+    assert (world.steps, world.waiting) == (["detach", "release"], {})
+
+
+async def test_a_del_that_an_add_has_carried_out_meanwhile_does_not_take_down_what_that_add_made(
+    world, verbs, call
+):
+    world.waiting[KEY] = CniCall({})
+    assert (await call("ADD"))[0] == 0
+    del world.steps[:]
+    await verbs.carry_out_tombstone(KEY)
+    assert world.steps == []
+
+
+@pytest.mark.parametrize(("command", "step"), [("ADD", "waits"), ("ADD", "remove"), ("DEL", "remove")])
+async def test_a_disk_that_refuses_tombstones_is_error_5(world, call, command, step):
+    world.waiting[KEY] = CniCall({})
+    world.failing[step] = OSError(errno.EROFS, "Read-only file system")
+    status, error = await call(command)
+    assert (status, error["code"]) == (1, 5)
+    assert "Read-only file system" in error["msg"]
 
 
 async def test_del_forgets_the_tombstone_of_an_earlier_one(world, call):

@@ -314,6 +314,13 @@ class Cluster(RuleBasedStateMachine):
             self._collect(where.agent, served=served or again != "no")
             self.world.now += 31.0 if again != "no" else 0.0
 
+    @rule(node=picks)
+    def agent_replays(self, node: int) -> None:
+        agent = self._node(node).agent
+        if agent is not None:
+            agent.start(agent.replay())
+            self._turn()
+
     def _collect(self, process: Agent | Controller, *, served: bool) -> None:
         """Start a sweep; serve what it asks for, and nothing else that waits."""
         before = list(self.world.requests)

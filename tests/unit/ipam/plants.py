@@ -5,8 +5,10 @@ Names are those of the list in ``fast.ipam.rules``. Nothing here knows what the 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
@@ -16,14 +18,17 @@ import msgspec
 from fakes.store import FakeCluster
 from fast.api.core import Node, Pod
 from fast.api.ipendpoint import IpEndpoint, PodRef
+from fast.cni import Verbs
+from fast.errors import Unavailable
 from fast.ipam import rules, sweep
-from fast.ipam.allocator import Allocator
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.ipam import Ipam
 from fast.ipam.ledger import Ledger
-from fast.ipam.request import Attachment, NodeIdentity
-from fast.ipam.rules import Action, Decision, Sighting
+from fast.ipam.releasing import Releasing, _unchanged
+from fast.ipam.request import Attachment, AttachmentKey, NodeIdentity
+from fast.ipam.rules import Action, Decision, Sighting, holder_of
 from fast.ipam.view import EndpointView
+from fast.ipam.writes import Writes
 from unit.ipam.processes import Controller
 
 Plant = Callable[[], AbstractContextManager[None]]
@@ -67,11 +72,11 @@ def create_overwrites() -> Iterator[None]:
 
 
 @_plant("lost-answer")
-def lost_create_is_forgotten() -> Iterator[None]:
-    async def planted(self: Allocator, name: str, spec: Any, error: Exception) -> IpEndpoint:
-        raise error
+def lost_writes_are_forgotten() -> Iterator[None]:
+    async def read(self: Writes, *records: Any) -> None:
+        raise Unavailable("planted")
 
-    with patch.object(Allocator, "_find_out", planted):
+    with patch.object(Writes, "read", read), patch.object(Writes, "_remember", lambda self, *records: None):
         yield
 
 
@@ -255,7 +260,24 @@ def _on_agent_sweep(**changed: Any) -> Any:
 
 @_plant("add-in-flight")
 def adds_in_flight_do_not_count() -> Iterator[None]:
-    with _on_agent_sweep(adding=lambda record, told: False):
+    @contextmanager
+    def nothing(self: AddsInFlight) -> Iterator[frozenset[AttachmentKey]]:
+        yield frozenset()
+
+    with patch.object(AddsInFlight, "watched", nothing):
+        yield
+
+
+@_plant("reused-while-swept")
+def sweep_goes_by_what_it_saw() -> Iterator[None]:
+    async def planted(self: Releasing, sandboxes: Any, node: NodeIdentity) -> tuple[Any, ...]:
+        records, alive = self._ledger.mine(), await sandboxes()
+        adding = {key for key in map(holder_of, records) if key in self._adding}
+        for record, decision in self._suspicions.judge(records, alive, adding, node):
+            await self._free(record, partial(_unchanged, record, decision))
+        return ()
+
+    with patch.object(Releasing, "sweep", planted):
         yield
 
 
@@ -272,6 +294,12 @@ def missed_once_is_enough() -> Iterator[None]:
 @_plant("changed-between-sightings")
 def sighting_is_of_the_address() -> Iterator[None]:
     with patch.object(Sighting, "is_of", lambda self, record: True):
+        yield
+
+
+@_plant("added-between-sightings")
+def add_clears_nothing() -> Iterator[None]:
+    with patch.object(Releasing, "added", lambda self, key: None):
         yield
 
 
@@ -369,6 +397,30 @@ def second_retained_address_is_kept() -> Iterator[None]:
 
 
 # ── what a process forgets ──
+
+
+@_plant("cancelled-add")
+def thread_of_a_cancelled_add_is_left_to_itself() -> Iterator[None]:
+    async def planted(self: Verbs, key: AttachmentKey, wiring: Any, *, in_use: bool) -> None:
+        if not in_use:
+            await self._addresses.unclaim(*key)
+
+    with patch.object(Verbs, "_take_back", planted):
+        yield
+
+
+@_plant("stale-tombstone")
+def replay_goes_by_what_it_listed() -> Iterator[None]:
+    """That no sandbox is cut off is the verbs' to see to; no rule of address management."""
+
+    async def planted(self: Verbs, key: AttachmentKey) -> None:
+        async with self._locks.hold(key):
+            await asyncio.to_thread(self._datapath.detach, *key)
+            await self._addresses.release(*key)
+            self._tombstones.remove(key)
+
+    with patch.object(Verbs, "carry_out_tombstone", planted):
+        yield
 
 
 @_plant("no-tombstone")

@@ -1,4 +1,4 @@
-"""Agents and the controller of a simulated cluster: the real address management, in processes that can be killed.
+"""Agents and the controller of a simulated cluster: the real verbs and address management, in processes to be killed.
 
 Every request that a process sends waits until the test serves it, loses it, or loses its answer; so do the steps in
 the kernel (``attach``, ``probe``). No rules of what may happen live here (``machine``), nor of what must hold
@@ -9,22 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Mapping
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fakes.store import FakeStore, Fate
+from fast.agent.readiness import Readiness
+from fast.agent.replay import TombstoneReplay
 from fast.api.core import Namespace, Node, Pod, StatefulSet
-from fast.api.ipendpoint import PodRef
+from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.api.meta import ObjectMeta
-from fast.errors import FastError, Unavailable
-from fast.ipam import Attachment, Ipam, NodeIdentity, sweep
-from fast.ipam.request import AttachmentKey
+from fast.cni import CniCall, Verbs, Wanted
+from fast.cni.config import NetworkConfig
+from fast.cni.environment import Invocation
+from fast.datapath.identity import Endpoint, EndpointSpec, macs_of
+from fast.errors import FastError, NetlinkError, Unavailable
+from fast.ipam import Attachment, AttachmentKey, AttachmentLocks, Ipam, NodeIdentity, sweep
+from fast.net import record_name
 
 if TYPE_CHECKING:
     from unit.ipam.world import World
 
 NAMESPACE = "default"
+
+
+_CONFIG = NetworkConfig(cni_version="1.0.0", name="fast", type="fast-cni")
 
 
 class Killed(BaseException):
@@ -43,6 +54,7 @@ class Sandbox:
     ifname: str
     pod: Pod
     addresses: tuple[str, ...] = ()
+    served: bool = False  # by an ADD
     exists: bool = True  # its network namespace
     was_missed: bool = False  # by a look at the kernel; once in its life at most
     miss_next: bool = False
@@ -50,6 +62,10 @@ class Sandbox:
     @property
     def key(self) -> AttachmentKey:
         return (self.container_id, self.ifname)
+
+
+#: The sandbox that the ADD being served is for.
+_ADDED: ContextVar[Sandbox] = ContextVar("added")
 
 
 @dataclass
@@ -113,6 +129,11 @@ class Process:
                 request.fate.set_exception(Killed())
                 request.fate.exception()
 
+    def stop(self) -> None:
+        """SIGTERM: calls are cut off; what undoes them still asks the API server."""
+        for task in self.tasks:
+            task.cancel()
+
     def live(self) -> None:
         if self.dead:
             raise Killed
@@ -134,7 +155,7 @@ class Process:
 
 
 class Agent(Process):
-    """The agent of a node: the CNI verbs in miniature around the real Ipam (the real ones: fast.cni.verbs)."""
+    """The agent of a node: the CNI verbs, the replay of tombstones and address management, all real."""
 
     def __init__(self, world: World, node: SimNode) -> None:
         super().__init__(world, node)
@@ -142,50 +163,32 @@ class Agent(Process):
         self.store = FakeStore(world.cluster, lagging=True, gate=self.gate, clock=world.clock)
         identity = NodeIdentity(node.name, "192.0.2.1", f"boot-{node.boot}")
         self.ipam = Ipam(self.store, identity, pods=LivePods(world), clock=world.clock, rng=random.Random(7))
-        self.locks: dict[AttachmentKey, asyncio.Lock] = {}
-
-    def is_busy(self, key: AttachmentKey) -> bool:
-        return key in self.locks and self.locks[key].locked()
+        ports: Any = Ports(self)
+        self.verbs = Verbs(
+            addresses=ports,
+            datapath=ports,
+            collector=ports,
+            tombstones=ports,
+            readiness=ports,
+            locks=AttachmentLocks(),
+        )
+        self.tombstones = TombstoneReplay(ports, self.verbs.carry_out_tombstone, Readiness())
+        self.deleting: Counter[AttachmentKey] = Counter()
 
     async def add(self, sandbox: Sandbox, *, uid_known: bool) -> None:
         meta = sandbox.pod.metadata
         ref = PodRef(namespace=NAMESPACE, name=meta.name, uid=meta.uid if uid_known else "")
-        with self.ipam.attaching(*sandbox.key):
-            async with self.locks.setdefault(sandbox.key, asyncio.Lock()):
-                self.live()
-                await self._add(sandbox, ref)
-
-    async def _add(self, sandbox: Sandbox, ref: PodRef) -> None:
-        await self._replay_one(sandbox.key)
-        entitled = self.world.records_owned_by(sandbox, self.sim.name)
-        why_not = self.world.inadmissible(ref, self.sim.name)
-        held = bool(self.ipam.records_of(*sandbox.key))
-        records = await self.ipam.claim(Attachment(*sandbox.key, ref))
-        self.live()
-        if why_not:
-            raise Violation(f"ADD of {sandbox.key} succeeded though {why_not}")
-        wired = await self.gate("attach", sandbox.container_id) is Fate.ANSWERED
-        self.live()
-        if not (wired and sandbox.exists):
-            if not held:
-                await self.ipam.release(*sandbox.key)
-            return
-        self.world.check_continuity(sandbox, entitled, records)
-        sandbox.addresses = tuple(record.metadata.name for record in records)
+        _ADDED.set(sandbox)
+        await self.verbs.add(Invocation("ADD", *sandbox.key, "/run/netns/it", ref), _CONFIG)
+        sandbox.served = True
 
     async def delete(self, key: AttachmentKey) -> None:
-        async with self.locks.setdefault(key, asyncio.Lock()):
+        self.deleting[key] += 1
+        try:
+            await self.verbs.delete(key, CniCall({}))
             self.live()
-            sandbox = self.sim.sandboxes.get(key)
-            if sandbox is not None:
-                sandbox.addresses = ()
-            try:
-                await self.ipam.release(*key)
-                self.live()
-            except FastError:
-                self.live()
-                if key not in self.sim.tombstones:
-                    self.sim.tombstones.append(key)
+        finally:
+            self.deleting[key] -= 1
         if key in self.sim.to_delete:
             self.sim.to_delete.remove(key)
 
@@ -209,17 +212,92 @@ class Agent(Process):
 
     async def replay(self) -> None:
         """Carry out the DELs that wait on disk."""
-        for key in list(self.sim.tombstones):
-            async with self.locks.setdefault(key, asyncio.Lock()):
-                self.live()
-                await self._replay_one(key)
+        await self.tombstones.replay()
 
-    async def _replay_one(self, key: AttachmentKey) -> None:
-        if key in self.sim.tombstones:
-            await self.ipam.release(*key)
-            self.live()
-            if key in self.sim.tombstones:
-                self.sim.tombstones.remove(key)
+
+class Ports:
+    """What the verbs of an agent reach: its address management, its node's kernel and disk (``fast.cni.ports``).
+
+    What the real ones do in threads may be a coroutine here: the world's loop awaits it.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._node = agent.sim
+        self._world = agent.world
+        self._entitled: dict[AttachmentKey, dict[str, IpEndpoint]] = {}
+        self.attaching = agent.ipam.attaching
+        self.release = agent.ipam.release
+        self.unclaim = agent.ipam.unclaim
+        self.held = agent.ipam.records_of
+
+    def blocker(self) -> None:
+        return None
+
+    async def claim(self, wanted: Wanted) -> tuple[IpEndpoint, ...]:
+        self._agent.live()
+        key = (wanted.container_id, wanted.ifname)
+        assert wanted.pod is not None
+        self._entitled[key] = self._world.records_owned_by(_ADDED.get(), self._node.name)
+        why_not = self._world.inadmissible(wanted.pod, self._node.name)
+        records = await self._agent.ipam.claim(Attachment(*key, wanted.pod))
+        self._agent.live()
+        if why_not:
+            raise Violation(f"ADD of {key} succeeded though {why_not}")
+        return records
+
+    async def attach(self, spec: EndpointSpec) -> Endpoint:
+        sandbox = _ADDED.get()
+        wired = await self._agent.gate("attach", spec.container_id) is Fate.ANSWERED
+        self._agent.live()
+        if not (wired and sandbox.exists):
+            raise NetlinkError("there is no such namespace")
+        addresses = tuple(record_name(address) for address in spec.addresses)
+        self._world.check_continuity(sandbox, self._entitled.pop(sandbox.key), addresses)
+        sandbox.addresses = addresses
+        return Endpoint(*sandbox.key, spec.addresses, 7, "fast1", *macs_of(*sandbox.key), 1450)
+
+    def detach(self, container_id: str, ifname: str) -> bool:
+        self._agent.live()
+        sandbox = self._node.sandboxes.get((container_id, ifname))
+        if sandbox is None or not sandbox.addresses:
+            return False
+        if sandbox.served:
+            raise Violation(f"sandbox {sandbox.key} is cut off")
+        sandbox.addresses = ()
+        return True
+
+    def leave(self, key: AttachmentKey, call: CniCall) -> None:
+        self._agent.live()
+        if key not in self._node.tombstones:
+            self._node.tombstones.append(key)
+
+    def waits(self, key: AttachmentKey) -> bool:
+        self._agent.live()
+        return key in self._node.tombstones
+
+    def remove(self, key: AttachmentKey) -> None:
+        self._agent.live()
+        if key in self._node.tombstones:
+            self._node.tombstones.remove(key)
+
+    def waiting(self) -> list[AttachmentKey]:
+        self._agent.live()
+        return list(self._node.tombstones)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """A loop without threads: what is to run in one runs at once, and where it gives a coroutine, that is awaited.
+
+    As a thread, it goes on when who waits for it is cancelled.
+    """
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        async def run() -> Any:
+            made = func(*args)
+            return await made if asyncio.iscoroutine(made) else made
+
+        return asyncio.shield(self.create_task(run()))
 
 
 class LivePods:

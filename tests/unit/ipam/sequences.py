@@ -5,11 +5,14 @@ Single steps live in ``machine``; what must hold is the world's.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from fakes.store import Fate
 from unit.ipam.machine import PODS, Cluster, picks
+from unit.ipam.processes import Agent, Request
 from unit.ipam.world import STATEFUL_SET, a_stateful_set
 
 
@@ -59,3 +62,80 @@ class UnluckyCluster(Cluster):
         for _ in range(20):
             if self.world.requests:
                 self.serve(len(self.world.requests) - 1, Fate.ANSWERED)
+
+    @rule(name=st.sampled_from(PODS), node=picks)
+    def add_is_repeated_during_a_sweep(self, name: str, node: int) -> None:
+        """An ADD fails, and so does undoing it; it is repeated when the sweep is about to free what it left."""
+        where = self._node(node)
+        agent = where.agent
+        self.world.prompt = False
+        self.make_pod(name, node, True)
+        sandbox = next((item for item in where.sandboxes.values() if item.pod.metadata.name == name), None)
+        if agent is None or sandbox is None:
+            return
+        self._serve_agent(agent, attach=Fate.LOST, delete=Fate.LOST)
+        for held in ((), ("delete",)):
+            agent.start(agent.gc())
+            self._turn()
+            self._serve_agent(agent, held)
+            self.world.now += 31.0
+        agent.start(agent.add(sandbox, uid_known=True))
+        self._turn()
+        self._serve_agent(agent, ("delete",))
+        self._serve_agent(agent)
+
+    @rule(node=picks, again=picks)
+    def container_is_started_again_during_a_replay(self, node: int, again: int) -> None:
+        """The DELs of a node's sandboxes wait on disk; while the first is carried out, another one is made anew."""
+        where = self._node(node)
+        agent, old = where.agent, list(where.sandboxes.values())
+        if agent is None or len(old) < 2:
+            return
+        self.world.prompt = False
+        for sandbox in old:
+            self.world.destroy(where, sandbox)
+            self._tell_del(where, sandbox.key)
+            self._turn()
+            self._serve_agent(agent, delete=Fate.LOST, replace=Fate.LOST)
+        agent.start(agent.replay())
+        self._turn()
+        under_way = list(self.world.requests)
+        sandbox = old[1 + again % (len(old) - 1)]
+        self.world.ensure_sandbox(
+            where, sandbox.pod, container_id=sandbox.container_id, ifname=sandbox.ifname
+        )
+        self._turn()
+        self._serve_agent(agent, but=under_way)
+        self._serve_agent(agent)
+
+    @rule(name=st.sampled_from(PODS), node=picks, unanswered=st.sampled_from((Fate.ANSWERED, Fate.LOST)))
+    def agent_is_stopped(self, name: str, node: int, unanswered: Fate) -> None:
+        """An ADD that wires a pod is cut off, and all else; the agent ends when that is undone, as far as it can be."""
+        self.world.prompt = False
+        self.make_pod(name, node, True)
+        where = self._node(node)
+        agent = where.agent
+        if agent is None:
+            return
+        self._serve_agent(agent, ("attach",))
+        where.agent = None
+        agent.stop()
+        self._turn()
+        self._serve_agent(agent, delete=unanswered, replace=unanswered)
+        agent.kill()
+        self._turn()
+
+    def _serve_agent(
+        self, agent: Agent, held: Collection[str] = (), but: Collection[Request] = (), **fates: Fate
+    ) -> None:
+        """Serve what an agent asks for until nothing is left, without the verbs ``held`` and the requests ``but``."""
+        for _ in range(40):
+            left = [
+                item
+                for item in self.world.requests
+                if item.process is agent and item.verb not in held and item not in but
+            ]
+            if not left:
+                return
+            left[0].fate.set_result(fates.get(left[0].verb, Fate.ANSWERED))
+            self._turn()

@@ -37,6 +37,9 @@ _QUICK = {
     "rebooted-node",
     "stale-pod-list",
     "retained-and-rebound",
+    "reused-while-swept",
+    "stale-tombstone",
+    "cancelled-add",
 }
 _SOUGHT = {race: plant for race, plant in PLANTS.items() if _ALL or race in _QUICK}
 

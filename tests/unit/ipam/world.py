@@ -24,7 +24,7 @@ from fast.api.core import (
 from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.api.ips import ANNOTATION_POOLS
 from fast.api.meta import ObjectMeta, OwnerReference
-from unit.ipam.processes import NAMESPACE, Agent, Controller, Request, Sandbox, SimNode, Violation
+from unit.ipam.processes import NAMESPACE, Agent, Controller, Loop, Request, Sandbox, SimNode, Violation
 
 STATEFUL_SET = "set-uid"
 _LONGER_THAN_SIGHTINGS = 31.0
@@ -34,7 +34,7 @@ class World:
     """Everything; one event loop, turned by hand."""
 
     def __init__(self, nodes: int = 3) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.now = 1000.0
         self.calm = False
         self.prompt = True  # requests are answered at once, and do not wait for the test
@@ -147,10 +147,10 @@ class World:
         }
 
     def check_continuity(
-        self, sandbox: Sandbox, entitled: dict[str, IpEndpoint], records: tuple[IpEndpoint, ...]
+        self, sandbox: Sandbox, entitled: dict[str, IpEndpoint], addresses: tuple[str, ...]
     ) -> None:
         """An address that a pod had a right to, all the while, is the one it gets."""
-        got = {record.metadata.name for record in records}
+        got = set(addresses)
         kept = [
             name
             for name, record in entitled.items()
@@ -279,7 +279,7 @@ class World:
         if mine or node.agent is None or not node.powered:
             return
         sandbox = Sandbox(container_id or f"c{self.next_number()}", ifname, pod)
-        if sandbox.key in node.sandboxes or sandbox.key in node.to_delete:
+        if sandbox.key in node.sandboxes or sandbox.key in node.to_delete or node.agent.deleting[sandbox.key]:
             return
         node.sandboxes[sandbox.key] = sandbox
         node.agent.start(node.agent.add(sandbox, uid_known=uid_known))

@@ -1,4 +1,4 @@
-"""One lock an attachment: ADD and DEL of the same one take turns, different ones do not wait for each other."""
+"""One lock an attachment: calls for the same one take turns, different ones do not wait for each other."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-#: (container_id, ifname): the identity of an attachment.
-AttachmentKey = tuple[str, str]
+from fast.ipam.request import AttachmentKey
 
 
 class AttachmentLocks:

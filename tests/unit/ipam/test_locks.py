@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fast.cni import AttachmentLocks
+from fast.ipam import AttachmentLocks
 
 
 async def test_calls_for_one_attachment_take_turns_and_others_do_not_wait():
