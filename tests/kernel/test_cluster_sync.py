@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from ipaddress import IPv4Address
 
 import msgspec
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 
+from fast.agent.app import Agent as WholeAgent
 from fast.agent.cluster_sync import ClusterSync
+from fast.agent.config import AgentConfig
+from fast.agent.main import main
 from fast.api.core import Node
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
@@ -18,6 +22,7 @@ from fast.datapath.bpf.layout import ClusterPod, Kind
 from fast.datapath.bpf.objects import load
 from fast.datapath.bpf.spec import DATAPATH
 from fast.datapath.cluster import ClusterTable
+from fast.kube import ClusterConfig, KubeClient
 from kernel.lab import Machine
 
 OWN = IPv4Address("192.168.77.1")
@@ -36,6 +41,7 @@ class KernelMap:
         self.entries = self._object.cluster_pods
         table = ClusterTable(self.entries, [OWN], OWN)
         self.upsert_cluster, self.remove_cluster, self.sync_cluster = table.upsert, table.remove, table.sync
+        self.counters = self._object.metrics.read
 
     def close(self) -> None:
         self.entries.close()
@@ -176,6 +182,28 @@ async def test_a_full_map_is_reported_by_name_until_there_is_room(make, monkeypa
         await until(lambda: agent.reports[-1] == "")
         assert agent.holds(FIRST, None)
         assert agent.holds(FIRST + 39)
+
+
+async def test_a_full_map_makes_the_agent_unready_by_name_until_there_is_room(machine, monkeypatch):
+    monkeypatch.setattr("fast.agent.cluster_sync._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("fast.agent.app.REGISTRY", CollectorRegistry())
+    config = AgentConfig(**main.make_context("fast-agent", ["--node-name=n1"]).params)
+    client = KubeClient(ClusterConfig("http://127.0.0.1:9"))  # nobody is there, and nobody is asked
+    records = [record(FIRST + number) for number in range(40)]
+    with contextlib.closing(KernelMap(machine, 16)) as full:
+        monkeypatch.setattr("fast.agent.app.NodeDatapath", lambda _: full)
+        agent = WholeAgent(config, OWN, client)
+        for item in records:
+            agent._store._view.observed(None, item)
+        running = asyncio.create_task(agent._cluster.run())
+        await until(lambda: "cluster-map: map fast_cluster_pods is full" in agent._not_ready())
+        assert agent.readiness.blocker().limited_connectivity
+        for item in records[:30]:
+            agent._store._view.observed(item, None)
+        await until(lambda: "cluster-map" not in agent._not_ready())
+        running.cancel()
+        await asyncio.wait([running])
+    await client.close()
 
 
 async def test_a_whole_sync_of_100_000_entries_is_cheap_and_leaves_the_event_loop_responsive(make):

@@ -8,12 +8,14 @@ from ipaddress import ip_address
 
 import pytest
 
+from fast.cni.errors import Code, code_of
+from fast.datapath.bpf.spec import DATAPATH
 from fast.datapath.endpoint import GATEWAY4
 from fast.datapath.identity import EndpointSpec, host_device_name
 from fast.datapath.netlink import Netlink, requests
 from fast.datapath.netns import Netns
 from fast.datapath.retirement import UNFINISHED_GROUP
-from fast.errors import DatapathError, InvalidConfig, NetnsGone
+from fast.errors import DatapathError, InvalidConfig, MapFull, NetnsGone
 from fast.net import Mac
 from kernel import traffic
 from kernel.fastlab import attach_pods, cluster
@@ -268,6 +270,35 @@ def test_an_mtu_that_is_asked_for_is_used(node):
     endpoint = node.call(node.datapath.attach, spec)
     assert endpoint.mtu == 1300
     assert ip(sandbox, "link show eth0")[0]["mtu"] == 1300
+    node.call(node.datapath.detach, spec.container_id, "eth0")
+
+
+@pytest.fixture
+def room_for_five(node, monkeypatch):
+    """The node's map of local pods holds five addresses: two dual-stack pods and half of a third."""
+    with monkeypatch.context() as patch:
+        patch.setattr("fast.datapath.node.DATAPATH", DATAPATH.sized(fast_local_pods=5))
+        node.restart()
+    yield
+    node.restart()
+
+
+def test_a_pod_more_than_the_map_of_local_pods_holds_is_refused_by_its_name_and_nothing_of_it_stays(
+    node, room_for_five
+):
+    attached = [node.attach(f"p{n}", f"10.244.1.{n}", f"fd00:244::1:{n}") for n in (40, 41)]
+    before = left_of_pods(node)
+    spec, sandbox = spec_in(node, "p", "10.244.1.42", "fd00:244::1:42")
+    with pytest.raises(MapFull, match=r"fast_local_pods is full.* holds 5 entries") as raised:
+        node.call(node.datapath.attach, spec)
+    assert code_of(raised.value) is Code.MAP_FULL
+    eventually(lambda: left_of_pods(node) == before)
+    assert "10.244.1.42" not in node.run("ip route; ip neigh")
+    assert "eth0" not in sandbox.run("ip link")
+    traffic.ping(attached[0], attached[1].ip6)
+    node.detach(attached.pop())
+    node.call(node.datapath.attach, spec)
+    node.call(node.datapath.check, spec)
     node.call(node.datapath.detach, spec.container_id, "eth0")
 
 
