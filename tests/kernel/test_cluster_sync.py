@@ -18,7 +18,7 @@ from fast.agent.main import main
 from fast.api.core import Node
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
-from fast.datapath.bpf.layout import ClusterPod, Kind
+from fast.datapath.bpf.layout import ClusterPod, Kind, Metric
 from fast.datapath.bpf.objects import load
 from fast.datapath.bpf.spec import DATAPATH
 from fast.datapath.cluster import ClusterTable
@@ -41,7 +41,7 @@ class KernelMap:
         self.entries = self._object.cluster_pods
         table = ClusterTable(self.entries, [OWN], OWN)
         self.upsert_cluster, self.remove_cluster, self.sync_cluster = table.upsert, table.remove, table.sync
-        self.counters = self._object.metrics.read
+        self.counters, self.refused_by_firewall = self._object.metrics.read, lambda: Metric(0, 0)
 
     def close(self) -> None:
         self.entries.close()
