@@ -18,7 +18,7 @@ from fast.datapath.retirement import UNFINISHED_GROUP
 from fast.errors import DatapathError, InvalidConfig, MapFull, NetnsGone
 from fast.net import Mac
 from kernel import traffic
-from kernel.fastlab import attach_pods, cluster
+from kernel.fastlab import attach_pods, cluster, ip_of
 from kernel.lab import eventually
 
 
@@ -196,6 +196,27 @@ def test_check_says_what_is_missing(node, damage, said):
     (pod if where == "pod" else node).run(command.format(device=pod.endpoint.host_device))
     with pytest.raises(DatapathError, match=said):
         node.call(node.datapath.check, pod.spec)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_pod_that_deletes_its_gateways_entry_is_alone_until_it_is_attached_again_as_check_says(
+    node, version
+):
+    """Nobody answers for the gateway: the entry is the only thing that knows its MAC."""
+    pod, other = (
+        node.attach("p", "10.244.1.17", "fd00:244::1:17"),
+        node.attach("o", "10.244.1.18", "fd00:244::1:18"),
+    )
+    gateway = "169.254.1.1" if version == 4 else "fe80::1"
+    pod.run(f"ip neigh del {gateway} dev eth0")
+    with pytest.raises(DatapathError, match=f"no neighbour entry for {gateway}"):
+        node.call(node.datapath.check, pod.spec)
+    assert not traffic.reaches(traffic.ping, pod, ip_of(other, version), count=1, options="-W 0.2")
+    traffic.ping(node, ip_of(other, version))
+    traffic.ping(pod, ip_of(other, 10 - version))
+    node.call(node.datapath.attach, pod.spec)
+    node.call(node.datapath.check, pod.spec)
+    traffic.ping(pod, ip_of(other, version))
 
 
 def test_check_of_what_was_never_attached_names_the_device(node):

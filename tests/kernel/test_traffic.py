@@ -83,6 +83,30 @@ def test_a_pod_reaches_outside_with_its_nodes_address(scene, version):
     every_way(scene.a, outside_ip(scene.made, version), ip_of(scene.here, version))
 
 
+def learn_path_mtu(source, address):
+    """Send too large packets until one comes back: natively routed, IPv6 takes the tunnel, as pods have to be told."""
+    too_large = {"size": traffic.FRAGMENTED_BYTES, "count": 1, "options": "-W 0.2"}
+    eventually(lambda: traffic.reaches(traffic.ping, source, address, **too_large))
+
+
+@both
+@pytest.mark.parametrize("client", ["b", "c", "here", "there"])
+def test_a_pod_whose_neighbour_entry_its_node_lost_is_asked_and_answers(scene, version, client):
+    a, source = scene.a, getattr(scene, client)
+    address, device = ip_of(a, version), a.endpoint.host_device
+    learn_path_mtu(source, address)
+    scene.here.run(f"ip neigh del {address} dev {device}")
+    try:
+        traffic.ping(source, address, count=1)
+        # Over the stack, which has to ask.
+        traffic.ping(source, address, traffic.FRAGMENTED_BYTES, count=1)
+        shown = scene.here.run(f"ip neigh show {address} dev {device}")
+        assert str(a.endpoint.pod_mac) in shown
+        assert "PERMANENT" not in shown
+    finally:
+        scene.here.run(f"ip neigh replace {address} lladdr {a.endpoint.pod_mac} dev {device}")
+
+
 def test_natively_routed_the_first_packet_of_a_node_to_a_pod_elsewhere_is_not_lost_to_an_unknown_mac():
     with cluster(routing="native") as made:
         _, c = attach_pods(made, 1)

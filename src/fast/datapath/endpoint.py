@@ -281,12 +281,17 @@ class Endpoints:
             found.append(f"{spec.ifname} in the pod is down")
         have = {address.address for address in pod.addresses(inside.index)}
         routes = {(route.destination, route.gateway) for route in pod.routes(inside.index)}
+        neighbours = {(neighbour.address, neighbour.mac) for neighbour in pod.neighbours(inside.index)}
         for address in spec.addresses:
             if address not in have:
                 found.append(f"{spec.ifname} in the pod lacks the address {address}")
             default = _DEFAULT4 if isinstance(address, IPv4Address) else _DEFAULT6
             if (default, gateway_of(address)) not in routes:
                 found.append(f"the pod has no default route via {gateway_of(address)}")
+            if (gateway_of(address), link.mac) not in neighbours:
+                found.append(
+                    f"the pod has no neighbour entry for {gateway_of(address)}, where nobody answers"
+                )
         return found
 
     def _host_differences(self, host: Netlink, link: Link, spec: EndpointSpec) -> list[str]:
