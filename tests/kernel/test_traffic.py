@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from fast.datapath.bpf.reasons import Reason
+from fast.datapath.bpf.reasons import PacketDirection, Reason
 from kernel import traffic
-from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, ip_of
+from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, counted, ip_of
 from kernel.lab import eventually
 from kernel.services import Service, install, vip
 from kernel.traffic import every_way
@@ -105,6 +105,26 @@ def test_a_pod_whose_neighbour_entry_its_node_lost_is_asked_and_answers(scene, v
         assert "PERMANENT" not in shown
     finally:
         scene.here.run(f"ip neigh replace {address} lladdr {a.endpoint.pod_mac} dev {device}")
+
+
+@both
+@pytest.mark.parametrize(
+    "probe", [traffic.tcp, traffic.udp, traffic.udp_segments], ids=lambda probe: probe.__name__
+)
+def test_between_pods_every_packet_takes_the_short_cut_and_none_the_stack(scene, version, probe):
+    a, b, c = scene.a, scene.b, scene.c
+    learn_path_mtu(a, ip_of(c, version))
+    natively = scene.here.config.routing == "native" and version == 4
+    out = (Reason.FORWARD_NATIVE if natively else Reason.FORWARD_TUNNEL), PacketDirection.FROM_POD
+    came = PacketDirection.FROM_UNDERLAY if natively else PacketDirection.FROM_OVERLAY
+    size = {"size": traffic.LARGE_BYTES} if probe is traffic.tcp else {}
+
+    (here,) = counted([scene.here], probe, a, ip_of(b, version), **size)
+    assert here.keys() == {(Reason.FORWARD_LOCAL_POD, PacketDirection.FROM_POD)}
+    here, there = counted(scene.made.nodes, probe, a, ip_of(c, version), **size)
+    arrived = (Reason.FORWARD_LOCAL_POD, came)
+    assert here.keys() == there.keys() == {out, arrived}
+    assert (here[out], there[out]) == (there[arrived], here[arrived])
 
 
 def test_natively_routed_the_first_packet_of_a_node_to_a_pod_elsewhere_is_not_lost_to_an_unknown_mac():
