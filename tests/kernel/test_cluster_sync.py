@@ -152,12 +152,14 @@ async def test_what_somebody_else_changed_in_the_map_is_mended_and_counted(make)
     labels = {"kind": "cluster-entry"}
     before = REGISTRY.get_sample_value("fast_datapath_repairs_total", labels) or 0.0
     async with make(check_interval_seconds=0.05) as agent:
-        agent.bind(FIRST)
-        await until(lambda: agent.holds(FIRST))
+        for address in (FIRST, FIRST + 2):
+            agent.bind(address)
+        await until(lambda: agent.holds(FIRST) and agent.holds(FIRST + 2))
         agent.map.delete(FIRST)
         agent.map.put(FIRST + 1, ClusterPod(OTHER))
-        await until(lambda: agent.holds(FIRST) and agent.holds(FIRST + 1, None))
-        await until(lambda: REGISTRY.get_sample_value("fast_datapath_repairs_total", labels) == before + 2)
+        agent.map.put(FIRST + 2, ClusterPod(OWN))
+        await until(lambda: agent.holds(FIRST) and agent.holds(FIRST + 1, None) and agent.holds(FIRST + 2))
+        await until(lambda: REGISTRY.get_sample_value("fast_datapath_repairs_total", labels) == before + 3)
 
 
 async def test_changes_under_way_are_never_taken_for_drift(make):

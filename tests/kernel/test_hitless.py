@@ -342,8 +342,9 @@ def test_an_address_that_moves_to_another_node_is_reached_there_as_soon_as_the_m
     made.sync()
 
 
-def test_a_node_that_reboots_comes_back_with_its_pods_and_nobody_elses_traffic_notices():
-    with cluster(nodes=3) as made:
+@pytest.mark.parametrize("routing", ["vxlan", "native"])
+def test_a_node_that_reboots_comes_back_with_its_pods_and_nobody_elses_traffic_notices(routing):
+    with cluster(nodes=3, routing=routing) as made:
         attach_pods(made, 2)
         here, there, rebooted = made.nodes
         a, b, c, _, gone, _ = made.pods

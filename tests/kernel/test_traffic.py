@@ -83,18 +83,12 @@ def test_a_pod_reaches_outside_with_its_nodes_address(scene, version):
     every_way(scene.a, outside_ip(scene.made, version), ip_of(scene.here, version))
 
 
-def learn_path_mtu(source, address):
-    """Send too large packets until one comes back: natively routed, IPv6 takes the tunnel, as pods have to be told."""
-    too_large = {"size": traffic.FRAGMENTED_BYTES, "count": 1, "options": "-W 0.2"}
-    eventually(lambda: traffic.reaches(traffic.ping, source, address, **too_large))
-
-
 @both
 @pytest.mark.parametrize("client", ["b", "c", "here", "there"])
 def test_a_pod_whose_neighbour_entry_its_node_lost_is_asked_and_answers(scene, version, client):
     a, source = scene.a, getattr(scene, client)
     address, device = ip_of(a, version), a.endpoint.host_device
-    learn_path_mtu(source, address)
+    traffic.learn_path_mtu(source, address)
     scene.here.run(f"ip neigh del {address} dev {device}")
     try:
         traffic.ping(source, address, count=1)
@@ -113,7 +107,7 @@ def test_a_pod_whose_neighbour_entry_its_node_lost_is_asked_and_answers(scene, v
 )
 def test_between_pods_every_packet_takes_the_short_cut_and_none_the_stack(scene, version, probe):
     a, b, c = scene.a, scene.b, scene.c
-    learn_path_mtu(a, ip_of(c, version))
+    traffic.learn_path_mtu(a, ip_of(c, version))
     natively = scene.here.config.routing == "native" and version == 4
     out = (Reason.FORWARD_NATIVE if natively else Reason.FORWARD_TUNNEL), PacketDirection.FROM_POD
     came = PacketDirection.FROM_UNDERLAY if natively else PacketDirection.FROM_OVERLAY

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from fast.net import IPAddress
+from kernel.lab import eventually
 
 T = TypeVar("T")
 
@@ -203,6 +204,11 @@ def udp_segments(
 def ping(place: Place, address: IPAddress, size: int = 56, count: int = 2, options: str = "") -> None:
     """Ping; AssertionError if not every echo is answered."""
     place.run(f"ping -n -q -c {count} -i 0.05 -W 3 -s {size} {options} {address}")
+
+
+def learn_path_mtu(place: Place, address: IPAddress) -> None:
+    """Ping with large packets until one comes back: natively routed, pods do not know that IPv6 takes the tunnel."""
+    eventually(lambda: reaches(ping, place, address, FRAGMENTED_BYTES, 1, "-W 0.2"))
 
 
 def every_way(

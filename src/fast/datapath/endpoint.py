@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import structlog
@@ -316,25 +316,49 @@ class Endpoints:
         repaired = []
         routed = {(route.destination, route.index) for route in host.routes()}
         entries = dict(self._pods.items())
-        for endpoint in self.find_all(host):
-            wrong = self._programs.missing(endpoint.ifindex, DeviceKind.POD) or any(
-                (_host_network(address), endpoint.ifindex) not in routed
+        endpoints = {endpoint.ifindex: endpoint for endpoint in self.find_all(host)}
+        for endpoint in endpoints.values():
+            own = [
+                address
                 for address in endpoint.addresses
-                if (found := entries.get(address)) is None or found.ifindex == endpoint.ifindex
-            )
-            lost = [address for address in endpoint.addresses if address not in entries]
-            if wrong or lost:
-                self._restore(host, endpoint, lost)
+                if not _moved_on(address, endpoint, entries, endpoints)
+            ]
+            wrong = {
+                address: wanted
+                for address in own
+                if (wanted := _entry_of(endpoint, entries.get(address))) != entries.get(address)
+            }
+            unrouted = any((_host_network(address), endpoint.ifindex) not in routed for address in own)
+            if wrong or unrouted or self._programs.missing(endpoint.ifindex, DeviceKind.POD):
+                self._restore(host, endpoint, wrong)
                 repaired.append(endpoint)
         return repaired
 
-    def _restore(self, host: Netlink, endpoint: Endpoint, lost: Iterable[IPAddress]) -> None:
+    def _restore(self, host: Netlink, endpoint: Endpoint, entries: Mapping[IPAddress, LocalPod]) -> None:
         spec = EndpointSpec(endpoint.container_id, endpoint.ifname, "", endpoint.addresses)
         self._programs.ensure(endpoint.ifindex, DeviceKind.POD)
         host.execute(*self._host_requests(spec, endpoint.ifindex, endpoint.pod_mac))
         with self._entries_lock:
-            for address in lost:
-                self._pods.put(address, LocalPod(endpoint.ifindex, endpoint.pod_mac, endpoint.host_mac))
+            for address, entry in entries.items():
+                self._pods.put(address, entry)
+
+
+def _entry_of(endpoint: Endpoint, found: LocalPod | None) -> LocalPod:
+    """The entry that an address of the endpoint should have; the endpoint does not know the flags of the one found."""
+    flags = LocalPodFlag.NONE if found is None else found.flags
+    return LocalPod(endpoint.ifindex, endpoint.pod_mac, endpoint.host_mac, flags)
+
+
+def _moved_on(
+    address: IPAddress,
+    endpoint: Endpoint,
+    entries: Mapping[IPAddress, LocalPod],
+    endpoints: Mapping[int, Endpoint],
+) -> bool:
+    """Whether another endpoint that has the address, too, took it over: the DEL of a former one may come late."""
+    entry = entries.get(address)
+    holder = None if entry is None else endpoints.get(entry.ifindex)
+    return holder is not None and holder is not endpoint and address in holder.addresses
 
 
 def endpoint_of(link: Link) -> Endpoint | None:
