@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 
 import msgspec
@@ -208,25 +209,52 @@ async def test_a_full_map_makes_the_agent_unready_by_name_until_there_is_room(ma
     await client.close()
 
 
-async def test_a_whole_sync_of_100_000_entries_is_cheap_and_leaves_the_event_loop_responsive(make):
-    agent = make(max_entries=2 * MANY)
-    agent.records.update({FIRST + n: record(FIRST + n, IPv4Address(OTHER + n % 100)) for n in range(MANY)})
-    lags = []
+@contextlib.asynccontextmanager
+async def measured() -> AsyncIterator[dict[str, float]]:
+    """Measure what the block takes: this process's CPU (all its threads), and how late the event loop is meanwhile."""
+    found: dict[str, float] = {}
+    lags = [0.0]
 
     async def tick() -> None:
         while True:
             began = time.monotonic()
             await asyncio.sleep(0.001)
-            lags.append(time.monotonic() - began)
+            lags.append(time.monotonic() - began - 0.001)
 
     ticking = asyncio.create_task(tick())
     began = time.process_time()
-    async with agent:
-        seconds = time.process_time() - began
-        ticking.cancel()
-        assert agent.holds(FIRST)
+    yield found
+    found["CPU seconds"] = time.process_time() - began
+    ticking.cancel()
+    found["lag at the 99th percentile"] = sorted(lags)[len(lags) * 99 // 100]
+    found["longest lag"] = max(lags)
+
+
+def better(tries: list[dict[str, float]]) -> dict[str, float]:
+    """Give the better figure of each: other processes only make them worse."""
+    return {name: min(each[name] for each in tries) for name in tries[0]}
+
+
+async def test_writing_and_comparing_100_000_entries_is_cheap_and_leaves_the_event_loop_responsive(make):
+    records = {FIRST + n: record(FIRST + n, IPv4Address(OTHER + n % 100)) for n in range(MANY)}
+    fills, comparisons = [], []
+    for _ in range(2):
+        agent = make(max_entries=2 * MANY)
+        agent.records.update(records)
+        async with measured() as fill, agent:
+            pass
+        assert len(agent.map) == MANY + 1
         assert agent.holds(FIRST + MANY - 1, IPv4Address(OTHER + (MANY - 1) % 100))
-    # Half a second, and 35 ms at the 99th percentile, on two busy cores; the bounds leave room for slower ones.
-    assert seconds < 3, seconds
-    late = sorted(lags)[len(lags) * 99 // 100]
-    assert late < 0.5, late
+        async with agent:
+            agent.reports.clear()
+            async with measured() as comparison:
+                agent.sync.resync()
+                await until(lambda agent=agent: agent.reports)
+        assert agent.reports == [""]
+        fills.append(fill)
+        comparisons.append(comparison)
+    for what, tries in (("first fill", fills), ("comparison with a full map", comparisons)):
+        figures = better(tries)
+        print(f"{MANY} entries, {what}:", ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        assert figures["CPU seconds"] < 1, what
+        assert figures["longest lag"] < 0.5, what
