@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 from dataclasses import dataclass
 
 import pytest
@@ -81,6 +83,24 @@ def test_a_node_reaches_pods_of_another_node(scene, version):
 @both
 def test_a_pod_reaches_outside_with_its_nodes_address(scene, version):
     every_way(scene.a, outside_ip(scene.made, version), ip_of(scene.here, version))
+
+
+@pytest.mark.parametrize("client", ["a", "here"])
+def test_a_packet_in_the_tunnel_carries_the_nodes_addresses_its_port_and_the_networks_identifier(
+    scene, client
+):
+    """Written by a program for a pod's, and by the device for the node's own, from the key that a program gave it."""
+    here, there = scene.here, scene.there
+    with there.call(socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as wire:
+        wire.settimeout(5)
+        wire.bind(("u0", 0x0800))
+        traffic.ping(getattr(scene, client), scene.c.ip6, count=1)
+        inner = ip_of(getattr(scene, client), 6).packed + scene.c.ip6.packed
+        while inner not in (packet := wire.recv(1 << 12)):
+            continue
+    source, target, _, port, _, _, flags, vni = struct.unpack_from("!12x4s4sHHHHII", packet)
+    assert (source, target) == (here.ip.packed, there.ip.packed)
+    assert (port, flags, vni) == (here.config.tunnel_port, 1 << 27, here.config.vni << 8)
 
 
 @both
