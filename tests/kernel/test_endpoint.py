@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import socket
+import struct
 from ipaddress import ip_address
 
 import pytest
 
 from fast.cni.errors import Code, code_of
+from fast.datapath.bpf.layout import ClusterPod
 from fast.datapath.bpf.spec import DATAPATH
 from fast.datapath.endpoint import GATEWAY4
 from fast.datapath.identity import EndpointSpec, host_device_name
@@ -19,7 +23,7 @@ from fast.errors import DatapathError, InvalidConfig, MapFull, NetnsGone
 from fast.net import Mac
 from kernel import traffic
 from kernel.fastlab import attach_pods, cluster, ip_of
-from kernel.lab import eventually
+from kernel.lab import Sandbox, eventually
 
 
 @pytest.fixture(scope="module")
@@ -338,11 +342,54 @@ def test_a_thousand_pods_fit_on_a_node_and_reach_each_other():
             specs.append(spec)
         for started in [here.machine.submit(here.datapath.attach, spec) for spec in specs]:
             started.result()
-        made.sync()
+        addresses = [address for spec in specs for address in spec.addresses]
+        for node in made.nodes:
+            node.call(
+                node.datapath.sync_cluster, made.entries() | dict.fromkeys(addresses, ClusterPod(here.ip))
+            )
         assert len(here.call(here.datapath.endpoints)) == 1001
         assert here.call(here.datapath.verify) == []
+        (near,) = here.pods
+        for pod in (near, far):
+            assert pod.call(unanswered, addresses) == set()
         for spec in (specs[0], specs[500], specs[999]):
-            for address in spec.addresses:
-                traffic.ping(here.pods[0], address)
+            with traffic.server(Sandbox(here.machine, "m", spec.netns_path)):
+                for client in (near, far):
+                    for address in spec.addresses:
+                        assert traffic.tcp(client, address, size=100_000) == str(
+                            ip_of(client, address.version)
+                        )
         assert there.call(there.datapath.verify) == []
-        traffic.ping(here.pods[0], far.ip)
+
+
+_ECHO = {4: (socket.AF_INET, socket.IPPROTO_ICMP, 8), 6: (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128)}
+
+
+def unanswered(addresses):
+    """Ping each of the addresses once, some at a time; give the first from which nothing came back within 3 s."""
+    with contextlib.ExitStack() as stack:
+        sockets = {
+            v: stack.enter_context(socket.socket(f, socket.SOCK_RAW, p)) for v, (f, p, _) in _ECHO.items()
+        }
+        for sock in sockets.values():
+            sock.settimeout(3)
+        for start in range(0, len(addresses), 50):
+            some = addresses[start : start + 50]
+            for address in some:
+                request = struct.pack("!BBHHH", _ECHO[address.version][2], 0, 0, 77, 0)
+                checked = request if address.version == 6 else request[:2] + checksum(request) + request[4:]
+                sockets[address.version].sendto(checked, (str(address), 0))
+            for version, sock in sockets.items():
+                waited = {str(address) for address in some if address.version == version}
+                with contextlib.suppress(TimeoutError):
+                    while waited:
+                        waited.discard(sock.recvfrom(1 << 12)[1][0])
+                if waited:
+                    return waited
+    return set()
+
+
+def checksum(raw):
+    total = sum(struct.unpack(f"!{len(raw) // 2}H", raw))
+    total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~total & 0xFFFF)
