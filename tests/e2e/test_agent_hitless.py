@@ -1,9 +1,11 @@
 """Running pods do not notice what happens to their nodes' agents: pings every 2 ms, none lost; TCP streams unbroken."""
 
 import itertools
+import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,21 @@ import pytest
 SECONDS = 8
 PORT = 9001
 STREAMING = Path(__file__).with_name("streaming.py")
+STATEFUL_SET = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: web}
+spec:
+  replicas: 1
+  serviceName: web
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      nodeName: n1
+      containers: [{name: main, image: busybox, command: [sleep, infinity]}]
+"""
 #: Sent when ping ended, and not answered yet.
 UNDER_WAY = 10
 
@@ -19,7 +36,7 @@ class Pings:
     """A ping every 2 ms from a pod, for some seconds."""
 
     def __init__(self, sandbox, address, log):
-        command = sandbox.command(["ping", "-n", "-i", "0.002", "-w", str(SECONDS), address])
+        command = sandbox.command(["ping", "-D", "-n", "-i", "0.002", "-w", str(SECONDS), address])
         self._log = log
         with log.open("w") as output:
             self._process = subprocess.Popen(command, stdout=output, env=sandbox.node.environment())
@@ -34,7 +51,9 @@ class Pings:
         self._process.wait(SECONDS + 20)
         log = self._log.read_text()
         sent = int(re.search(r"(\d+) packets transmitted", log)[1])
-        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", log)}
+        answers = re.findall(r"^\[([\d.]+)\] .*icmp_seq=(\d+) ttl", log, re.MULTILINE)
+        self.answered_at = [float(when) for when, _ in answers]
+        answered = {int(number) for _, number in answers}
         last = max(answered, default=0)
         assert sent - last <= UNDER_WAY, f"nothing came back after packet {last} of {sent}"
         return sent, [number for number in range(1, last) if number not in answered]
@@ -111,6 +130,45 @@ def test_nothing_is_lost_or_broken_while_the_agents_of_both_nodes_end_and_start(
     for stream in streams:
         sent, received = stream.finish()
         assert received == sent > 1_000_000
+
+
+def test_a_sticky_pod_that_moves_to_another_node_is_reached_there_as_soon_as_it_is_ready(
+    playground, pods, tmp_path
+):
+    def on(node):
+        return json.dumps({"spec": {"template": {"spec": {"nodeName": node}}}})
+
+    check = playground.kubectl.check
+    check("create", "-f", "-", stdin=STATEFUL_SET.encode())
+    (address,) = playground.wait_running("web-0")
+    pings = {
+        name: Pings(playground.playground.sandbox("default", name), address, tmp_path / f"moving-{name}")
+        for name in ("a", "c")
+    }
+    before = playground.get("pod", "web-0")["metadata"]["uid"]
+    check("patch", "statefulset", "web", "-p", on("n2"))
+    check("delete", "pod", "web-0", "--ignore-not-found", "--wait=false")
+
+    def moved():
+        found = [item for item in playground.items("pods") if item["metadata"]["name"] == "web-0"]
+        return found and found[0]["metadata"]["uid"] != before
+
+    playground.until(moved, "the pod to be made anew")
+    assert playground.wait_running("web-0") == [address]
+    ready = time.time()
+    assert playground.get("pod", "web-0")["spec"]["nodeName"] == "n2"
+    assert all(ping.running for ping in pings.values()), "the move took longer than the pings"
+    for name, ping in pings.items():
+        sent, lost = ping.finish()
+        gaps = [after - before for before, after in itertools.pairwise(ping.answered_at)]
+        back = ping.answered_at[gaps.index(max(gaps)) + 1]
+        print(
+            f"from {name}: {len(lost)} of {sent} pings lost, away for {max(gaps) * 1e3:.0f} ms, "
+            f"back {(back - ready) * 1e3:.0f} ms after the pod was seen to be ready"
+        )
+        assert lost, "it did not move"
+        assert back < ready + 0.2
+    check("delete", "statefulset", "web", "--wait", "--timeout=30s")
 
 
 def test_from_an_ipsec_policy_on_pods_packets_pass_the_tunnel_device_at_once(playground, pods):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, ParamSpec, TypeVar
@@ -15,13 +15,19 @@ from fast.datapath.config import DatapathConfig, RoutingMode
 from fast.datapath.identity import Endpoint, EndpointSpec
 from fast.datapath.node import NodeDatapath
 from fast.net import IPAddress
-from kernel.lab import Machine, Sandbox, Underlay, node_ip, underlay
+from kernel.lab import Machine, Sandbox, Underlay, eventually, node_ip, underlay
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 POD_SUBNETS = (ip_network("10.244.0.0/16"), ip_network("fd00:244::/64"))
 _CONTAINERS = itertools.count(1)
+#: What grows at any time by neighbour discovery and MLD, whatever is tested.
+_LINK_CHATTER = (
+    (Reason.STACK_LINK_LOCAL, PacketDirection.FROM_POD),
+    (Reason.STACK_TO_POD, PacketDirection.TO_POD),
+    (Reason.DROP_NOT_UNICAST, PacketDirection.TO_OVERLAY),
+)
 
 
 @dataclass
@@ -149,6 +155,26 @@ class Cluster:
             pod.spec = replace(pod.spec, netns_path=pod.sandbox.path)
             pod.endpoint = node.call(node.datapath.attach, pod.spec)
         self.sync()
+
+
+def counted(
+    nodes: Iterable[Node], action: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+) -> list[dict[tuple[Reason, PacketDirection], int]]:
+    """Do it, and give by how many packets which counts of each node grew, but for what kernels say by themselves.
+
+    The last packets may still be under way when the action returns: waits until nothing grows any more.
+    """
+
+    def look() -> list[dict[tuple[Reason, PacketDirection], int]]:
+        found = [node.call(node.datapath.counters) for node in nodes]
+        return [{key: metric.packets for key, metric in each.items()} for each in found]
+
+    seen = [before := look()]
+    action(*args, **kwargs)
+    eventually(lambda: seen.append(look()) or seen[-1] == seen[-2])
+    pairs = zip(before, seen[-1], strict=True)
+    grown = [{key: packets - old.get(key, 0) for key, packets in new.items()} for old, new in pairs]
+    return [{key: n for key, n in each.items() if n and key not in _LINK_CHATTER} for each in grown]
 
 
 def ip_of(place: Pod | Node, version: int) -> IPAddress:

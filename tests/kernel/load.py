@@ -82,7 +82,8 @@ class Pings:
     def __init__(self, place: Place, address: IPAddress) -> None:
         self._place = place
         self._log = f"/run/pings-{next(_NUMBERS)}"
-        command = f"exec ping -n -i {PING_INTERVAL_SECONDS} {address} > {self._log}"
+        self.answered_at: list[float] = []
+        command = f"exec ping -D -n -i {PING_INTERVAL_SECONDS} {address} > {self._log}"
         self._process = place.start("sh", "-c", command)
 
     def finish(self) -> tuple[int, list[int]]:
@@ -94,7 +95,9 @@ class Pings:
         self._process.wait(_SECONDS)
         log = self._place.run(f"cat {self._log}; rm {self._log}")
         sent = int(re.search(r"(\d+) packets transmitted", log).group(1))
-        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", log)}
+        answers = re.findall(r"^\[([\d.]+)\] .*icmp_seq=(\d+) ttl", log, re.MULTILINE)
+        self.answered_at = [float(when) for when, _ in answers]
+        answered = {int(number) for _, number in answers}
         last = max(answered, default=0)
         awaited = range(1, (sent if sent - last > _UNDER_WAY else last) + 1)
         return sent, [number for number in awaited if number not in answered]
@@ -108,6 +111,8 @@ class Load:
     sent: dict[str, int] = field(default_factory=dict)
     missing: dict[str, list[int]] = field(default_factory=dict)
     failures: dict[str, BaseException] = field(default_factory=dict)
+    #: When each ping's answers came, in seconds since the epoch.
+    answered_at: dict[str, list[float]] = field(default_factory=dict)
 
     def assert_unharmed(self) -> None:
         """Nothing was lost, nothing reset, no byte changed, and there was something to lose."""
@@ -140,3 +145,4 @@ def load(
         for name, sequence in running.items():
             found.sent[name], missing = sequence.finish()
             found.lost[name], found.missing[name] = len(missing), missing
+            found.answered_at[name] = sequence.answered_at

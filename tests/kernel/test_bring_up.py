@@ -10,7 +10,7 @@ import pytest
 
 from fast.agent.keeper import CONDITION, DatapathKeeper
 from fast.agent.readiness import Readiness
-from fast.datapath.bpf.features import Feature
+from fast.datapath.bpf.features import FEATURES, _helper
 from fast.datapath.bpf.spec import DATAPATH
 from fast.datapath.config import DatapathConfig
 from fast.datapath.node import NodeDatapath
@@ -19,6 +19,7 @@ from kernel.fastlab import POD_SUBNETS, node_ip
 from kernel.lab import underlay
 
 SECONDS = 30.0
+UNKNOWN_HELPER = 99_999
 # Without this the verifier cannot know that the packet is long enough.
 UNCHECKED = ("lib/parse.h", r"if \(data \+ offset \+ size > packet_data_end\(skb\)\)\n\t\treturn NULL;", "")
 
@@ -97,18 +98,38 @@ async def test_programs_that_the_verifier_refuses_keep_the_node_unready_until_th
     assert "fast_vxlan" in machine.run("ip -o link")
 
 
+@pytest.fixture(scope="module")
+def too_new(tmp_path_factory):
+    """Programs that call a helper which no kernel has, as all of them are to a kernel that is too old."""
+    unknown = ("lib/forward.h", r"bpf_redirect_peer\(", f"((long (*)(__u32, __u64)){UNKNOWN_HELPER})(")
+    return replace(DATAPATH, path=compile_changed(tmp_path_factory.mktemp("new"), unknown))
+
+
+@pytest.mark.parametrize("name", [feature.name for feature in FEATURES if feature.needed])
 async def test_a_kernel_that_lacks_a_feature_is_told_which_and_since_when_it_exists(
-    machine, broken, monkeypatch
+    machine, too_new, monkeypatch, name
 ):
-    # An older kernel, as far as it can be had: the programs do not load, and the probe says no.
-    lacking = Feature("bpf_redirect_peer", "5.10", probe=lambda: False)
-    monkeypatch.setattr("fast.datapath.bpf.features.FEATURES", (lacking,))
-    monkeypatch.setattr("fast.datapath.node.DATAPATH", broken)
+    # The programs do not load for want of a helper; which it is, the real probes are asked, one of them for another.
+    lacking = [
+        replace(each, probe=_helper(UNKNOWN_HELPER)) if each.name == name else each for each in FEATURES
+    ]
+    monkeypatch.setattr("fast.datapath.bpf.features.FEATURES", lacking)
+    monkeypatch.setattr("fast.datapath.node.DATAPATH", too_new)
+    since = next(each.kernel for each in FEATURES if each.name == name)
     async with Agent(machine).running() as agent:
-        reason = await agent.says("bpf_redirect_peer")
-        assert "5.10" in reason
+        assert f"this kernel lacks {name} (Linux {since} has it)" in await agent.says("lacks")
         assert not agent.keeper.up.is_set()
     assert_nothing_is_left(machine)
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda each: each.name)
+def test_the_kernel_that_the_tests_run_on_has_every_feature(feature):
+    assert feature.probe()
+    feature.require()
+
+
+def test_a_helper_that_no_kernel_has_is_told_to_be_missing():
+    assert not _helper(UNKNOWN_HELPER)()
 
 
 async def test_a_node_without_a_bpf_filesystem_is_told_how_to_mount_one(machine):

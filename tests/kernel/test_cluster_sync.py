@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 
 import msgspec
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 
+from fast.agent.app import Agent as WholeAgent
 from fast.agent.cluster_sync import ClusterSync
+from fast.agent.config import AgentConfig
+from fast.agent.main import main
 from fast.api.core import Node
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
-from fast.datapath.bpf.layout import ClusterPod, Kind
+from fast.datapath.bpf.layout import ClusterPod, Kind, Metric
 from fast.datapath.bpf.objects import load
 from fast.datapath.bpf.spec import DATAPATH
 from fast.datapath.cluster import ClusterTable
+from fast.kube import ClusterConfig, KubeClient
 from kernel.lab import Machine
 
 OWN = IPv4Address("192.168.77.1")
@@ -36,6 +42,7 @@ class KernelMap:
         self.entries = self._object.cluster_pods
         table = ClusterTable(self.entries, [OWN], OWN)
         self.upsert_cluster, self.remove_cluster, self.sync_cluster = table.upsert, table.remove, table.sync
+        self.counters, self.refused_by_firewall = self._object.metrics.read, lambda: Metric(0, 0)
 
     def close(self) -> None:
         self.entries.close()
@@ -162,12 +169,14 @@ async def test_what_somebody_else_changed_in_the_map_is_mended_and_counted(make)
     labels = {"kind": "cluster-entry"}
     before = REGISTRY.get_sample_value("fast_datapath_repairs_total", labels) or 0.0
     async with make(check_interval_seconds=0.05) as agent:
-        agent.bind(FIRST)
-        await until(lambda: agent.holds(FIRST))
+        for address in (FIRST, FIRST + 2):
+            agent.bind(address)
+        await until(lambda: agent.holds(FIRST) and agent.holds(FIRST + 2))
         agent.map.delete(FIRST)
         agent.map.put(FIRST + 1, ClusterPod(OTHER))
-        await until(lambda: agent.holds(FIRST) and agent.holds(FIRST + 1, None))
-        await until(lambda: REGISTRY.get_sample_value("fast_datapath_repairs_total", labels) == before + 2)
+        agent.map.put(FIRST + 2, ClusterPod(OWN))
+        await until(lambda: agent.holds(FIRST) and agent.holds(FIRST + 1, None) and agent.holds(FIRST + 2))
+        await until(lambda: REGISTRY.get_sample_value("fast_datapath_repairs_total", labels) == before + 3)
 
 
 async def test_changes_under_way_are_never_taken_for_drift(make):
@@ -194,25 +203,74 @@ async def test_a_full_map_is_reported_by_name_until_there_is_room(make, monkeypa
         assert agent.holds(FIRST + 39)
 
 
-async def test_a_whole_sync_of_100_000_entries_is_cheap_and_leaves_the_event_loop_responsive(make):
-    agent = make(max_entries=2 * MANY)
-    agent.records.update({FIRST + n: record(FIRST + n, IPv4Address(OTHER + n % 100)) for n in range(MANY)})
-    lags = []
+async def test_a_full_map_makes_the_agent_unready_by_name_until_there_is_room(machine, monkeypatch):
+    monkeypatch.setattr("fast.agent.cluster_sync._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("fast.agent.app.REGISTRY", CollectorRegistry())
+    config = AgentConfig(**main.make_context("fast-agent", ["--node-name=n1"]).params)
+    client = KubeClient(ClusterConfig("http://127.0.0.1:9"))  # nobody is there, and nobody is asked
+    records = [record(FIRST + number) for number in range(40)]
+    with contextlib.closing(KernelMap(machine, 16)) as full:
+        monkeypatch.setattr("fast.agent.app.NodeDatapath", lambda _: full)
+        agent = WholeAgent(config, OWN, client)
+        for item in records:
+            agent._store._view.observed(None, item)
+        running = asyncio.create_task(agent._cluster.run())
+        await until(lambda: "cluster-map: map fast_cluster_pods is full" in agent._not_ready())
+        assert agent.readiness.blocker().limited_connectivity
+        for item in records[:30]:
+            agent._store._view.observed(item, None)
+        await until(lambda: "cluster-map" not in agent._not_ready())
+        running.cancel()
+        await asyncio.wait([running])
+    await client.close()
+
+
+@contextlib.asynccontextmanager
+async def measured() -> AsyncIterator[dict[str, float]]:
+    """Measure what the block takes: this process's CPU (all its threads), and how late the event loop is meanwhile."""
+    found: dict[str, float] = {}
+    lags = [0.0]
 
     async def tick() -> None:
         while True:
             began = time.monotonic()
             await asyncio.sleep(0.001)
-            lags.append(time.monotonic() - began)
+            lags.append(time.monotonic() - began - 0.001)
 
     ticking = asyncio.create_task(tick())
     began = time.process_time()
-    async with agent:
-        seconds = time.process_time() - began
-        ticking.cancel()
-        assert agent.holds(FIRST)
+    yield found
+    found["CPU seconds"] = time.process_time() - began
+    ticking.cancel()
+    found["lag at the 99th percentile"] = sorted(lags)[len(lags) * 99 // 100]
+    found["longest lag"] = max(lags)
+
+
+def better(tries: list[dict[str, float]]) -> dict[str, float]:
+    """Give the better figure of each: other processes only make them worse."""
+    return {name: min(each[name] for each in tries) for name in tries[0]}
+
+
+async def test_writing_and_comparing_100_000_entries_is_cheap_and_leaves_the_event_loop_responsive(make):
+    records = {FIRST + n: record(FIRST + n, IPv4Address(OTHER + n % 100)) for n in range(MANY)}
+    fills, comparisons = [], []
+    for _ in range(2):
+        agent = make(max_entries=2 * MANY)
+        agent.records.update(records)
+        async with measured() as fill, agent:
+            pass
+        assert len(agent.map) == MANY + 1
         assert agent.holds(FIRST + MANY - 1, IPv4Address(OTHER + (MANY - 1) % 100))
-    # Half a second, and 35 ms at the 99th percentile, on two busy cores; the bounds leave room for slower ones.
-    assert seconds < 3, seconds
-    late = sorted(lags)[len(lags) * 99 // 100]
-    assert late < 0.5, late
+        async with agent:
+            agent.reports.clear()
+            async with measured() as comparison:
+                agent.sync.resync()
+                await until(lambda agent=agent: agent.reports)
+        assert agent.reports == [""]
+        fills.append(fill)
+        comparisons.append(comparison)
+    for what, tries in (("first fill", fills), ("comparison with a full map", comparisons)):
+        figures = better(tries)
+        print(f"{MANY} entries, {what}:", ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        assert figures["CPU seconds"] < 1, what
+        assert figures["longest lag"] < 0.5, what

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import socket
+import struct
 from ipaddress import ip_address
 
 import pytest
 
+from fast.cni.errors import Code, code_of
+from fast.datapath.bpf.layout import ClusterPod
+from fast.datapath.bpf.spec import DATAPATH
 from fast.datapath.endpoint import GATEWAY4
 from fast.datapath.identity import EndpointSpec, host_device_name
 from fast.datapath.netlink import Netlink, requests
 from fast.datapath.netns import Netns
 from fast.datapath.retirement import UNFINISHED_GROUP
-from fast.errors import DatapathError, InvalidConfig, NetnsGone
+from fast.errors import DatapathError, InvalidConfig, MapFull, NetnsGone
 from fast.net import Mac
 from kernel import traffic
-from kernel.fastlab import attach_pods, cluster
-from kernel.lab import eventually
+from kernel.fastlab import attach_pods, cluster, ip_of
+from kernel.lab import Sandbox, eventually
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +202,27 @@ def test_check_says_what_is_missing(node, damage, said):
         node.call(node.datapath.check, pod.spec)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_pod_that_deletes_its_gateways_entry_is_alone_until_it_is_attached_again_as_check_says(
+    node, version
+):
+    """Nobody answers for the gateway: the entry is the only thing that knows its MAC."""
+    pod, other = (
+        node.attach("p", "10.244.1.17", "fd00:244::1:17"),
+        node.attach("o", "10.244.1.18", "fd00:244::1:18"),
+    )
+    gateway = "169.254.1.1" if version == 4 else "fe80::1"
+    pod.run(f"ip neigh del {gateway} dev eth0")
+    with pytest.raises(DatapathError, match=f"no neighbour entry for {gateway}"):
+        node.call(node.datapath.check, pod.spec)
+    assert not traffic.reaches(traffic.ping, pod, ip_of(other, version), count=1, options="-W 0.2")
+    traffic.ping(node, ip_of(other, version))
+    traffic.ping(pod, ip_of(other, 10 - version))
+    node.call(node.datapath.attach, pod.spec)
+    node.call(node.datapath.check, pod.spec)
+    traffic.ping(pod, ip_of(other, version))
+
+
 def test_check_of_what_was_never_attached_names_the_device(node):
     spec, _ = spec_in(node, "p", "10.244.1.15")
     with pytest.raises(DatapathError, match=host_device_name(spec.container_id, "eth0")):
@@ -271,6 +298,35 @@ def test_an_mtu_that_is_asked_for_is_used(node):
     node.call(node.datapath.detach, spec.container_id, "eth0")
 
 
+@pytest.fixture
+def room_for_five(node, monkeypatch):
+    """The node's map of local pods holds five addresses: two dual-stack pods and half of a third."""
+    with monkeypatch.context() as patch:
+        patch.setattr("fast.datapath.node.DATAPATH", DATAPATH.sized(fast_local_pods=5))
+        node.restart()
+    yield
+    node.restart()
+
+
+def test_a_pod_more_than_the_map_of_local_pods_holds_is_refused_by_its_name_and_nothing_of_it_stays(
+    node, room_for_five
+):
+    attached = [node.attach(f"p{n}", f"10.244.1.{n}", f"fd00:244::1:{n}") for n in (40, 41)]
+    before = left_of_pods(node)
+    spec, sandbox = spec_in(node, "p", "10.244.1.42", "fd00:244::1:42")
+    with pytest.raises(MapFull, match=r"fast_local_pods is full.* holds 5 entries") as raised:
+        node.call(node.datapath.attach, spec)
+    assert code_of(raised.value) is Code.MAP_FULL
+    eventually(lambda: left_of_pods(node) == before)
+    assert "10.244.1.42" not in node.run("ip route; ip neigh")
+    assert "eth0" not in sandbox.run("ip link")
+    traffic.ping(attached[0], attached[1].ip6)
+    node.detach(attached.pop())
+    node.call(node.datapath.attach, spec)
+    node.call(node.datapath.check, spec)
+    node.call(node.datapath.detach, spec.container_id, "eth0")
+
+
 def test_an_empty_spec_is_refused():
     with pytest.raises(InvalidConfig):
         EndpointSpec("c", "eth0", "/x", ())
@@ -286,11 +342,54 @@ def test_a_thousand_pods_fit_on_a_node_and_reach_each_other():
             specs.append(spec)
         for started in [here.machine.submit(here.datapath.attach, spec) for spec in specs]:
             started.result()
-        made.sync()
+        addresses = [address for spec in specs for address in spec.addresses]
+        for node in made.nodes:
+            node.call(
+                node.datapath.sync_cluster, made.entries() | dict.fromkeys(addresses, ClusterPod(here.ip))
+            )
         assert len(here.call(here.datapath.endpoints)) == 1001
         assert here.call(here.datapath.verify) == []
+        (near,) = here.pods
+        for pod in (near, far):
+            assert pod.call(unanswered, addresses) == set()
         for spec in (specs[0], specs[500], specs[999]):
-            for address in spec.addresses:
-                traffic.ping(here.pods[0], address)
+            with traffic.server(Sandbox(here.machine, "m", spec.netns_path)):
+                for client in (near, far):
+                    for address in spec.addresses:
+                        assert traffic.tcp(client, address, size=100_000) == str(
+                            ip_of(client, address.version)
+                        )
         assert there.call(there.datapath.verify) == []
-        traffic.ping(here.pods[0], far.ip)
+
+
+_ECHO = {4: (socket.AF_INET, socket.IPPROTO_ICMP, 8), 6: (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128)}
+
+
+def unanswered(addresses):
+    """Ping each of the addresses once, some at a time; give the first from which nothing came back within 3 s."""
+    with contextlib.ExitStack() as stack:
+        sockets = {
+            v: stack.enter_context(socket.socket(f, socket.SOCK_RAW, p)) for v, (f, p, _) in _ECHO.items()
+        }
+        for sock in sockets.values():
+            sock.settimeout(3)
+        for start in range(0, len(addresses), 50):
+            some = addresses[start : start + 50]
+            for address in some:
+                request = struct.pack("!BBHHH", _ECHO[address.version][2], 0, 0, 77, 0)
+                checked = request if address.version == 6 else request[:2] + checksum(request) + request[4:]
+                sockets[address.version].sendto(checked, (str(address), 0))
+            for version, sock in sockets.items():
+                waited = {str(address) for address in some if address.version == version}
+                with contextlib.suppress(TimeoutError):
+                    while waited:
+                        waited.discard(sock.recvfrom(1 << 12)[1][0])
+                if waited:
+                    return waited
+    return set()
+
+
+def checksum(raw):
+    total = sum(struct.unpack(f"!{len(raw) // 2}H", raw))
+    total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~total & 0xFFFF)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernel import traffic
-from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, ip_of
+from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, counted, ip_of
 from kernel.lab import Machine
 from kernel.traffic import every_way
 
@@ -113,8 +113,17 @@ def test_the_node_itself_and_another_one_reach_it(scene, version):
 
 @both
 def test_a_direct_connection_to_the_pod_still_takes_the_short_cut(scene, version):
+    target = ip_of(scene.a, version)
     for client in (scene.b, scene.c):
-        every_way(client, ip_of(scene.a, version), ip_of(client, version), POD_PORT)
+        every_way(client, target, ip_of(client, version), POD_PORT)
+        for probe in (traffic.tcp, traffic.udp):
+            found = [
+                reason
+                for grown in counted(scene.made.nodes, probe, client, target, POD_PORT)
+                for reason, _ in grown
+            ]
+            assert found
+            assert all(reason.name.startswith("FORWARD_") for reason in found), found
 
 
 def test_after_the_plugins_del_the_port_is_closed_and_the_pod_still_reached():

@@ -10,8 +10,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from fast.datapath.bpf.layout import ClusterPod, Device, Kind, LocalPodFlag
-from fast.datapath.bpf.reasons import Reason
+from fast.datapath.bpf.layout import ClusterPod, DevFlag, Device, Kind, LocalPodFlag
+from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.config import DatapathConfig
 from fast.datapath.identity import EndpointSpec
 from fast.datapath.netlink import Netlink
@@ -19,17 +19,19 @@ from fast.datapath.node import NodeDatapath
 from fast.datapath.programs import Attachments, DeviceKind
 from fast.datapath.repair import RepairKind
 from fast.errors import DatapathError, MapFull
+from fast.net import Mac
 from kernel import traffic
-from kernel.fastlab import POD_SUBNETS, Pod, attach_pods, cluster, node_ip
+from kernel.fastlab import POD_SUBNETS, Pod, attach_pods, cluster, counted, node_ip
 from kernel.lab import underlay
 
 ROUTE = "10.244.0.0/16 dev fast_vxlan"
 
 
-@pytest.fixture(scope="module")
-def made():
-    with cluster() as found:
-        attach_pods(found, 2)
+@pytest.fixture(scope="module", params=["vxlan", "native"])
+def made(request):
+    with cluster(routing=request.param) as found:
+        a, _, c, _ = attach_pods(found, 2)
+        traffic.learn_path_mtu(a, c.ip6)
         yield found
 
 
@@ -69,15 +71,70 @@ def test_a_node_that_is_as_it_should_be_needs_no_repair(made):
     ],
 )
 def test_what_was_damaged_is_mended_and_told(made, damage, kind):
-    node, other = made.nodes
+    node = made.nodes[0]
     assert kinds(node) == set()
     node.run(damage)
     assert kind in kinds(node)
+    assert_whole(made)
+
+
+def assert_whole(made):
+    """Nothing is left to be mended, and pods talk, by the short cut and over the stack."""
+    node, other = made.nodes
     assert kinds(node) == set()
     a, b, c = node.pods[0], node.pods[1], other.pods[0]
     for address in (b.ip, b.ip6, c.ip, c.ip6):
-        traffic.ping(a, address)
-        traffic.ping(a, address, 4000)  # over the stack
+        traffic.ping(a, address, count=1)
+        traffic.ping(a, address, 4000, count=1)  # over the stack
+
+
+def test_natively_routed_the_lost_program_of_the_underlay_is_put_back():
+    with cluster(routing="native") as made:
+        a, c = attach_pods(made, 1)
+        here, there = made.nodes
+        arrived = Reason.FORWARD_LOCAL_POD, PacketDirection.FROM_UNDERLAY
+        here.run("rm /sys/fs/bpf/fast/links/*fast_from_underlay")
+        (grown,) = counted([here], traffic.ping, a, c.ip)
+        assert arrived not in grown, "it still runs"
+        assert kinds(here) == {RepairKind.PROGRAMS}
+        (grown,) = counted([here], traffic.ping, a, c.ip)
+        assert arrived in grown
+        assert kinds(here) == kinds(there) == set()
+
+
+@pytest.mark.parametrize("role", list(Device))
+@pytest.mark.parametrize("change", [{"ifindex": 1}, {"mtu": 600}, {"flags": DevFlag(2)}], ids=str)
+def test_a_changed_device_in_the_map_is_mended(made, role, change):
+    node = made.nodes[0]
+    devices = node.datapath._up().devices
+    right = node.call(devices.get, role)
+    node.call(devices.put, role, dataclasses.replace(right, **change))
+    assert kinds(node) == {RepairKind.LOCAL_DEV}
+    assert node.call(devices.get, role) == right
+    assert_whole(made)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pod_mac": Mac.derived("other")},
+        {"host_mac": Mac.derived("other")},
+        {"ifindex": 9999},
+        {"ifindex": "the other pod's"},
+    ],
+    ids=str,
+)
+def test_a_changed_map_entry_of_an_endpoint_is_mended(made, change):
+    node = made.nodes[0]
+    pod, other = node.pods
+    if change.get("ifindex") == "the other pod's":
+        change = {"ifindex": other.endpoint.ifindex}
+    entries = node.datapath._up().loaded.local_pods
+    right = node.call(entries.get, pod.ip)
+    node.call(entries.put, pod.ip, dataclasses.replace(right, **change))
+    assert RepairKind.ENDPOINT in kinds(node)
+    assert node.call(entries.get, pod.ip) == right
+    assert_whole(made)
 
 
 @pytest.mark.parametrize("command", ["iptables-nft", "iptables-legacy"])
@@ -189,13 +246,13 @@ def test_a_pod_that_comes_or_goes_while_the_node_is_checked_is_no_damage(made, c
     is_wrong = endpoints._is_wrong
     looks = []
 
-    def look(link, routed):
+    def look(*arguments):
         # The first look at anything: what was listed so far is of before the change.
         if not looks:
             looks.append(threading.Thread(target=change))
             looks[0].start()
             looks[0].join()
-        return is_wrong(link, routed)
+        return is_wrong(*arguments)
 
     monkeypatch.setattr(endpoints, "_is_wrong", look)
     assert kinds(node) == set()
@@ -217,11 +274,12 @@ def test_the_tunnel_survives_a_change_of_the_underlays_mtu(made):
     node, other = made.nodes
     node.run("ip link set u0 mtu 1400")
     assert {RepairKind.TUNNEL_DEVICE, RepairKind.LOCAL_DEV} <= kinds(node)
-    assert node.datapath.pod_mtu == 1350
+    overhead = 0 if node.config.routing == "native" else 50
+    assert node.datapath.pod_mtu == 1400 - overhead
     traffic.ping(node.pods[0], other.pods[0].ip, 1000)
     node.run("ip link set u0 mtu 1500")
     kinds(node)
-    assert node.datapath.pod_mtu == 1450
+    assert node.datapath.pod_mtu == 1500 - overhead
 
 
 def test_pod_subnets_may_change_while_it_runs(made):

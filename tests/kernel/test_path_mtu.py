@@ -13,7 +13,7 @@ import pytest
 
 from fast.datapath.bpf.reasons import PacketDirection, Reason
 from kernel import traffic
-from kernel.fastlab import Cluster, Pod, cluster, ip_of
+from kernel.fastlab import Cluster, Pod, cluster, counted, ip_of
 from kernel.lab import Sandbox, eventually
 from kernel.services import Service, install, vip
 
@@ -127,7 +127,21 @@ def test_a_transfer_between_pods_that_do_not_know_how_narrow_their_path_is_compl
 
 @both
 def test_datagrams_larger_than_the_path_arrive_in_fragments_once_its_mtu_is_known(scene, version):
-    assert traffic.udp(scene.a, ip_of(scene.c, version), size=8000) == str(ip_of(scene.a, version))
+    assert traffic.udp(scene.a, ip_of(scene.c, version), size=8000, attempts=3, seconds=3) == str(
+        ip_of(scene.a, version)
+    )
+    for size in (8000, 3000):
+        assert traffic.udp(scene.a, ip_of(scene.c, version), size=size) == str(ip_of(scene.a, version))
+
+
+def test_a_transfer_that_may_be_fragmented_is_cut_by_the_node_and_nobody_learns_of_it(scene):
+    natively = scene.made.nodes[0].config.routing == "native"
+    arrived = PacketDirection.FROM_UNDERLAY if natively else PacketDirection.FROM_OVERLAY
+    call = {"size": LARGE_BYTES, "may_be_fragmented": True}
+    here, there = counted(scene.made.nodes, traffic.tcp, scene.a, scene.c.ip, **call)
+    assert here[Reason.STACK_TOO_BIG, PacketDirection.FROM_POD]
+    assert there[Reason.STACK_FRAGMENT, arrived] > LARGE_BYTES / UNDERLAY_MTU
+    assert learnt_mtu(scene.a, scene.c.ip) is None
 
 
 @both

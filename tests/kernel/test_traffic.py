@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 from dataclasses import dataclass
 
 import pytest
 
-from fast.datapath.bpf.reasons import Reason
+from fast.datapath.bpf.reasons import PacketDirection, Reason
 from kernel import traffic
-from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, ip_of
+from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, counted, ip_of
 from kernel.lab import eventually
 from kernel.services import Service, install, vip
 from kernel.traffic import every_way
@@ -81,6 +83,62 @@ def test_a_node_reaches_pods_of_another_node(scene, version):
 @both
 def test_a_pod_reaches_outside_with_its_nodes_address(scene, version):
     every_way(scene.a, outside_ip(scene.made, version), ip_of(scene.here, version))
+
+
+@pytest.mark.parametrize("client", ["a", "here"])
+def test_a_packet_in_the_tunnel_carries_the_nodes_addresses_its_port_and_the_networks_identifier(
+    scene, client
+):
+    """Written by a program for a pod's, and by the device for the node's own, from the key that a program gave it."""
+    here, there = scene.here, scene.there
+    with there.call(socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as wire:
+        wire.settimeout(5)
+        wire.bind(("u0", 0x0800))
+        traffic.ping(getattr(scene, client), scene.c.ip6, count=1)
+        inner = ip_of(getattr(scene, client), 6).packed + scene.c.ip6.packed
+        while inner not in (packet := wire.recv(1 << 12)):
+            continue
+    source, target, _, port, _, _, flags, vni = struct.unpack_from("!12x4s4sHHHHII", packet)
+    assert (source, target) == (here.ip.packed, there.ip.packed)
+    assert (port, flags, vni) == (here.config.tunnel_port, 1 << 27, here.config.vni << 8)
+
+
+@both
+@pytest.mark.parametrize("client", ["b", "c", "here", "there"])
+def test_a_pod_whose_neighbour_entry_its_node_lost_is_asked_and_answers(scene, version, client):
+    a, source = scene.a, getattr(scene, client)
+    address, device = ip_of(a, version), a.endpoint.host_device
+    traffic.learn_path_mtu(source, address)
+    scene.here.run(f"ip neigh del {address} dev {device}")
+    try:
+        traffic.ping(source, address, count=1)
+        # Over the stack, which has to ask.
+        traffic.ping(source, address, traffic.FRAGMENTED_BYTES, count=1)
+        shown = scene.here.run(f"ip neigh show {address} dev {device}")
+        assert str(a.endpoint.pod_mac) in shown
+        assert "PERMANENT" not in shown
+    finally:
+        scene.here.run(f"ip neigh replace {address} lladdr {a.endpoint.pod_mac} dev {device}")
+
+
+@both
+@pytest.mark.parametrize(
+    "probe", [traffic.tcp, traffic.udp, traffic.udp_segments], ids=lambda probe: probe.__name__
+)
+def test_between_pods_every_packet_takes_the_short_cut_and_none_the_stack(scene, version, probe):
+    a, b, c = scene.a, scene.b, scene.c
+    traffic.learn_path_mtu(a, ip_of(c, version))
+    natively = scene.here.config.routing == "native" and version == 4
+    out = (Reason.FORWARD_NATIVE if natively else Reason.FORWARD_TUNNEL), PacketDirection.FROM_POD
+    came = PacketDirection.FROM_UNDERLAY if natively else PacketDirection.FROM_OVERLAY
+    size = {"size": traffic.LARGE_BYTES} if probe is traffic.tcp else {}
+
+    (here,) = counted([scene.here], probe, a, ip_of(b, version), **size)
+    assert here.keys() == {(Reason.FORWARD_LOCAL_POD, PacketDirection.FROM_POD)}
+    here, there = counted(scene.made.nodes, probe, a, ip_of(c, version), **size)
+    arrived = (Reason.FORWARD_LOCAL_POD, came)
+    assert here.keys() == there.keys() == {out, arrived}
+    assert (here[out], there[out]) == (there[arrived], here[arrived])
 
 
 def test_natively_routed_the_first_packet_of_a_node_to_a_pod_elsewhere_is_not_lost_to_an_unknown_mac():

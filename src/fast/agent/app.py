@@ -159,9 +159,10 @@ class Agent:
             verify_interval_seconds=config.verify_interval_seconds,
             came_up=self._datapath_came_up,
         )
-        REGISTRY.register(PacketCollector(self._keeper.datapath.counters))
+        datapath = self._keeper.datapath
+        REGISTRY.register(PacketCollector(datapath.counters, datapath.refused_by_firewall))
         self._cluster = ClusterSync(
-            self._keeper.datapath,
+            datapath,
             records=self._store.endpoints.values,
             nodes=self._nodes.cache.values,
             report=self._cluster_map_reported,

@@ -1,8 +1,9 @@
-"""The eBPF programs' counters in the agent's metrics: read from their map at each scrape, never kept here."""
+"""The counters of the eBPF programs and the nftables table in the agent's metrics: read at each scrape, never kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
@@ -12,6 +13,8 @@ from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.errors import DatapathError
 
 _LABELS = ("reason", "direction", "verdict")
+#: What no program can see: it is nftables that translates, and Fast's table there that drops.
+_REFUSED_BY_FIREWALL = ("drop_tunnel_port_translated", "from_pod", "drop")
 
 Counters = Mapping[tuple[Reason, PacketDirection], Metric]
 
@@ -20,25 +23,30 @@ class PacketCollector(Collector):
     """``fast_packets_total`` and ``fast_packet_bytes_total``, by reason, direction and verdict (``forward``, ``drop``).
 
     Args:
-        read: Gives the counters; DatapathError while the datapath is not up, when there is nothing to tell.
+        read: Gives the programs' counters; DatapathError while the datapath is not up, when there is nothing to tell.
+        refused: Gives the nftables table's, likewise.
     """
 
-    def __init__(self, read: Callable[[], Counters]) -> None:
+    def __init__(self, read: Callable[[], Counters], refused: Callable[[], Metric]) -> None:
         self._read = read
+        self._refused = refused
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """Read the counters."""
         packets = CounterMetricFamily(
-            "fast_packets", "Packets by what the eBPF programs did and why.", labels=_LABELS
+            "fast_packets", "Packets by what the eBPF programs and the firewall did and why.", labels=_LABELS
         )
         octets = CounterMetricFamily("fast_packet_bytes", "Their bytes.", labels=_LABELS)
-        try:
-            found = self._read()
-        except DatapathError:
-            found = {}
-        for (reason, direction), metric in sorted(found.items()):
-            verdict = "drop" if reason.is_drop else "forward"
-            labels = (reason.name.lower(), direction.name.lower(), verdict)
+        for labels, metric in self._counters():
             packets.add_metric(labels, metric.packets)
             octets.add_metric(labels, metric.byte_count)
         return packets, octets
+
+    def _counters(self) -> Iterator[tuple[Sequence[str], Metric]]:
+        """Give every counter with its labels."""
+        with contextlib.suppress(DatapathError):
+            for (reason, direction), metric in sorted(self._read().items()):
+                verdict = "drop" if reason.is_drop else "forward"
+                yield (reason.name.lower(), direction.name.lower(), verdict), metric
+        with contextlib.suppress(DatapathError):
+            yield _REFUSED_BY_FIREWALL, self._refused()

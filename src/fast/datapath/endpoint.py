@@ -10,6 +10,7 @@ import contextlib
 import errno
 import threading
 from collections.abc import Iterable, Iterator, Set
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import structlog
@@ -161,13 +162,9 @@ class Endpoints:
             *self._host_requests(spec.addresses, link.index, pod_mac),
             requests.set_link(link.index, alias=format_alias(spec.alias), group=FINISHED_GROUP),
         )
-        self._put_entries(_described(spec.alias, link, link.mtu), spec.addresses)
-
-    def _put_entries(self, endpoint: Endpoint, addresses: Iterable[IPAddress]) -> None:
-        flags = LocalPodFlag.VIA_STACK if endpoint.via_stack else LocalPodFlag(0)
-        entry = LocalPod(endpoint.ifindex, endpoint.pod_mac, endpoint.host_mac, flags)
+        entry = _entry_of(_described(spec.alias, link, link.mtu))
         with self._entries_lock:
-            for address in addresses:
+            for address in spec.addresses:
                 self._pods.put(address, entry)
 
     def _host_requests(self, addresses: Iterable[IPAddress], index: int, pod_mac: Mac) -> Iterable[Request]:
@@ -271,12 +268,17 @@ class Endpoints:
             found.append(f"{spec.ifname} in the pod is down")
         have = {address.address for address in pod.addresses(inside.index)}
         routes = {(route.destination, route.gateway) for route in pod.routes(inside.index)}
+        neighbours = {(neighbour.address, neighbour.mac) for neighbour in pod.neighbours(inside.index)}
         for address in spec.addresses:
             if address not in have:
                 found.append(f"{spec.ifname} in the pod lacks the address {address}")
             default = _DEFAULT4 if isinstance(address, IPv4Address) else _DEFAULT6
             if (default, gateway_of(address)) not in routes:
                 found.append(f"the pod has no default route via {gateway_of(address)}")
+            if (gateway_of(address), link.mac) not in neighbours:
+                found.append(
+                    f"the pod has no neighbour entry for {gateway_of(address)}, where nobody answers"
+                )
         return found
 
     def _host_differences(self, host: Netlink, link: Link, spec: EndpointSpec) -> list[str]:
@@ -302,47 +304,51 @@ class Endpoints:
         Endpoints come and go meanwhile: what seems wrong is looked at again once nobody else works on it.
         """
         routed = {(route.destination, route.index) for route in host.routes()}
-        suspects = [link.name for link in host.links("veth") if self._is_wrong(link, routed)]
+        suspects = [link.name for link in host.links("veth") if self._is_wrong(host, link, routed)]
         return [endpoint for name in suspects if (endpoint := self._repair(host, name)) is not None]
 
-    def _is_wrong(self, link: Link, routed: Set[tuple[IPNetwork, int]]) -> bool:
+    def _is_wrong(self, host: Netlink, link: Link, routed: Set[tuple[IPNetwork, int]]) -> bool:
         """Tell whether the device is of an endpoint, and what should be on the host's side is not all there."""
         endpoint = endpoint_of(link)
-        if endpoint is None:
-            return False
-        # An address that has moved on to another device of this node is that one's to route.
-        mine = [
-            address
-            for address in endpoint.addresses
-            if (entry := self._pods.get(address)) is None or entry.ifindex == link.index
-        ]
-        return (
+        return endpoint is not None and (
             not link.up
             or link.mac != endpoint.host_mac
-            or any((_host_network(address), link.index) not in routed for address in mine)
-            or bool(self._without_entry(endpoint))
+            or any(
+                (_host_network(address), link.index) not in routed for address in self._own(host, endpoint)
+            )
+            or bool(self._wrong_entries(host, endpoint))
             or bool(self._programs.missing(link.index, DeviceKind.of_pod(via_stack=endpoint.via_stack)))
         )
 
-    def _without_entry(self, endpoint: Endpoint) -> list[IPAddress]:
-        """Give the addresses whose entry is missing, or is of this device but has other MACs."""
-        macs = endpoint.pod_mac, endpoint.host_mac
-        found = ((address, self._pods.get(address)) for address in endpoint.addresses)
-        return [
-            address
-            for address, entry in found
-            if entry is None
-            or (entry.ifindex == endpoint.ifindex and (entry.pod_mac, entry.host_mac) != macs)
-        ]
+    def _own(self, host: Netlink, endpoint: Endpoint) -> Iterator[IPAddress]:
+        """Give the addresses that no other endpoint of this node took over: the DEL of a former one may come late."""
+        for address in endpoint.addresses:
+            entry = self._pods.get(address)
+            if entry is not None and entry.ifindex != endpoint.ifindex:
+                link = host.find_link_at(entry.ifindex)
+                holder = None if link is None else endpoint_of(link)
+                if holder is not None and address in holder.addresses:
+                    continue
+            yield address
+
+    def _wrong_entries(self, host: Netlink, endpoint: Endpoint) -> dict[IPAddress, LocalPod]:
+        """Give what has to be written into the map; flags that somebody added stay."""
+        wanted = _entry_of(endpoint)
+        entries = {}
+        for address in self._own(host, endpoint):
+            found = self._pods.get(address)
+            entry = wanted if found is None else replace(wanted, flags=wanted.flags | found.flags)
+            if entry != found:
+                entries[address] = entry
+        return entries
 
     def _repair(self, host: Netlink, name: str) -> Endpoint | None:
         with self._exclusively(name):
             link = host.find_link(name)
             if link is None or (endpoint := endpoint_of(link)) is None:
                 return None
-            if not self._is_wrong(
-                link, {(route.destination, route.index) for route in host.routes(link.index)}
-            ):
+            routed = {(route.destination, route.index) for route in host.routes(link.index)}
+            if not self._is_wrong(host, link, routed):
                 return None
             try:
                 self._restore(host, endpoint)
@@ -358,7 +364,14 @@ class Endpoints:
             requests.set_link(endpoint.ifindex, mac=endpoint.host_mac, up=True),
             *self._host_requests(endpoint.addresses, endpoint.ifindex, endpoint.pod_mac),
         )
-        self._put_entries(endpoint, self._without_entry(endpoint))
+        with self._entries_lock:
+            for address, entry in self._wrong_entries(host, endpoint).items():
+                self._pods.put(address, entry)
+
+
+def _entry_of(endpoint: Endpoint) -> LocalPod:
+    flags = LocalPodFlag.VIA_STACK if endpoint.via_stack else LocalPodFlag.NONE
+    return LocalPod(endpoint.ifindex, endpoint.pod_mac, endpoint.host_mac, flags)
 
 
 def _described(alias: Alias, link: Link, mtu: int) -> Endpoint:

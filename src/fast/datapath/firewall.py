@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from fast.datapath.bpf.layout import Metric
 from fast.datapath.identity import DEVICE_PREFIX
 from fast.datapath.tunnel import TUNNEL_DEVICE
 from fast.errors import NftablesError
@@ -136,15 +137,19 @@ class Firewall:
         self._applied, self._listing = ruleset, _listing()
         return True
 
-    def refused_packets(self) -> int:
-        """Count the packets of pods that were dropped because they were for the tunnel's port after translation."""
+    @staticmethod
+    def refused() -> Metric:
+        """Count what pods sent that was for the tunnel's port after translation, since the table was last written.
+
+        Raises:
+            NftablesError: nft is missing, or there is no table.
+        """
         result = _nft(["-j", "list", "counter", "inet", TABLE, "pod_to_tunnel_port"])
         if result.returncode:
-            return 0
-        found = [
-            item["counter"]["packets"] for item in json.loads(result.stdout)["nftables"] if "counter" in item
-        ]
-        return sum(found)
+            raise NftablesError(f"nft cannot read Fast's counter: {result.stderr.strip()}")
+        items = json.loads(result.stdout)["nftables"]
+        counter = next(item["counter"] for item in items if "counter" in item)
+        return Metric(counter["packets"], counter["bytes"])
 
     def remove(self) -> None:
         """Delete the table. Idempotent.

@@ -351,6 +351,15 @@ class NodeDatapath:
         """Read the programs' counters that are not zero."""
         return self._up().metrics.read()
 
+    def refused_by_firewall(self) -> Metric:
+        """Count what the nftables table dropped: pods' packets that translation made ones for the tunnel's port.
+
+        Raises:
+            DatapathError: The datapath is not up, or nft refuses.
+        """
+        self._up()
+        return self._firewall.refused()
+
     def clean(self) -> None:
         """Remove every trace from the node: endpoints, tunnel device, programs, maps, routes, rules. Idempotent.
 

@@ -1,13 +1,15 @@
 """Every struct and enum that C and Python share, compared through the object's BTF; and reasons with their document."""
 
 import struct
-from dataclasses import fields
+from dataclasses import fields, replace
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 
 from fast.datapath.bpf import layout, reasons, spec
 from fast.datapath.bpf.objects import object_btf
+from fast.net import Mac
 
 STRUCTS = {
     layout.LocalPod: {},
@@ -76,8 +78,54 @@ def test_a_mirrored_structs_fields_have_the_names_of_its_c_original(btf, mirror)
     _, members = btf.struct(mirror.C_NAME)
     theirs = {field.name for field in members} - {"pad"}
     mine = {names.get(field.name, field.name) for field in fields(mirror)}
-    assert theirs - mine <= {"node_ip"}, "C has fields that Python lacks"
+    # The configuration has the node's address twice, in the two forms that the programs compare it with.
+    assert theirs - mine == ({"node_ip"} if mirror is layout.Config else set()), (
+        "C has fields that Python lacks"
+    )
     assert mine <= theirs
+
+
+ONE, OTHER = bytes([1] * 16), bytes([2] * 16)
+#: For each type of a field two values that differ in as many bytes as they can.
+VALUES = {
+    "int": (0x01, 0x02),
+    "IPv4Address": (IPv4Address(ONE[:4]), IPv4Address(OTHER[:4])),
+    "IPv6Address | None": (IPv6Address(ONE), IPv6Address(OTHER)),
+    "IPAddress": (IPv6Address(ONE), IPv6Address(OTHER)),
+    "Mac": (Mac(ONE[:6]), Mac(OTHER[:6])),
+    "Kind": tuple(layout.Kind),
+    "LocalPodFlag": (layout.LocalPodFlag.NONE, layout.LocalPodFlag.VIA_STACK),
+    "DevFlag": (layout.DevFlag.NONE, layout.DevFlag.MAY_BE_SKIPPED),
+    "Routing": tuple(layout.Routing),
+    "EventSwitch": (layout.EventSwitch.DROP, layout.EventSwitch.SAMPLE),
+}
+
+
+@pytest.mark.parametrize(
+    ("mirror", "name"),
+    [(mirror, field.name) for mirror in STRUCTS for field in fields(mirror)],
+    ids=lambda value: getattr(value, "C_NAME", value),
+)
+def test_a_mirrored_field_is_written_where_c_has_the_field_of_its_name_and_nowhere_else(btf, mirror, name):
+    values = {field.name: VALUES[field.type] for field in fields(mirror)}
+    whole = mirror(**{name: pair[0] for name, pair in values.items()})
+    changed = replace(whole, **{name: values[name][1]})
+    assert [mirror.unpack(each.pack()) for each in (whole, changed)] == [whole, changed]
+
+    touched = {
+        at for at, pair in enumerate(zip(whole.pack(), changed.pack(), strict=True)) if len(set(pair)) > 1
+    }
+    _, members = btf.struct(mirror.C_NAME)
+    twice = {"node_ip"} if (mirror, name) == (layout.Config, "node_ip") else set()
+    for wanted in {STRUCTS[mirror].get(name, name)} | twice:
+        (place,) = (
+            range(field.offset_bytes, field.offset_bytes + field.size_bytes)
+            for field in members
+            if field.name == wanted
+        )
+        assert touched & set(place), f"{wanted} is not written"
+        touched -= set(place)
+    assert not touched
 
 
 def test_every_struct_of_the_maps_has_a_mirror(btf):

@@ -165,7 +165,7 @@ def test_what_no_pod_can_have_sent_is_refused(tunnel, ethertype, raw, reason):
 
 @pytest.mark.parametrize("source", ["a", "node"])
 @pytest.mark.parametrize("place", ["r", "other_node"])
-def test_what_the_stack_sends_to_another_node_gets_its_tunnel_key(node, ip, source, place):
+def test_what_the_stack_sends_to_another_node_is_let_through_and_counted(node, ip, source, place):
     result, grew = node.to_overlay(Ip(getattr(ip, source), getattr(ip, place), TCP, tcp(1000, 80)))
     assert (result.verdict, grew) == (PASS, went(Reason.FORWARD_TUNNEL))
 

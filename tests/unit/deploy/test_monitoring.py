@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 import fast.agent.app  # noqa: F401 -- registers the agent's metrics
 from fast.agent.packet_metrics import PacketCollector
+from fast.datapath.bpf.layout import Metric
 from fast.ipam import IpamMetrics
 from unit.deploy.manifests import ROOT, kustomized, overlaid
 
@@ -41,7 +42,7 @@ def exported():
         for collector in list(registry._collector_to_names):
             labels = set(getattr(collector, "_labelnames", ()))
             found |= dict.fromkeys(registry._collector_to_names[collector], labels)
-    for family in PacketCollector(dict).collect():
+    for family in PacketCollector(dict, lambda: Metric(0, 0)).collect():
         found[f"{family.name}_total"] = set(family._labelnames)
     return {name: labels for name, labels in found.items() if name.startswith("fast_")}
 

@@ -241,9 +241,7 @@ class Map(Descriptor, Generic[K, V]):
     def _full(self, after: str = "") -> MapFull:
         """Make the exception that names the map and its size."""
         return MapFull(
-            f"map {self.name} is full{after}: it holds {self.info.max_entries} entries; "
-            f"a larger one is made at the next start with a larger size configured",
-            errno.E2BIG,
+            f"map {self.name} is full{after}: it holds {self.info.max_entries} entries", errno.E2BIG
         )
 
 

@@ -157,8 +157,15 @@ class Netlink:
 
     def find_link(self, name: str) -> Link | None:
         """Find the device of that name here."""
+        return self._find_link(requests.get_link(name))
+
+    def find_link_at(self, index: int) -> Link | None:
+        """Find the device of that index here."""
+        return self._find_link(requests.get_link_at(index))
+
+    def _find_link(self, request: Request) -> Link | None:
         try:
-            return records.parse_link(self.execute(requests.get_link(name))[0])
+            return records.parse_link(self.execute(request)[0])
         except NetlinkError as error:
             if error.errno == errno.ENODEV:
                 return None

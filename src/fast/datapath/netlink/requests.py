@@ -133,6 +133,11 @@ def get_link(name: str) -> Request:
     return Request(wire.RTM_GETLINK, 0, body, f"get device {name}")
 
 
+def get_link_at(index: int) -> Request:
+    """Ask for the device of that index; it answers one link record."""
+    return Request(wire.RTM_GETLINK, 0, _link_body(index), f"get device {index}")
+
+
 def delete_link(index: int, name: str) -> Request:
     """Delete the device (for a veth: both ends). ENODEV is tolerated. The kernel takes some 20 ms for it."""
     body = _link_body(index) + (b"" if index else wire.text(wire.IFLA_IFNAME, name))
