@@ -113,7 +113,7 @@ def _agent_runs(path: Path) -> bool:
 
 
 def _refuse_if_in_use(tombstones: Path) -> None:
-    from fast.datapath.endpoint import endpoint_of
+    from fast.datapath.identity import endpoint_of
     from fast.datapath.netlink import Netlink
 
     with Netlink() as netlink:

@@ -10,18 +10,18 @@ import contextlib
 import errno
 import threading
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import structlog
 
 from fast.datapath import sysctl
-from fast.datapath.bpf.layout import LocalPod, LocalPodFlag
 from fast.datapath.bpf.maps import LocalPods
+from fast.datapath.entries import LocalEntries
 from fast.datapath.identity import (
-    Alias,
     Endpoint,
     EndpointSpec,
+    describe,
+    endpoint_of,
     format_alias,
     host_device_name,
     macs_of,
@@ -65,12 +65,10 @@ class Endpoints:
     def __init__(
         self, pods: LocalPods, programs: Attachments, node_ip: IPv4Address, node_ip6: IPv6Address | None
     ) -> None:
-        self._pods = pods
+        self._entries = LocalEntries(pods)
         self._programs = programs
         self._node_ip = node_ip
         self._node_ip6 = node_ip6
-        # Deleting an entry only if it is still of that device is no one operation for the kernel.
-        self._entries_lock = threading.Lock()
         self._busy: set[str] = set()
         self._free = threading.Condition()
         self._retirement = Retirement(lambda ifindex: programs.remove(ifindex, DeviceKind.POD))
@@ -109,14 +107,14 @@ class Endpoints:
         ):
             link, made = self._make_veth(host, pod, netns, spec, mtu)
             if not made:
-                return _described(spec.alias, link, mtu)
+                return describe(spec.alias, link, mtu)
             try:
                 self._configure(host, pod, netns, spec, link)
             except BaseException:
                 with contextlib.suppress(DatapathError):
                     self._remove(host, link)
                 raise
-        return _described(spec.alias, link, mtu)
+        return describe(spec.alias, link, mtu)
 
     def _make_veth(
         self, host: Netlink, pod: Netlink, netns: Netns, spec: EndpointSpec, mtu: int
@@ -162,10 +160,7 @@ class Endpoints:
             *self._host_requests(spec.addresses, link.index, pod_mac),
             requests.set_link(link.index, alias=format_alias(spec.alias), group=FINISHED_GROUP),
         )
-        entry = _entry_of(_described(spec.alias, link, link.mtu))
-        with self._entries_lock:
-            for address in spec.addresses:
-                self._pods.put(address, entry)
+        self._entries.put(describe(spec.alias, link, link.mtu))
 
     def _host_requests(self, addresses: Iterable[IPAddress], index: int, pod_mac: Mac) -> Iterable[Request]:
         for address in addresses:
@@ -193,37 +188,27 @@ class Endpoints:
             found = parse_alias(link.alias)
             if link.group == GONE_GROUP or (found is not None and found[:2] != (container_id, ifname)):
                 return False
-            self._forget(self._addresses_of(link), link.index)
+            self._entries.forget(self._addresses_of(link), link.index)
             self._retirement.retire(host, link)
         return True
 
     def _addresses_of(self, link: Link) -> Iterable[IPAddress]:
         if (parsed := parse_alias(link.alias)) is not None:
             return parsed.addresses
-        return [address for address, pod in self._pods.items() if pod.ifindex == link.index]
+        return self._entries.of_device(link.index)
 
     def _remove(self, host: Netlink, link: Link) -> None:
         """Delete it and wait until it is gone. Entries first: nobody is redirected into a dying device then."""
-        self._forget(self._addresses_of(link), link.index)
+        self._entries.forget(self._addresses_of(link), link.index)
         host.execute(requests.delete_link(link.index, link.name))
         self._programs.remove(link.index, DeviceKind.POD)
-
-    def _forget(self, addresses: Iterable[IPAddress], ifindex: int) -> list[IPAddress]:
-        """Delete the entries that are still of this device: an address may have moved on to another one."""
-        gone = []
-        with self._entries_lock:
-            for address in addresses:
-                pod = self._pods.get(address)
-                if pod is not None and pod.ifindex == ifindex and self._pods.delete(address):
-                    gone.append(address)
-        return gone
 
     def reap(self, host: Netlink) -> list[IPAddress]:
         """Delete what is left of endpoints whose device is gone, and give the addresses.
 
         Entries are listed before devices: an endpoint being attached has its device before its entry.
         """
-        entries = list(self._pods.items())
+        entries = self._entries.all()
         devices = host.links("veth")
         alive = {link.index for link in devices if link.group != GONE_GROUP}
         if len(alive) < len(devices):
@@ -231,7 +216,7 @@ class Endpoints:
         gone = []
         for address, pod in entries:
             if pod.ifindex not in alive:
-                gone += self._forget([address], pod.ifindex)
+                gone += self._entries.forget([address], pod.ifindex)
         self._programs.reap()
         return gone
 
@@ -289,8 +274,7 @@ class Endpoints:
         for address in spec.addresses:
             if _host_network(address) not in routed:
                 found.append(f"the host has no route to {address} through {link.name}")
-            entry = self._pods.get(address)
-            if entry is None or entry.ifindex != link.index:
+            if not self._entries.has(address, link.index):
                 found.append(f"the map of local pods has no entry for {address} on {link.name}")
         return found + self._programs.missing(link.index, DeviceKind.POD)
 
@@ -314,33 +298,12 @@ class Endpoints:
             not link.up
             or link.mac != endpoint.host_mac
             or any(
-                (_host_network(address), link.index) not in routed for address in self._own(host, endpoint)
+                (_host_network(address), link.index) not in routed
+                for address in self._entries.own(host, endpoint)
             )
-            or bool(self._wrong_entries(host, endpoint))
+            or bool(self._entries.wrong(host, endpoint))
             or bool(self._programs.missing(link.index, DeviceKind.of_pod(via_stack=endpoint.via_stack)))
         )
-
-    def _own(self, host: Netlink, endpoint: Endpoint) -> Iterator[IPAddress]:
-        """Give the addresses that no other endpoint of this node took over: the DEL of a former one may come late."""
-        for address in endpoint.addresses:
-            entry = self._pods.get(address)
-            if entry is not None and entry.ifindex != endpoint.ifindex:
-                link = host.find_link_at(entry.ifindex)
-                holder = None if link is None else endpoint_of(link)
-                if holder is not None and address in holder.addresses:
-                    continue
-            yield address
-
-    def _wrong_entries(self, host: Netlink, endpoint: Endpoint) -> dict[IPAddress, LocalPod]:
-        """Give what has to be written into the map; flags that somebody added stay."""
-        wanted = _entry_of(endpoint)
-        entries = {}
-        for address in self._own(host, endpoint):
-            found = self._pods.get(address)
-            entry = wanted if found is None else replace(wanted, flags=wanted.flags | found.flags)
-            if entry != found:
-                entries[address] = entry
-        return entries
 
     def _repair(self, host: Netlink, name: str) -> Endpoint | None:
         with self._exclusively(name):
@@ -364,36 +327,7 @@ class Endpoints:
             requests.set_link(endpoint.ifindex, mac=endpoint.host_mac, up=True),
             *self._host_requests(endpoint.addresses, endpoint.ifindex, endpoint.pod_mac),
         )
-        with self._entries_lock:
-            for address, entry in self._wrong_entries(host, endpoint).items():
-                self._pods.put(address, entry)
-
-
-def _entry_of(endpoint: Endpoint) -> LocalPod:
-    flags = LocalPodFlag.VIA_STACK if endpoint.via_stack else LocalPodFlag.NONE
-    return LocalPod(endpoint.ifindex, endpoint.pod_mac, endpoint.host_mac, flags)
-
-
-def _described(alias: Alias, link: Link, mtu: int) -> Endpoint:
-    """Give the endpoint of that alias behind that device."""
-    host_mac, pod_mac = macs_of(alias.container_id, alias.ifname)
-    return Endpoint(
-        alias.container_id,
-        alias.ifname,
-        alias.addresses,
-        link.index,
-        link.name,
-        host_mac,
-        pod_mac,
-        mtu,
-        alias.via_stack,
-    )
-
-
-def endpoint_of(link: Link) -> Endpoint | None:
-    """Read the endpoint that a host device belongs to; None for a device that is not an endpoint's."""
-    alias = parse_alias(link.alias)
-    return None if alias is None else _described(alias, link, link.mtu)
+        self._entries.restore(host, endpoint)
 
 
 def _pod_requests(spec: EndpointSpec, index: int, host_mac: Mac) -> Iterable[Request]:

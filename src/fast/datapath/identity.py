@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fast.datapath.netlink import Link
 from fast.errors import InvalidConfig, InvalidRange
 from fast.net import IPAddress, Mac, parse_address
 
@@ -120,3 +121,25 @@ def parse_alias(text: str) -> Alias | None:
     except InvalidRange:
         return None
     return Alias(container_id, ifname, addresses, _VIA_STACK in marks)
+
+
+def describe(alias: Alias, link: Link, mtu: int) -> Endpoint:
+    """Give the endpoint of that alias behind that host device."""
+    host_mac, pod_mac = macs_of(alias.container_id, alias.ifname)
+    return Endpoint(
+        alias.container_id,
+        alias.ifname,
+        alias.addresses,
+        link.index,
+        link.name,
+        host_mac,
+        pod_mac,
+        mtu,
+        alias.via_stack,
+    )
+
+
+def endpoint_of(link: Link) -> Endpoint | None:
+    """Read the endpoint that a host device belongs to; None for a device that is not an endpoint's."""
+    alias = parse_alias(link.alias)
+    return None if alias is None else describe(alias, link, link.mtu)

@@ -23,9 +23,9 @@ from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.bpf.spec import DATAPATH, FROM_UNDERLAY
 from fast.datapath.cluster import ClusterTable, SyncResult
 from fast.datapath.config import DatapathConfig
-from fast.datapath.endpoint import Endpoints, endpoint_of
+from fast.datapath.endpoint import Endpoints
 from fast.datapath.firewall import Firewall, Ruleset
-from fast.datapath.identity import Endpoint, EndpointSpec
+from fast.datapath.identity import Endpoint, EndpointSpec, endpoint_of
 from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.programs import Attachments, DeviceKind
 from fast.datapath.repair import Repair, RepairKind

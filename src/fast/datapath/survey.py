@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fast.datapath.bpf.layout import Kind
 from fast.datapath.bpf.maps import ClusterPods, LocalPods
-from fast.datapath.endpoint import endpoint_of
+from fast.datapath.identity import endpoint_of
 from fast.datapath.netlink import Netlink
 from fast.net import IPAddress
 
