@@ -294,14 +294,14 @@ class Endpoints:
     def _is_wrong(self, host: Netlink, link: Link, routed: Set[tuple[IPNetwork, int]]) -> bool:
         """Tell whether the device is of an endpoint, and what should be on the host's side is not all there."""
         endpoint = endpoint_of(link)
-        return endpoint is not None and (
+        if endpoint is None:
+            return False
+        own = self._entries.own(host, endpoint)
+        return (
             not link.up
             or link.mac != endpoint.host_mac
-            or any(
-                (_host_network(address), link.index) not in routed
-                for address in self._entries.own(host, endpoint)
-            )
-            or bool(self._entries.wrong(host, endpoint))
+            or any((_host_network(address), link.index) not in routed for address in own)
+            or bool(self._entries.wrong(endpoint, own))
             or bool(self._programs.missing(link.index, DeviceKind.of_pod(via_stack=endpoint.via_stack)))
         )
 

@@ -6,7 +6,7 @@ An address is by no means one endpoint's for ever: a new sandbox may get it befo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from fast.datapath.bpf.layout import LocalPod, LocalPodFlag
@@ -37,8 +37,9 @@ class LocalEntries:
         """Give the addresses that lead to that device."""
         return [address for address, entry in self.all() if entry.ifindex == ifindex]
 
-    def own(self, host: Netlink, endpoint: Endpoint) -> Iterator[IPAddress]:
-        """Give the endpoint's addresses that no other endpoint of this node has taken over."""
+    def own(self, host: Netlink, endpoint: Endpoint) -> dict[IPAddress, LocalPod | None]:
+        """Give the endpoint's addresses that no other endpoint of this node has taken over, each with its entry."""
+        found = {}
         for address in endpoint.addresses:
             entry = self._pods.get(address)
             if entry is not None and entry.ifindex != endpoint.ifindex:
@@ -46,18 +47,18 @@ class LocalEntries:
                 holder = None if link is None else endpoint_of(link)
                 if holder is not None and address in holder.addresses:
                     continue
-            yield address
+            found[address] = entry
+        return found
 
-    def wrong(self, host: Netlink, endpoint: Endpoint) -> dict[IPAddress, LocalPod]:
-        """Give what has to be written for the endpoint; flags that somebody added stay."""
+    @staticmethod
+    def wrong(endpoint: Endpoint, own: Mapping[IPAddress, LocalPod | None]) -> dict[IPAddress, LocalPod]:
+        """Give what has to be written for the endpoint in place of its :meth:`own`; flags that somebody added stay."""
         wanted = _entry_of(endpoint)
-        entries = {}
-        for address in self.own(host, endpoint):
-            found = self._pods.get(address)
-            entry = wanted if found is None else replace(wanted, flags=wanted.flags | found.flags)
-            if entry != found:
-                entries[address] = entry
-        return entries
+        entries = {
+            address: wanted if found is None else replace(wanted, flags=wanted.flags | found.flags)
+            for address, found in own.items()
+        }
+        return {address: entry for address, entry in entries.items() if entry != own[address]}
 
     def put(self, endpoint: Endpoint) -> None:
         """Let the endpoint's addresses lead to it, whomever they led to.
@@ -77,7 +78,7 @@ class LocalEntries:
             MapFull: As :meth:`put`.
         """
         with self._lock:
-            for address, entry in self.wrong(host, endpoint).items():
+            for address, entry in self.wrong(endpoint, self.own(host, endpoint)).items():
                 self._pods.put(address, entry)
 
     def forget(self, addresses: Iterable[IPAddress], ifindex: int) -> list[IPAddress]:

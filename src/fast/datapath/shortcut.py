@@ -13,18 +13,15 @@ import structlog
 
 from fast.datapath.bpf.layout import DevFlag
 from fast.datapath.config import TUNNEL_OVERHEAD_BYTES, DatapathConfig
-from fast.datapath.netlink import Netlink
+from fast.datapath.netlink import Netlink, wire
 from fast.datapath.tunnel import Mtus
 from fast.errors import NetlinkError
 
 log = structlog.get_logger()
 
-_NETLINK_XFRM = 6
 # linux/xfrm.h
 _XFRM_MSG_NEWSPDINFO, _XFRM_MSG_GETSPDINFO, _XFRM_MSG_GETDEFAULT = 0x24, 0x25, 0x28
 _XFRM_USERPOLICY_BLOCK = 1
-_NLM_F_REQUEST = 1
-_HEADER = struct.Struct("=IHHII")
 # The question's flags, then attribute XFRMA_SPD_INFO: policies in, out, and more.
 _SPDINFO = struct.Struct("=I4xII")
 _DEFAULTS = struct.Struct("=BBB")  # in, forwarded, out
@@ -94,7 +91,7 @@ def has_ipsec() -> bool:
 def _open_socket() -> socket.socket | None:
     """Open a socket for IPsec; None: a kernel without."""
     try:
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_XFRM)
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_XFRM)
     except OSError:
         return None
     sock.settimeout(_SECONDS)
@@ -103,6 +100,6 @@ def _open_socket() -> socket.socket | None:
 
 def _ask(sock: socket.socket, kind: int, answer: int, payload: bytes) -> bytes:
     """Give the answer's payload; empty where the kernel gave another one."""
-    sock.send(_HEADER.pack(_HEADER.size + len(payload), kind, _NLM_F_REQUEST, 1, 0) + payload)
-    raw = sock.recv(4096)
-    return raw[_HEADER.size :] if _HEADER.unpack_from(raw)[1] == answer else b""
+    sock.send(wire.HEADER.pack(wire.HEADER.size + len(payload), kind, wire.NLM_F_REQUEST, 1, 0) + payload)
+    found, _flags, _sequence, body = next(wire.parse_messages(sock.recv(4096)))
+    return body if found == answer else b""

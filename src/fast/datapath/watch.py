@@ -13,15 +13,15 @@ from fast.datapath.netlink import records, wire
 from fast.datapath.tunnel import TUNNEL_DEVICE
 
 # linux/netlink.h
-_NETLINK_ROUTE, _NETLINK_XFRM, _NETLINK_NETFILTER = 0, 6, 12
+_NETLINK_NETFILTER = 12  # which the socket module does not have
 # linux/rtnetlink.h, linux/xfrm.h, linux/netfilter/nfnetlink.h
 _RTNLGRP_LINK, _XFRMNLGRP_POLICY, _NFNLGRP_NFTABLES = 1, 4, 7
 _NFT_TABLE_DELETED = 10 << 8 | 2  # NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE
 _NFGENMSG_BYTES, _NFTA_TABLE_NAME = 4, 1
 _GROUPS = (
-    (_NETLINK_ROUTE, _RTNLGRP_LINK),
+    (socket.NETLINK_ROUTE, _RTNLGRP_LINK),
     (_NETLINK_NETFILTER, _NFNLGRP_NFTABLES),
-    (_NETLINK_XFRM, _XFRMNLGRP_POLICY),
+    (socket.NETLINK_XFRM, _XFRMNLGRP_POLICY),
 )
 _RECEIVE_BYTES = 1 << 16
 
@@ -78,7 +78,7 @@ def _concerns_fast(sock: socket.socket) -> bool:
 
 
 def _is_of_fast(family: int, kind: int, body: bytes) -> bool:
-    if family == _NETLINK_ROUTE:
+    if family == socket.NETLINK_ROUTE:
         return records.parse_link(body).name == TUNNEL_DEVICE
     if family == _NETLINK_NETFILTER:
         attributes = wire.parse_attributes(body, _NFGENMSG_BYTES) if kind == _NFT_TABLE_DELETED else {}
