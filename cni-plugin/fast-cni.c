@@ -9,7 +9,7 @@
  * (STATUS) when the agent is away, and leaves a tombstone for DEL, which the agent replays before
  * it serves its first ADD.
  *
- * Frame (all integers u32 little endian; src/fast/cni/protocol.py is the other end):
+ * Frame (all integers u32 little endian; src/fast/cni/frames.py is the other end):
  *   request: env length, stdin length, env as NUL-terminated KEY=VALUE (CNI_* only), stdin
  *   reply:   exit status, length, what to print on stdout
  * A tombstone file holds one request frame.

@@ -1,4 +1,4 @@
-"""Make src/fast/apiserver/schemas.json anew: the schemas of the embedded API server's built-in kinds.
+"""Write schemas.json of the embedded API server again: the schemas of its built-in kinds.
 
 Source: the published OpenAPI definitions that the development dependency kubernetes-validate carries. Kept are the
 types the server serves and whatever they refer to, without prose. Run it by hand after changing VERSION or KINDS.
@@ -20,7 +20,7 @@ KINDS = [
     "api.coordination.v1.Lease",
     "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
 ]
-TARGET = Path(__file__).parents[1] / "src/fast/apiserver/schemas.json"
+TARGET = Path(__file__).parents[1] / "playground/src/fast_playground/apiserver/schemas.json"
 #: Written by JSON Schema as unions; OpenAPI has its own words for them.
 SPECIAL = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {"x-kubernetes-int-or-string": True},

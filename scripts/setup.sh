@@ -37,12 +37,12 @@ done
 [ -n "$python" ] || { echo "setup: Python 3.11 or later is needed, with venv" >&2; exit 1; }
 
 stamp=.venv/.stamp
-want=$(cat pyproject.toml setup.py requirements/dev.txt | sha256sum)
+want=$(cat pyproject.toml playground/pyproject.toml setup.py requirements/dev.txt | sha256sum)
 if [ ! -x .venv/bin/python ] || [ "$(cat $stamp 2>/dev/null)" != "$want" ]; then
   say "making .venv"
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
-  .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+  .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e playground
   echo "$want" >$stamp
 fi
 make --no-print-directory compile

@@ -25,15 +25,15 @@ import aiohttp
 import click
 import yaml
 
-from fast.apiserver.kinds import CUSTOM_RESOURCE_DEFINITIONS, GVR
-from fast.apiserver.registry import Registry
-from fast.apiserver.storage import Store, Transaction
-from fast.apiserver.verbs import Verbs
+from fast_playground.apiserver.kinds import CUSTOM_RESOURCE_DEFINITIONS, GVR
+from fast_playground.apiserver.registry import Registry
+from fast_playground.apiserver.resource_verbs import Verbs
+from fast_playground.apiserver.storage import Store, Transaction
 
 CRDS = Path(__file__).parents[2] / "deploy" / "crds"
 RECORDS = GVR("sample.fast.io", "v1alpha1", "ipendpoints")
 PATH = "/apis/sample.fast.io/v1alpha1/ipendpoints"
-SERVER = "from fast.apiserver.main import main; main()"
+SERVER = "from fast_playground.apiserver.fast_apiserver import main; main()"
 VERSION = re.compile(rb'"type":"(?:ADDED|MODIFIED)".*?"resourceVersion":"(\d+)"')
 CHUNK = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")
 WRITERS = 256

@@ -20,9 +20,9 @@ from fast.api.ips import Ips, IpsSpec
 from fast.api.meta import ObjectMeta
 from fast.api.resources import IPSES
 from fast.kube import ClusterConfig, KubeClient
-from fast.playground.directory import Settings
-from fast.playground.lifecycle import Playground, fresh_name
-from fast.playground.node import Node
+from fast_playground.cluster.directory import Settings
+from fast_playground.cluster.lifecycle import Playground, fresh_name
+from fast_playground.cluster.node import Node
 
 RUNNER = Path(__file__).with_name("runner.py")
 HOST_LOCAL = {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}]}

@@ -60,7 +60,7 @@ async def api_server(kubeconfig: Path | None) -> AsyncIterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fast-bench-") as directory:
         path = Path(directory) / "kubeconfig"
         server = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from fast.apiserver.main import main; main()",
+            sys.executable, "-c", "from fast_playground.apiserver.fast_apiserver import main; main()",
             "--data-dir", directory, "--listen", "127.0.0.1:0", "--kubeconfig-out", str(path),
             stdout=subprocess.PIPE,
         )  # fmt: skip

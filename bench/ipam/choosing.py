@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import click
 
 from fast.api.ips import IpsSpec, pool_addresses
-from fast.ipam.pool import PoolBook
+from fast.ipam.pool.free_addresses import PoolBook
 
 SUBNETS = ("10.0.0.0/15", "10.0.0.0/8", "fd00::/64")
 IN_USE = (100, 1_000, 10_000, 100_000)

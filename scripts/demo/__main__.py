@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from checks import DemoFailed
 from fast.errors import FastError
-from fast.playground.lifecycle import Playground, fresh_name
+from fast_playground.cluster.lifecycle import Playground, fresh_name
 from screen import Screen
 from steps import Demo
 

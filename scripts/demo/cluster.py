@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from checks import WAIT_SECONDS, DemoFailed, expect, wait_until
-from fast.playground.lifecycle import Playground
+from fast_playground.cluster.lifecycle import Playground
 from screen import Screen
 from terminal import run_on_terminal
 

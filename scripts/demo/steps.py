@@ -7,7 +7,7 @@ import shlex
 
 from checks import WAIT_SECONDS, expect, wait_until
 from cluster import BIN, Cluster
-from fast.playground.traces import find_traces
+from fast_playground.cluster.traces import find_traces
 
 PINGS = 5
 REPLICAS = 2

@@ -23,7 +23,7 @@
     │   └── NetnsGone
     └── AgentUnavailable
 
-The translation to CNI error codes is one table in ``fast.cni.errors``.
+The translation to CNI error codes is one table in ``fast.cni.cni_errors``.
 """
 
 from __future__ import annotations

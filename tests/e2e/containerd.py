@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fast.playground.node import Node
+from fast_playground.cluster.node import Node
 
 IMAGE = "localhost/busybox:latest"
 PROGRAM = "containerd"

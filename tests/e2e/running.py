@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from e2e.kubectl import Kubectl
-from fast.playground.directory import Settings
-from fast.playground.lifecycle import Playground, fresh_name
+from fast_playground.cluster.directory import Settings
+from fast_playground.cluster.lifecycle import Playground, fresh_name
 
 IPS = """
 apiVersion: sample.fast.io/v1alpha1

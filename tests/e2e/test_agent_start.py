@@ -8,7 +8,7 @@ import pytest
 
 from e2e.pinging import unbroken_ping
 from e2e.running import running
-from fast.playground.programs import AGENT, API_SERVER
+from fast_playground.cluster.node_programs import AGENT, API_SERVER
 
 STATUS = (
     'echo \'{"cniVersion":"1.1.0","name":"fast","type":"fast-cni"}\' | '

@@ -16,9 +16,9 @@ from e2e.agreement import disagreements, twice_given
 from e2e.pinging import unbroken_ping
 from e2e.running import running
 from e2e.throttling_proxy import throttling_proxy
-from fast.playground import programs
-from fast.playground.programs import AGENT, AGENT_KUBECONFIG, API_SERVER
-from fast.playground.underlay import OUTSIDE, listen
+from fast_playground.cluster import node_programs
+from fast_playground.cluster.node_programs import AGENT, AGENT_KUBECONFIG, API_SERVER
+from fast_playground.cluster.underlay import OUTSIDE, listen
 
 PROXY_PORT = 7443
 TOKEN = "/etc/fast/agent.token"
@@ -48,8 +48,8 @@ def trouble():
 
 def start_with_file(playground, node):
     """Start a node's agent with a configuration file."""
-    command = programs.agent_command(playground.directory_settings)
-    environment = programs.agent_environment(node) | {"FAST_AGENT_CONFIG": CONFIG}
+    command = node_programs.agent_command(playground.directory_settings)
+    environment = node_programs.agent_environment(node) | {"FAST_AGENT_CONFIG": CONFIG}
     node.control.start(AGENT, command, log=playground.directory.log("n1-agent"), environment=environment)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fast.apiserver import streaming
-from fast.apiserver.kinds import CONFIG_MAPS
-from fast.apiserver.runtime import ApiServer
+from fast_playground.apiserver import streaming
+from fast_playground.apiserver.kinds import CONFIG_MAPS
+from fast_playground.apiserver.runtime import ApiServer
 
 _BENCH = Path(__file__).parents[2] / "bench" / "apiserver" / "load.py"
 

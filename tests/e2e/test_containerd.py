@@ -8,7 +8,7 @@ import pytest
 
 from e2e.containerd import Containerd, CriError, Pod, remove_cgroups
 from e2e.running import running
-from fast.playground.programs import AGENT, KUBELET
+from fast_playground.cluster.node_programs import AGENT, KUBELET
 
 CONFLIST = "/etc/cni/net.d/10-fast.conflist"
 

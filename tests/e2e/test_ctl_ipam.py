@@ -19,7 +19,7 @@ def cluster(playground):
 
 
 def on_admins_machine(cluster, *arguments):
-    command = [sys.executable, "-m", "fast.ctl.main", "ipam", *arguments, "-o", "json"]
+    command = [sys.executable, "-m", "fast.ctl.fast_ctl", "ipam", *arguments, "-o", "json"]
     kubeconfig = str(cluster.playground.directory.kubeconfig)
     done = subprocess.run(
         [*command, "--kubeconfig", kubeconfig], capture_output=True, text=True, check=False, timeout=60

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes.kubelet import Everything, StatusKubelet
-from fast.apiserver.runtime import ApiServer
+from fast_playground.apiserver.runtime import ApiServer
 
 _DEPLOYMENT = """
 apiVersion: apps/v1

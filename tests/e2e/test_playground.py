@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from e2e.kubectl import Kubectl
-from fast.playground.lifecycle import Playground, fresh_name
-from fast.playground.processes import find_processes
-from fast.playground.traces import find_traces
+from fast_playground.cluster.lifecycle import Playground, fresh_name
+from fast_playground.cluster.processes import find_processes
+from fast_playground.cluster.traces import find_traces
 
 CTL = str(Path(sys.executable).with_name("fast-ctl"))
 

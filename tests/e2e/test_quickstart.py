@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from fast.playground.directory import StateDirectory
-from fast.playground.lifecycle import fresh_name
-from fast.playground.processes import find_processes
+from fast_playground.cluster.directory import StateDirectory
+from fast_playground.cluster.lifecycle import fresh_name
+from fast_playground.cluster.processes import find_processes
 
 DEMO = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "demo")]
 

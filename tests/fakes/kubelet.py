@@ -2,9 +2,9 @@
 
 from contextlib import suppress
 
-from fast.apiserver.api import ApiError
-from fast.apiserver.kinds import NODES, PODS
-from fast.apiserver.verbs import Verbs
+from fast_playground.apiserver.api import ApiError
+from fast_playground.apiserver.kinds import NODES, PODS
+from fast_playground.apiserver.resource_verbs import Verbs
 
 READY = {"type": "Ready", "status": "True"}
 

@@ -15,9 +15,9 @@ from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, IpsSpec
 from fast.api.meta import ObjectMeta
 from fast.errors import Conflict, NotFound, Unavailable
-from fast.ipam.request import LABEL_STICKY_KEY, sticky_labels
-from fast.ipam.store import EndpointChange, PoolChange
-from fast.ipam.view import EndpointView
+from fast.ipam.rules.claim_request import LABEL_STICKY_KEY, sticky_labels
+from fast.ipam.store.record_store import EndpointChange, PoolChange
+from fast.ipam.store.record_view import EndpointView
 
 Verb = Literal["create", "replace", "delete", "get", "list"]
 _T = TypeVar("_T")

@@ -11,9 +11,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from fast.datapath.bpf.layout import ClusterPod, Kind
 from fast.datapath.bpf.reasons import PacketDirection, Reason
-from fast.datapath.config import DatapathConfig, RoutingMode
-from fast.datapath.identity import Endpoint, EndpointSpec
-from fast.datapath.node import NodeDatapath
+from fast.datapath.datapath_config import DatapathConfig, RoutingMode
+from fast.datapath.node.node_datapath import NodeDatapath
+from fast.datapath.pod.identity import Endpoint, EndpointSpec
 from fast.net import IPAddress
 from kernel.lab import Machine, Sandbox, Underlay, eventually, node_ip, underlay
 

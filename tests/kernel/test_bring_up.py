@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from fast.agent.keeper import CONDITION, DatapathKeeper
+from fast.agent.node.keeper import CONDITION, DatapathKeeper
 from fast.agent.readiness import Readiness
 from fast.datapath.bpf.features import FEATURES, _helper
 from fast.datapath.bpf.spec import DATAPATH
-from fast.datapath.config import DatapathConfig
-from fast.datapath.node import NodeDatapath
+from fast.datapath.datapath_config import DatapathConfig
+from fast.datapath.node.node_datapath import NodeDatapath
 from kernel.bpf.sources import compile_changed
 from kernel.fastlab import POD_SUBNETS, node_ip
 from kernel.lab import underlay
@@ -86,7 +86,7 @@ async def test_programs_that_the_verifier_refuses_keep_the_node_unready_until_th
     machine, broken, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr("fast.datapath.node.DATAPATH", broken)
+        patch.setattr("fast.datapath.node.node_datapath.DATAPATH", broken)
         async with Agent(machine).running() as agent:
             reason = await agent.says("verifier refused")
             assert "fast.bpf.o" in reason
@@ -114,7 +114,7 @@ async def test_a_kernel_that_lacks_a_feature_is_told_which_and_since_when_it_exi
         replace(each, probe=_helper(UNKNOWN_HELPER)) if each.name == name else each for each in FEATURES
     ]
     monkeypatch.setattr("fast.datapath.bpf.features.FEATURES", lacking)
-    monkeypatch.setattr("fast.datapath.node.DATAPATH", too_new)
+    monkeypatch.setattr("fast.datapath.node.node_datapath.DATAPATH", too_new)
     since = next(each.kernel for each in FEATURES if each.name == name)
     async with Agent(machine).running() as agent:
         assert f"this kernel lacks {name} (Linux {since} has it)" in await agent.says("lacks")

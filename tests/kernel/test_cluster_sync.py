@@ -12,17 +12,17 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from fast.agent.app import Agent as WholeAgent
-from fast.agent.cluster_sync import ClusterSync
-from fast.agent.config import AgentConfig
-from fast.agent.main import main
+from fast.agent.app.agent import Agent as WholeAgent
+from fast.agent.app.fast_agent import main
+from fast.agent.config.agent_config import AgentConfig
+from fast.agent.sync.cluster_sync import ClusterSync
 from fast.api.core import Node
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
 from fast.datapath.bpf.layout import ClusterPod, Kind, Metric
 from fast.datapath.bpf.objects import load
 from fast.datapath.bpf.spec import DATAPATH
-from fast.datapath.cluster import ClusterTable
+from fast.datapath.cluster_map import ClusterTable
 from fast.kube import ClusterConfig, KubeClient
 from kernel.lab import Machine
 
@@ -191,7 +191,7 @@ async def test_changes_under_way_are_never_taken_for_drift(make):
 
 
 async def test_a_full_map_is_reported_by_name_until_there_is_room(make, monkeypatch):
-    monkeypatch.setattr("fast.agent.cluster_sync._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("fast.agent.sync.cluster_sync._RETRY_SECONDS", 0.01)
     async with make(max_entries=16) as agent:
         for number in range(40):
             agent.bind(FIRST + number)
@@ -204,13 +204,13 @@ async def test_a_full_map_is_reported_by_name_until_there_is_room(make, monkeypa
 
 
 async def test_a_full_map_makes_the_agent_unready_by_name_until_there_is_room(machine, monkeypatch):
-    monkeypatch.setattr("fast.agent.cluster_sync._RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("fast.agent.app.REGISTRY", CollectorRegistry())
+    monkeypatch.setattr("fast.agent.sync.cluster_sync._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("fast.agent.app.agent.REGISTRY", CollectorRegistry())
     config = AgentConfig(**main.make_context("fast-agent", ["--node-name=n1"]).params)
     client = KubeClient(ClusterConfig("http://127.0.0.1:9"))  # nobody is there, and nobody is asked
     records = [record(FIRST + number) for number in range(40)]
     with contextlib.closing(KernelMap(machine, 16)) as full:
-        monkeypatch.setattr("fast.agent.app.NodeDatapath", lambda _: full)
+        monkeypatch.setattr("fast.agent.app.agent.NodeDatapath", lambda _: full)
         agent = WholeAgent(config, OWN, client)
         for item in records:
             agent._store._view.observed(None, item)

@@ -30,7 +30,7 @@ def node(made):
 
 def ctl(node, arguments, status=0):
     """Run fast-ctl on the node and give what it printed on stdout, or, where it fails, on stderr."""
-    argv = [sys.executable, "-m", "fast.ctl.main", *shlex.split(arguments)]
+    argv = [sys.executable, "-m", "fast.ctl.fast_ctl", *shlex.split(arguments)]
     done = node.call(subprocess.run, argv, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stderr if status else done.stdout

@@ -11,14 +11,14 @@ from ipaddress import ip_address
 
 import pytest
 
-from fast.cni.errors import Code, code_of
+from fast.cni.cni_errors import Code, code_of
 from fast.datapath.bpf.layout import ClusterPod
 from fast.datapath.bpf.spec import DATAPATH
-from fast.datapath.endpoint import GATEWAY4
-from fast.datapath.identity import EndpointSpec, host_device_name
 from fast.datapath.netlink import Netlink, requests
 from fast.datapath.netns import Netns
-from fast.datapath.retirement import UNFINISHED_GROUP
+from fast.datapath.pod.endpoint import GATEWAY4
+from fast.datapath.pod.identity import EndpointSpec, host_device_name
+from fast.datapath.pod.retirement import UNFINISHED_GROUP
 from fast.errors import DatapathError, InvalidConfig, MapFull, NetnsGone
 from fast.net import Mac
 from kernel import traffic
@@ -281,7 +281,7 @@ def test_two_calls_for_the_same_endpoint_at_once_leave_it_whole(node):
 
 
 def test_the_datapath_says_so_when_it_is_not_up_yet(made):
-    from fast.datapath.node import NodeDatapath
+    from fast.datapath.node.node_datapath import NodeDatapath
 
     datapath = NodeDatapath(made.nodes[0].config)
     with pytest.raises(DatapathError, match="not up yet"):
@@ -302,7 +302,7 @@ def test_an_mtu_that_is_asked_for_is_used(node):
 def room_for_five(node, monkeypatch):
     """The node's map of local pods holds five addresses: two dual-stack pods and half of a third."""
     with monkeypatch.context() as patch:
-        patch.setattr("fast.datapath.node.DATAPATH", DATAPATH.sized(fast_local_pods=5))
+        patch.setattr("fast.datapath.node.node_datapath.DATAPATH", DATAPATH.sized(fast_local_pods=5))
         node.restart()
     yield
     node.restart()

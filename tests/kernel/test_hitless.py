@@ -28,7 +28,7 @@ from fast.datapath.bpf.objects import load as load_object
 from fast.datapath.bpf.pins import open_pin
 from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.bpf.spec import DATAPATH, TO_POD, Direction
-from fast.datapath.node import NodeDatapath
+from fast.datapath.node.node_datapath import NodeDatapath
 from fast.datapath.repair import RepairKind
 from kernel import traffic
 from kernel.bpf.sources import compile_changed
@@ -230,7 +230,7 @@ def test_programs_of_others_before_and_behind_ours_come_and_go(made):
 
 AGENT = """
 import pickle, sys, time
-from fast.datapath.node import NodeDatapath
+from fast.datapath.node.node_datapath import NodeDatapath
 datapath = NodeDatapath(pickle.loads(bytes.fromhex(sys.argv[1])))
 print("starting", flush=True)
 while True:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client import REGISTRY
 
-from fast.agent.keeper import CONDITION, DatapathKeeper
+from fast.agent.node.keeper import CONDITION, DatapathKeeper
 from fast.agent.readiness import Readiness
 from kernel import traffic
 from kernel.fastlab import attach_pods, cluster

@@ -12,11 +12,11 @@ import pytest
 
 from fast.datapath.bpf.layout import ClusterPod, DevFlag, Device, Kind, LocalPodFlag
 from fast.datapath.bpf.reasons import PacketDirection, Reason
-from fast.datapath.config import DatapathConfig
-from fast.datapath.identity import EndpointSpec
+from fast.datapath.datapath_config import DatapathConfig
 from fast.datapath.netlink import Netlink
-from fast.datapath.node import NodeDatapath
-from fast.datapath.programs import Attachments, DeviceKind
+from fast.datapath.node.node_datapath import NodeDatapath
+from fast.datapath.pod.device_programs import Attachments, DeviceKind
+from fast.datapath.pod.identity import EndpointSpec
 from fast.datapath.repair import RepairKind
 from fast.errors import DatapathError, MapFull
 from fast.net import Mac

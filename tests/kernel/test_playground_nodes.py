@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fast.playground.control import Control, InitGone, ProgramFailed
-from fast.playground.directory import StateDirectory
-from fast.playground.lifecycle import Playground, fresh_name
-from fast.playground.node import Node
-from fast.playground.processes import VARIABLE, find_processes, kill_processes
-from fast.playground.underlay import OUTSIDE, ensure_bridge
+from fast_playground.cluster.directory import StateDirectory
+from fast_playground.cluster.init_client import Control, InitGone, ProgramFailed
+from fast_playground.cluster.lifecycle import Playground, fresh_name
+from fast_playground.cluster.node import Node
+from fast_playground.cluster.processes import VARIABLE, find_processes, kill_processes
+from fast_playground.cluster.underlay import OUTSIDE, ensure_bridge
 from kernel.lab import eventually
 
 

@@ -9,9 +9,9 @@ from ipaddress import ip_address
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fast.agent.packet_metrics import PacketCollector
+from fast.agent.node.packet_metrics import PacketCollector
 from fast.datapath.bpf.reasons import PacketDirection, Reason
-from fast.datapath.config import DEFAULT_TUNNEL_PORT
+from fast.datapath.datapath_config import DEFAULT_TUNNEL_PORT
 from fast.net import Mac
 from kernel import traffic
 from kernel.fastlab import attach_pods, cluster, ip_of

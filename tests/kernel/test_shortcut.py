@@ -11,7 +11,7 @@ import pytest
 from fast.datapath.bpf.layout import DevFlag, Device
 from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.netlink import Netlink, requests, wire
-from fast.datapath.node import NodeDatapath
+from fast.datapath.node.node_datapath import NodeDatapath
 from kernel import traffic
 from kernel.fastlab import Cluster, Node, Pod, attach_pods, cluster, ip_of
 from kernel.lab import eventually

@@ -16,8 +16,8 @@ import pytest
 
 from fast.datapath.bpf.layout import Device
 from fast.datapath.bpf.reasons import PacketDirection, Reason
-from fast.datapath.config import DatapathConfig
-from fast.datapath.node import NodeDatapath
+from fast.datapath.datapath_config import DatapathConfig
+from fast.datapath.node.node_datapath import NodeDatapath
 from kernel import traffic
 from kernel.fastlab import POD_SUBNETS, Cluster, Node, attach_pods, cluster, ip_of
 from kernel.lab import Machine, Underlay, node_ip, underlay

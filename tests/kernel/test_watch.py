@@ -4,8 +4,8 @@ import select
 
 import pytest
 
-from fast.datapath.firewall import Firewall, Ruleset
-from fast.datapath.watch import KernelWatch
+from fast.datapath.node.firewall import Firewall, Ruleset
+from fast.datapath.node.kernel_watch import KernelWatch
 from kernel.lab import Machine, node_ip
 
 TUNNEL = "ip link add fast_vxlan type vxlan external dstport 8479"

@@ -25,7 +25,7 @@ from fast.kube import (
     LeaderElector,
     WorkQueue,
     credentials,
-    events,
+    event_recorder,
     lease,
 )
 from fast.kube.credentials import ExecPlugin, TokenFile
@@ -36,10 +36,10 @@ _WALL_CLOCK = {"time", "time_ns", "now", "utcnow", "today", "gmtime", "localtime
 #: Who may read it: for times that people read, Events' names, and the expiry that an exec plugin names by the wall
 #: clock.
 _READERS = {
-    ("kube/events.py", "_now"),
-    ("kube/events.py", "_event_of"),
+    ("kube/event_recorder.py", "_now"),
+    ("kube/event_recorder.py", "_event_of"),
     ("kube/lease.py", "_micro_time"),
-    ("controller/pools.py", "_now"),
+    ("controller/pool_reconciler.py", "_now"),
     ("kube/credentials.py", "_expiry_of"),
 }
 
@@ -67,7 +67,7 @@ def jump(request, monkeypatch):
 
     monkeypatch.setattr(time, "time", wall.time)
     monkeypatch.setattr(time, "time_ns", lambda: int(wall.time() * 1e9))
-    for module in (lease, events, credentials):
+    for module in (lease, event_recorder, credentials):
         monkeypatch.setattr(module, "datetime", JumpingDatetime)
 
     def jumping() -> None:

@@ -4,9 +4,9 @@ Owns the order of an attachment's steps and their roll-back; no state. It must n
 choose addresses (``fast.ipam``), touch the kernel (``fast.datapath``), or open sockets and files (``fast.agent``).
 """
 
-from fast.cni.errors import CODES, CallError, Code, code_of, error_reply
-from fast.cni.ports import Blocker, Wanted
-from fast.cni.protocol import CniCall, CniReply
+from fast.cni.cni_errors import CODES, CallError, Code, code_of, error_reply
+from fast.cni.dependencies import Blocker, Wanted
+from fast.cni.frames import CniCall, CniReply
 from fast.cni.verbs import Verbs, version_reply
 
 __all__ = [

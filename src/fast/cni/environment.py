@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fast.api.ipendpoint import PodRef
-from fast.cni.errors import CallError, Code
+from fast.cni.cni_errors import CallError, Code
 from fast.errors import InvalidRange
 from fast.net import IPAddress, parse_address
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fast.cni.config import Dns
-from fast.cni.errors import CallError, Code
+from fast.cni.cni_errors import CallError, Code
+from fast.cni.network_config import Dns
 from fast.errors import InvalidRange
 from fast.net import IPAddress, Mac, parse_address
 

@@ -14,21 +14,21 @@ import msgspec
 import structlog
 
 from fast.api.ipendpoint import IpEndpoint
-from fast.cni.config import (
+from fast.cni.cni_errors import CallError, Code, error_reply
+from fast.cni.dependencies import Addresses, Collector, Datapath, Readiness, TombstoneStore, Wanted
+from fast.cni.environment import Invocation, parse_invocation
+from fast.cni.frames import CniCall, CniReply
+from fast.cni.network_config import (
     NEWEST_VERSION,
     SUPPORTED_VERSIONS,
     NetworkConfig,
     parse_config,
     requested_addresses,
 )
-from fast.cni.config import version_of as config_version_of
-from fast.cni.environment import Invocation, parse_invocation
-from fast.cni.errors import CallError, Code, error_reply
-from fast.cni.ports import Addresses, Collector, Datapath, Readiness, TombstoneStore, Wanted
-from fast.cni.protocol import CniCall, CniReply
+from fast.cni.network_config import version_of as config_version_of
 from fast.cni.results import AttachedPod, Result, parse_result, result_of, sandbox_addresses
-from fast.datapath.endpoint import GATEWAY4, GATEWAY6
-from fast.datapath.identity import Endpoint, EndpointSpec
+from fast.datapath.pod.endpoint import GATEWAY4, GATEWAY6
+from fast.datapath.pod.identity import Endpoint, EndpointSpec
 from fast.errors import AgentUnavailable, DatapathError, FastError, KubeError
 from fast.ipam import AttachmentKey, AttachmentLocks
 from fast.net import IPAddress

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, IpsSpec, PoolAddresses, pool_addresses
 from fast.errors import InvalidRange
-from fast.ipam.rules import is_retained
-from fast.ipam.store import EndpointChange, PoolChange, Store
+from fast.ipam.rules.ownership import is_retained
+from fast.ipam.store.record_store import EndpointChange, PoolChange, Store
 from fast.net import AddressRange
 
 

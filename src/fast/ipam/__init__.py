@@ -5,13 +5,13 @@ single writes with preconditions; ``store`` says what it needs of the place wher
 the kernel: whether a sandbox exists, others say.
 """
 
-from fast.ipam.ipam import Ipam
-from fast.ipam.kube_store import KubeStore
-from fast.ipam.ledger import PoolCounts
-from fast.ipam.locks import AttachmentLocks
-from fast.ipam.metrics import IpamMetrics
-from fast.ipam.request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, resolve_pools
-from fast.ipam.store import EndpointChange, PodView, PoolChange, Store
+from fast.ipam.attachment_locks import AttachmentLocks
+from fast.ipam.ipam_metrics import IpamMetrics
+from fast.ipam.node_ipam import Ipam
+from fast.ipam.pool.ledger import PoolCounts
+from fast.ipam.rules.claim_request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, resolve_pools
+from fast.ipam.store.kube_store import KubeStore
+from fast.ipam.store.record_store import EndpointChange, PodView, PoolChange, Store
 
 __all__ = [
     "Attachment",

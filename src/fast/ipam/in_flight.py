@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import count
 
-from fast.ipam.request import AttachmentKey
+from fast.ipam.rules.claim_request import AttachmentKey
 
 
 class AddsInFlight:

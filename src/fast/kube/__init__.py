@@ -4,9 +4,9 @@ Knows the Kubernetes API's manners (versions, conflicts, watches, throttling) an
 the objects: no address is chosen and no pod is judged here.
 """
 
+from fast.kube.api_config import ClusterConfig
 from fast.kube.client import KubeClient, Listed
-from fast.kube.config import ClusterConfig
-from fast.kube.events import EventRecorder
+from fast.kube.event_recorder import EventRecorder
 from fast.kube.informer import Change, Informer
 from fast.kube.lease import LeaderElector
 from fast.kube.workqueue import ShutDown, WorkQueue

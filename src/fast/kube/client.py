@@ -16,7 +16,7 @@ import structlog
 from fast.api.meta import HasMetadata, ObjectMeta
 from fast.api.resources import Resource
 from fast.errors import Expired, Invalid
-from fast.kube.config import ClusterConfig
+from fast.kube.api_config import ClusterConfig
 from fast.kube.transport import Request, Transport
 
 log = structlog.get_logger()

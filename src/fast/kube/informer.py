@@ -22,7 +22,7 @@ from fast.api.meta import HasMetadata
 from fast.api.resources import Resource
 from fast.errors import Expired, FastError, KubeError, Throttled, Unavailable
 from fast.kube.client import KubeClient, decoder_of, metadata_of
-from fast.kube.status import error_of_event
+from fast.kube.status_errors import error_of_event
 
 log = structlog.get_logger()
 

@@ -18,8 +18,8 @@ import yarl
 
 import fast
 from fast.errors import Throttled, Unauthorized
-from fast.kube.config import ClusterConfig
-from fast.kube.status import error_of_answer, error_of_transport
+from fast.kube.api_config import ClusterConfig
+from fast.kube.status_errors import error_of_answer, error_of_transport
 
 log = structlog.get_logger()
 
@@ -119,7 +119,7 @@ class Transport:
             timeout_seconds: Instead of the transport's own limit.
 
         Raises:
-            KubeError: Its subclass by :func:`fast.kube.status.error_type`.
+            KubeError: Its subclass by :func:`fast.kube.status_errors.error_type`.
         """
         limits = self._limits
         if timeout_seconds is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fast.playground.node import Node
+from fast_playground.cluster.node import Node
 
 #: Of the specification, oldest first: those whose results the suite knows.
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from e2e.cni_conformance.plugin import Plugin, Runtime
-from fast.playground.programs import AGENT
+from fast_playground.cluster.node_programs import AGENT
 
 pytestmark = pytest.mark.only("fast")
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from fakes.store import FakeCluster, FakeStore, a_pool
-from fast.agent.addresses import NodeAddresses
+from fast.agent.cni.pod_addresses import NodeAddresses
 from fast.api.core import Pod, PodSpec
 from fast.api.ipendpoint import PodRef
 from fast.api.ips import ANNOTATION_POOLS

@@ -3,10 +3,10 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fast.agent.audit import Auditor
-from fast.datapath.survey import Survey
+from fast.agent.sync.auditor import Auditor
+from fast.datapath.node.survey import Survey
 from fast.ipam import IpamMetrics
-from fast.ipam.audit import DriftKind
+from fast.ipam.explain.drift import DriftKind
 from fast.net import parse_address
 
 ADDRESS = parse_address("10.244.0.1")

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from fast.agent.config import AgentConfig, agent_options
+from fast.agent.config.agent_config import AgentConfig, agent_options
 
 
 def read(*arguments, **environment):

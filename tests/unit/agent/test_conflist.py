@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fast.agent.conflist import (
+from fast.agent.cni.conflist import (
     CONFLIST,
     conflist,
     ensure_installed,

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from fakes.nasty_server import nasty_server, status
-from fast.agent.contact import CONDITION, Contact
 from fast.agent.readiness import Readiness
+from fast.agent.sync.contact import CONDITION, Contact
 from fast.api.resources import IPENDPOINTS, NODES
 from fast.kube import ClusterConfig, KubeClient
 from fast.kube import Informer as RealInformer

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fast.agent.conflist import NETWORK
-from fast.agent.gc import AgentCollector
+from fast.agent.cni.conflist import NETWORK
+from fast.agent.sync.agent_gc import AgentCollector
 from fast.errors import NetlinkError
 from fast.ipam import AttachmentLocks
 

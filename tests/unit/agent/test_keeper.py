@@ -6,7 +6,7 @@ import threading
 import pytest
 from prometheus_client import REGISTRY
 
-from fast.agent.keeper import CONDITION, DatapathKeeper
+from fast.agent.node.keeper import CONDITION, DatapathKeeper
 from fast.agent.readiness import Readiness
 from fast.datapath.repair import Repair, RepairKind
 from fast.errors import AgentUnavailable, NetlinkError

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fast.agent.packet_metrics import PacketCollector
+from fast.agent.node.packet_metrics import PacketCollector
 from fast.datapath.bpf.layout import Metric
 from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.errors import DatapathError, NftablesError

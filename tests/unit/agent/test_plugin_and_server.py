@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fast.agent.server import CniServer
-from fast.agent.tombstones import Tombstones
+from fast.agent.cni.cni_server import CniServer
+from fast.agent.cni.tombstones import Tombstones
 from fast.cni import CniReply
-from fast.cni.protocol import decode_call
+from fast.cni.frames import decode_call
 from fast.errors import InvalidConfig
 
 PLUGIN = Path(__file__).parents[3] / "build" / "fast-cni"

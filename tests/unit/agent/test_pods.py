@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fast.agent.pods import NodePods
+from fast.agent.cni.node_pods import NodePods
 from fast.api.ipendpoint import PodRef
 from fast.errors import NotFound
 

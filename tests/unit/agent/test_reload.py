@@ -9,9 +9,9 @@ import structlog
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
-from fast.agent.config import AgentConfig, agent_options
-from fast.agent.interval import Interval
-from fast.agent.reload import LIVE, Reloader
+from fast.agent.config.agent_config import AgentConfig, agent_options
+from fast.agent.config.interval import Interval
+from fast.agent.config.reload import LIVE, Reloader
 from fast.logs import configure_logs
 
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from fast.agent.systemd import notify
+from fast.agent.app.systemd import notify
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from fast.agent.cni.tombstone_replay import CONDITION, TombstoneReplay
+from fast.agent.cni.tombstones import Tombstones
 from fast.agent.readiness import Readiness
-from fast.agent.replay import CONDITION, TombstoneReplay
-from fast.agent.tombstones import Tombstones
 from fast.cni import CallError, CniCall, Code
-from fast.cni.protocol import decode_call
+from fast.cni.frames import decode_call
 from fast.errors import Forbidden, NetlinkError, Unavailable
 
 KEY = ("c1", "eth0")

@@ -11,8 +11,8 @@ from fast.api import crds
 from fast.api.ips import IpsSpec, pool_addresses
 from fast.api.openapi import object_schema
 from fast.api.resources import IPENDPOINTS, IPSES
-from fast.apiserver.rules import Rule
 from fast.errors import InvalidRange
+from fast_playground.apiserver.rules import Rule
 
 ROOT = Path(__file__).parents[3]
 

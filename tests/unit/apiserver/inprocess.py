@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from fast.apiserver.kinds import CONFIG_MAPS
-from fast.apiserver.runtime import ApiServer
+from fast_playground.apiserver.kinds import CONFIG_MAPS
+from fast_playground.apiserver.runtime import ApiServer
 
 _SECONDS = 30
 

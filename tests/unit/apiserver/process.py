@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fast.apiserver.access import TokenStore
-from fast.apiserver.main import main
+from fast_playground.apiserver.access import TokenStore
+from fast_playground.apiserver.fast_apiserver import main
 
-_SERVER = "from fast.apiserver.main import main; main()"
+_SERVER = "from fast_playground.apiserver.fast_apiserver import main; main()"
 
 
 def serve(flags: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fast.apiserver.access import Authority
+from fast_playground.apiserver.access import Authority
 from unit.apiserver.conftest import wait_until
 from unit.apiserver.process import Client, Server
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fast.apiserver import requests, runtime, streaming
+from fast_playground.apiserver import http_requests, runtime, streaming
 from unit.apiserver.conftest import DEFINITIONS, WIDGET_DEFINITION, WIDGETS, a_widget, wait_until
 from unit.apiserver.inprocess import serving
 
@@ -153,7 +153,7 @@ def test_a_request_that_is_no_http_is_answered_and_hung_up_on(server):
 
 
 async def test_a_body_that_never_ends_is_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(requests, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(http_requests, "BODY_SECONDS", 0.3)
     async with serving(tmp_path) as inside:
         answer = await inside.raw(
             f"POST {_MAPS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {inside.token}\r\n"

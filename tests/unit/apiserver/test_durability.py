@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fast.apiserver.storage import Store
+from fast_playground.apiserver.storage import Store
 from unit.apiserver.process import Client, Server, serve
 
 _KILLS = 20
@@ -23,7 +23,7 @@ _PATH = "/api/v1/namespaces/default/configmaps"
 _FILLING = "x" * 10_000
 #: Processes are forked from one that has imported the server: starting Python 20 times would take most of the time.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["fast.apiserver.main"])
+_FORKS.set_forkserver_preload(["fast_playground.apiserver.fast_apiserver"])
 
 
 class ForkedServer(Server):

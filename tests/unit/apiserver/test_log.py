@@ -2,10 +2,10 @@
 
 import pytest
 
-from fast.apiserver import watch
-from fast.apiserver.status import ApiError
-from fast.apiserver.storage import Record, Store
-from fast.apiserver.watch import Event, EventLog, Follower
+from fast_playground.apiserver import watch
+from fast_playground.apiserver.status import ApiError
+from fast_playground.apiserver.storage import Record, Store
+from fast_playground.apiserver.watch import Event, EventLog, Follower
 from unit.apiserver.inprocess import serving
 
 _MAPS = "/api/v1/namespaces/default/configmaps"

@@ -2,7 +2,7 @@
 
 import structlog
 
-from fast.apiserver.main import configure_logs
+from fast_playground.apiserver.fast_apiserver import configure_logs
 
 
 def test_a_failure_is_logged_to_stderr_without_the_values_of_variables(capsys):

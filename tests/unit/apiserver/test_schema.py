@@ -2,7 +2,7 @@
 
 import pytest
 
-from fast.apiserver.schema import Schema
+from fast_playground.apiserver.schema import Schema
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 
-from fast.apiserver.storage import Store
+from fast_playground.apiserver.storage import Store
 
 
 class Slow:

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from fast.apiserver.access import Authority
+from fast_playground.apiserver.access import Authority
 
 
 async def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> dict | None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fast.apiserver.access.rbac import Policy
-from fast.apiserver.api import User
-from fast.apiserver.kinds import GVR, PODS
+from fast_playground.apiserver.access.rbac import Policy
+from fast_playground.apiserver.api import User
+from fast_playground.apiserver.kinds import GVR, PODS
 
 IPSES = GVR("sample.fast.io", "v1alpha1", "ipses")
 JANE = User("jane", ("devs", "system:authenticated"))

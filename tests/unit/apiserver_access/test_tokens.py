@@ -5,8 +5,8 @@ import stat
 
 import yaml
 
-from fast.apiserver.access import TokenStore, write_kubeconfig
-from fast.apiserver.api import User
+from fast_playground.apiserver.access import TokenStore, write_kubeconfig
+from fast_playground.apiserver.api import User
 
 
 def test_an_identity_keeps_its_token_over_a_restart(tmp_path):

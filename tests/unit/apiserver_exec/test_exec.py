@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
 
-from fast.apiserver.api import ApiError
-from fast.apiserver.exec import PROTOCOLS, PodExec
+from fast_playground.apiserver.api import ApiError
+from fast_playground.apiserver.exec import PROTOCOLS, PodExec
 
 _ENTER = (
     "sh",

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast.apiserver.api import ApiError
-from fast.apiserver.protobuf import MAGIC, decode
+from fast_playground.apiserver.api import ApiError
+from fast_playground.apiserver.protobuf import MAGIC, decode
 
 
 def _varint(number: int) -> bytes:

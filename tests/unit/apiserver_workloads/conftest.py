@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 import pytest
 
 from fakes.kubelet import StatusKubelet
-from fast.apiserver.kinds import DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, STATEFUL_SETS
-from fast.apiserver.registry import Registry
-from fast.apiserver.storage import Store
-from fast.apiserver.verbs import Verbs
-from fast.apiserver.workloads import run_workloads
+from fast_playground.apiserver.kinds import DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, STATEFUL_SETS
+from fast_playground.apiserver.registry import Registry
+from fast_playground.apiserver.resource_verbs import Verbs
+from fast_playground.apiserver.storage import Store
+from fast_playground.apiserver.workloads import run_workloads
 
 
 class Cluster:

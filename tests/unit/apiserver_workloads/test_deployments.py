@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fakes.kubelet import Everything
-from fast.apiserver.kinds import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS
+from fast_playground.apiserver.kinds import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS
 
 IMAGE = "/spec/template/spec/containers/0/image"
 

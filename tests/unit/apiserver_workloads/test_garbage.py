@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from fast.apiserver.api import ApiError
-from fast.apiserver.kinds import (
+from fast_playground.apiserver.api import ApiError
+from fast_playground.apiserver.kinds import (
     CONFIG_MAPS,
     CUSTOM_RESOURCE_DEFINITIONS,
     DEPLOYMENTS,

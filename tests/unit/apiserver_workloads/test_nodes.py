@@ -2,8 +2,8 @@
 
 import pytest
 
-from fast.apiserver.kinds import DEPLOYMENTS, LEASES, NAMESPACES, NODES, PODS
-from fast.apiserver.workloads.pods import MANAGER
+from fast_playground.apiserver.kinds import DEPLOYMENTS, LEASES, NAMESPACES, NODES, PODS
+from fast_playground.apiserver.workloads.owned_pods import MANAGER
 
 LEASE_NAMESPACE = "kube-node-lease"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fast.apiserver.kinds import DEPLOYMENTS, NODES, PODS
-from fast.apiserver.workloads.scheduler import find_obstacle
+from fast_playground.apiserver.kinds import DEPLOYMENTS, NODES, PODS
+from fast_playground.apiserver.workloads.scheduler import find_obstacle
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 TAINT = {"key": "k", "value": "v", "effect": "NoSchedule"}

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fast.apiserver.kinds import PODS, STATEFUL_SETS
+from fast_playground.apiserver.kinds import PODS, STATEFUL_SETS
 
 
 async def _ready(cluster, count: int, name: str = "db") -> dict:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fast.cni.config import parse_config
+from fast.cni.network_config import parse_config
 
 NETWORK = {"cniVersion": "1.1.0", "name": "fast", "type": "fast-cni"}
 

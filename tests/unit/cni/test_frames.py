@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast.cni.protocol import (
+from fast.cni.frames import (
     MAX_ENV_BYTES,
     MAX_STDIN_BYTES,
     CniCall,

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from fast.cni import CallError
-from fast.cni.config import SUPPORTED_VERSIONS, Dns
+from fast.cni.network_config import SUPPORTED_VERSIONS, Dns
 from fast.cni.results import AttachedPod, parse_result, result_of, sandbox_addresses
 from fast.net import Mac
 

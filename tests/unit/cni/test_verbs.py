@@ -14,7 +14,7 @@ from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
 from fast.api.resources import IPENDPOINTS
 from fast.cni import Blocker, CniCall, Verbs
-from fast.datapath.identity import Endpoint, macs_of
+from fast.datapath.pod.identity import Endpoint, macs_of
 from fast.errors import AgentUnavailable, NetlinkError, PoolExhausted, Unavailable
 from fast.ipam import AttachmentLocks
 from fast.kube import ClusterConfig, KubeClient

@@ -3,8 +3,8 @@
 from prometheus_client import CollectorRegistry
 
 from fakes.store import a_pool
-from fast.controller.app import Controller, ControllerConfig
-from fast.ipam.metrics import IpamMetrics
+from fast.controller.controller import Controller, ControllerConfig
+from fast.ipam.ipam_metrics import IpamMetrics
 from fast.kube import ClusterConfig, KubeClient
 
 CONFIG = ControllerConfig(

@@ -9,10 +9,10 @@ from fakes.store import FakeCluster, FakeStore, a_pool
 from fast.api.core import Node, StatefulSet
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
 from fast.api.meta import ObjectMeta
-from fast.controller import collector as module
-from fast.controller.collector import ClusterCollector
+from fast.controller import cluster_gc as module
+from fast.controller.cluster_gc import ClusterCollector
 from fast.errors import Unavailable
-from fast.ipam.metrics import IpamMetrics
+from fast.ipam.ipam_metrics import IpamMetrics
 from fast.kube import Change, WorkQueue
 
 

@@ -6,7 +6,7 @@ from fakes.store import a_pool
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
 from fast.api.ips import IpsStatus
 from fast.api.meta import ObjectMeta
-from fast.controller.conditions import PoolState, holders_text, status_of
+from fast.controller.pool_conditions import PoolState, holders_text, status_of
 from fast.net import AddressRange, parse_range
 
 EARLIER, NOW = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"

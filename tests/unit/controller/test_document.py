@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fast.controller.main import main
+from fast.controller.fast_controller_manager import main
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "controller.md"
 

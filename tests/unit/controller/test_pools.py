@@ -8,7 +8,7 @@ from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
 from fast.api.ips import FINALIZER_IN_USE, Ips, IpsStatus
 from fast.api.meta import ObjectMeta
 from fast.controller.census import Census
-from fast.controller.pools import PoolReconciler
+from fast.controller.pool_reconciler import PoolReconciler
 from fast.errors import Conflict
 
 

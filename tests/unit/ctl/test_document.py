@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from fast.ctl.main import main
+from fast.ctl.fast_ctl import main
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "fast-ctl.md"
 

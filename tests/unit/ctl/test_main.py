@@ -6,9 +6,9 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from fast.ctl.main import main
+from fast.ctl.fast_ctl import main
 
-SLOW_MODULES = ("aiohttp", "fast.datapath", "fast.playground", "rich", "yaml", "pyroute2", "msgspec")
+SLOW_MODULES = ("aiohttp", "fast.datapath", "fast_playground.cluster", "rich", "yaml", "pyroute2", "msgspec")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_an_error_of_fast_is_one_line_and_exit_status_1(runner, tmp_path):
 
 def test_printing_the_version_imports_nothing_slow():
     script = (
-        "import sys; from fast.ctl.main import main; main(['version'], standalone_mode=False);"
+        "import sys; from fast.ctl.fast_ctl import main; main(['version'], standalone_mode=False);"
         f"print([m for m in {SLOW_MODULES!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from fast.datapath.config import DatapathConfig
+from fast.datapath.datapath_config import DatapathConfig
 from fast.errors import InvalidConfig
 
 

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address, ip_network
 
-from fast.datapath.firewall import Ruleset
+from fast.datapath.node.firewall import Ruleset
 
 RULESET = Ruleset(
     tunnel_port=8479,

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast.datapath.identity import Alias, EndpointSpec, format_alias, host_device_name, macs_of, parse_alias
+from fast.datapath.pod.identity import (
+    Alias,
+    EndpointSpec,
+    format_alias,
+    host_device_name,
+    macs_of,
+    parse_alias,
+)
 from fast.errors import InvalidConfig
 
 CONTAINER = "3f" * 32

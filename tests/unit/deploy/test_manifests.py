@@ -7,7 +7,7 @@ import pytest
 from helm_python import HelmError
 
 from fast.api import crds
-from fast.playground import rbac
+from fast_playground.cluster import fast_roles
 from unit.deploy.manifests import BASE, CHART, CLEAN, DOCTOR, chart_crds, kustomized, lint, rendered
 
 POD_OWNERS = ("DaemonSet/fast-agent", "Deployment/fast-controller-manager")
@@ -141,7 +141,7 @@ def test_the_playground_grants_exactly_the_rights_of_the_installation():
             if one["kind"] in kinds
         }
 
-    assert essence(rbac.manifests()) == essence(kustomized().values())
+    assert essence(fast_roles.manifests()) == essence(kustomized().values())
 
 
 def test_an_agent_may_write_nothing_but_addresses_and_events():

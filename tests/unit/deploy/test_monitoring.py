@@ -8,8 +8,8 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY, CollectorRegistry
 
-import fast.agent.app  # noqa: F401 -- registers the agent's metrics
-from fast.agent.packet_metrics import PacketCollector
+import fast.agent.app.agent  # noqa: F401 -- registers the agent's metrics
+from fast.agent.node.packet_metrics import PacketCollector
 from fast.datapath.bpf.layout import Metric
 from fast.ipam import IpamMetrics
 from unit.deploy.manifests import ROOT, kustomized, overlaid

@@ -16,17 +16,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fakes.store import FakeStore, Fate
+from fast.agent.cni.tombstone_replay import TombstoneReplay
 from fast.agent.readiness import Readiness
-from fast.agent.replay import TombstoneReplay
 from fast.api.core import Namespace, Node, Pod, StatefulSet
 from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.api.meta import ObjectMeta
 from fast.cni import CniCall, Verbs, Wanted
-from fast.cni.config import NetworkConfig
 from fast.cni.environment import Invocation
-from fast.datapath.identity import Endpoint, EndpointSpec, macs_of
+from fast.cni.network_config import NetworkConfig
+from fast.datapath.pod.identity import Endpoint, EndpointSpec, macs_of
 from fast.errors import FastError, NetlinkError, Unavailable
-from fast.ipam import Attachment, AttachmentKey, AttachmentLocks, Ipam, NodeIdentity, sweep
+from fast.ipam import Attachment, AttachmentKey, AttachmentLocks, Ipam, NodeIdentity
+from fast.ipam.release import controller_sweep
 from fast.net import record_name
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ class Agent(Process):
 
 
 class Ports:
-    """What the verbs of an agent reach: its address management, its node's kernel and disk (``fast.cni.ports``).
+    """What the verbs of an agent reach: its address management, its node's kernel and disk (``fast.cni.dependencies``).
 
     What the real ones do in threads may be a coroutine here: the world's loop awaits it.
     """
@@ -331,9 +332,9 @@ class Controller(Process):
     async def _sweep(self) -> None:
         limit = 0 if self._empty else 1000
         records = list(self.store.endpoints.values())
-        plan = await sweep.plan_sweep(records, self, limit=limit)
+        plan = await controller_sweep.plan_sweep(records, self, limit=limit)
         if not plan.stopped:
-            await sweep.carry_out(plan, self.store, self, lambda _: None)
+            await controller_sweep.carry_out(plan, self.store, self, lambda _: None)
 
     async def _read(self, what: str) -> bool:
         """Wait for the answer; False where the server's answers are empty."""

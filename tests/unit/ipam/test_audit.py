@@ -11,7 +11,7 @@ from fakes.store import a_pool
 from fast.api.core import Pod, PodSpec, PodStatus
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
 from fast.api.meta import ObjectMeta
-from fast.ipam.audit import Drift, DriftKind, NodeState, audit_cluster, audit_node, lasting
+from fast.ipam.explain.drift import Drift, DriftKind, NodeState, audit_cluster, audit_node, lasting
 from fast.net import parse_address
 
 ONE, TWO = parse_address("10.244.0.1"), parse_address("10.244.0.2")

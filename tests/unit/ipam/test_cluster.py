@@ -5,9 +5,9 @@ import pytest
 from fakes.nasty_server import nasty_server
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
-from fast.ipam.cluster import KubeCluster
-from fast.ipam.rules import Action, on_retained
-from fast.ipam.sweep import plan_sweep
+from fast.ipam.release.controller_sweep import plan_sweep
+from fast.ipam.rules.ownership import Action, on_retained
+from fast.ipam.store.live_reads import KubeCluster
 from fast.kube import ClusterConfig, KubeClient
 
 

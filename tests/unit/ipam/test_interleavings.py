@@ -11,7 +11,7 @@ from fakes.store import FakeStore, Fate, a_pool
 from fast.api.ipendpoint import IpEndpoint
 from fast.errors import PoolExhausted, Unavailable
 from fast.ipam import ClaimRequest
-from fast.ipam.writes import Writes
+from fast.ipam.store.record_writes import Writes
 from unit.ipam.nodes import SMALL, Gate, Nodes, names, sandbox, settle_down
 
 

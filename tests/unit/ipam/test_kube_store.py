@@ -10,7 +10,7 @@ from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
 from fast.errors import NotFound, Unavailable
 from fast.ipam import KubeStore
-from fast.ipam.kube_store import SETTLE_AFTER_SECONDS
+from fast.ipam.store.kube_store import SETTLE_AFTER_SECONDS
 
 NAME = "10.244.10.0"
 

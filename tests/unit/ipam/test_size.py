@@ -14,8 +14,8 @@ from fakes.store import FakeCluster, FakeStore, a_pool
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.ips import IpsSpec, pool_addresses
 from fast.api.meta import ObjectMeta
-from fast.ipam.ledger import Ledger
-from fast.ipam.pool import NumberSet, PoolBook
+from fast.ipam.pool.free_addresses import NumberSet, PoolBook
+from fast.ipam.pool.ledger import Ledger
 
 IN_USE = 100_000
 SUBNETS = ("10.0.0.0/8", "fd00::/64")

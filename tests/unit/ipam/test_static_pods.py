@@ -19,8 +19,8 @@ from fast.api.ipendpoint import PodRef
 from fast.api.meta import ObjectMeta
 from fast.errors import PodNotEligible
 from fast.ipam import Attachment, Ipam, NodeIdentity
-from fast.ipam.audit import audit_cluster
-from fast.ipam.rules import Action, on_controller_sweep
+from fast.ipam.explain.drift import audit_cluster
+from fast.ipam.rules.ownership import Action, on_controller_sweep
 
 HASH, OTHER_HASH = "70a2d08f8ad8cd5dfc51ad71fefd1e78", "1fa419d8454b29b54d3295c64c05e200"
 

@@ -1,4 +1,4 @@
-"""What ``fast.ipam.store.Store`` promises, kept by the fake and by the real one on an API server alike."""
+"""What ``fast.ipam.store.record_store.Store`` promises, kept by the fake and by the real one on an API server alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fast.api.meta import ObjectMeta
 from fast.api.resources import IPENDPOINTS, IPSES
 from fast.errors import Conflict, NotFound
 from fast.ipam import KubeStore, Store
-from fast.ipam.request import sticky_labels
+from fast.ipam.rules.claim_request import sticky_labels
 from fast.kube import ClusterConfig, KubeClient
 from unit.apiserver.process import Server, running
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fast import errors
 from fast.errors import Conflict, Expired, Invalid, KubeError, NoCredentials, Throttled, Unavailable
-from fast.kube.status import BY_STATUS, error_of_answer, error_of_event, error_of_transport, error_type
+from fast.kube.status_errors import BY_STATUS, error_of_answer, error_of_event, error_of_transport, error_type
 
 
 def leaves(kind: type[KubeError]) -> set[type[KubeError]]:

@@ -12,11 +12,11 @@ import pytest
 
 from fakes.nasty_server import nasty_server, status
 from fast.api.resources import IPENDPOINTS
-from fast.apiserver.access.certificates import Authority
 from fast.errors import Unauthorized, Unavailable
 from fast.kube import ClusterConfig, KubeClient
 from fast.kube import tls as module
 from fast.kube.tls import ClientTLS
+from fast_playground.apiserver.access.certificates import Authority
 
 
 class Place:

@@ -3,8 +3,8 @@
 import pytest
 
 from fast.errors import FastError, InvalidConfig
-from fast.playground import directory
-from fast.playground.directory import Settings, StateDirectory, list_directories
+from fast_playground.cluster import directory
+from fast_playground.cluster.directory import Settings, StateDirectory, list_directories
 
 
 @pytest.fixture(autouse=True)

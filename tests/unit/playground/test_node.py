@@ -2,8 +2,8 @@
 
 import pytest
 
-from fast.playground.directory import StateDirectory
-from fast.playground.node import Place
+from fast_playground.cluster.directory import StateDirectory
+from fast_playground.cluster.node import Place
 
 
 @pytest.fixture

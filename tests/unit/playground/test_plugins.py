@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fast.errors import InvalidConfig
-from fast.playground.plugins import Attachment, Network, PluginError, PluginRunner, find_network
+from fast_playground.cluster.plugins import Attachment, Network, PluginError, PluginRunner, find_network
 
 ATTACHMENT = Attachment(
     "c" * 64, "/run/netns/x", arguments={"K8S_POD_NAME": "p"}, capabilities={"portMappings": [1]}

@@ -3,9 +3,9 @@
 import pytest
 
 from fast.api.meta import ObjectMeta
-from fast.playground.pod_status import sandbox_status, waiting_status
-from fast.playground.pod_types import Container, Pod, PodSpec
-from fast.playground.sandbox import ProcessRecord, Sandbox
+from fast_playground.cluster.pod_status import sandbox_status, waiting_status
+from fast_playground.cluster.pod_types import Container, Pod, PodSpec
+from fast_playground.cluster.sandbox import ProcessRecord, Sandbox
 
 NOW = "2026-11-25T00:00:00Z"
 NODE = "192.168.77.1"

@@ -13,7 +13,7 @@ A node's set-up, in short::
     Links(pins).attach(ifindex, loaded.programs[FROM_POD])
 """
 
-from fast.datapath.bpf.events import EventReader
+from fast.datapath.bpf.event_ring import EventReader
 from fast.datapath.bpf.features import FEATURES, Feature
 from fast.datapath.bpf.install import install
 from fast.datapath.bpf.layout import (

@@ -1,0 +1,108 @@
+"""Bearer tokens and whose they are, in one file of the data directory. Nothing about what they allow."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from fast_playground.apiserver.access.private_files import write_private
+from fast_playground.apiserver.api import User
+
+MASTERS = "system:masters"
+AUTHENTICATED = "system:authenticated"
+SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    """One token: who its bearer is. ``holder`` tells tokens of the same user apart (an agent has one on each node)."""
+
+    token: str
+    name: str
+    groups: tuple[str, ...]
+    holder: str = ""
+
+
+class TokenStore:
+    """Tokens and identities, persisted.
+
+    Several processes may use one file at a time: the playground issues tokens while the server runs, and the server
+    reads the file again whenever it was replaced.
+
+    Args:
+        path: The file, mode 0600; need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._by_token: dict[str, User] = {}
+        self._seen: tuple[int, int] | None = None
+
+    def ensure_identity(self, name: str, groups: Sequence[str] = (), *, holder: str = "") -> str:
+        """Give the token of an identity; the same one every time.
+
+        Args:
+            name: The user's name, as ``admin`` or ``system:node:n1``.
+            groups: The user's groups. Where they changed, the token stays and means the new ones.
+            holder: Tells apart several tokens of one user.
+
+        Returns:
+            The bearer token. It is durable (fsync) when this returns.
+        """
+        with _locked(self._path.with_suffix(".lock")):
+            identities = self._read()
+            found = next((i for i in identities if (i.name, i.holder) == (name, holder)), None)
+            token = found.token if found else secrets.token_urlsafe(32)
+            wanted = _Identity(token, name, tuple(groups), holder)
+            if found != wanted:
+                self._write([*(i for i in identities if i is not found), wanted])
+            return token
+
+    def ensure_service_account(self, namespace: str, name: str, *, holder: str = "") -> str:
+        """Give a token of a ServiceAccount (``system:serviceaccount:NAMESPACE:NAME``, with the groups it has)."""
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+        return self.ensure_identity(f"{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}", groups, holder=holder)
+
+    def find_user(self, token: str) -> User | None:
+        """Tell whose token this is; None: nobody's."""
+        if self._changed():
+            self._by_token = {i.token: User(i.name, (*i.groups, AUTHENTICATED)) for i in self._read()}
+        return self._by_token.get(token)
+
+    def _changed(self) -> bool:
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return False
+        # Every write replaces the file, so its inode differs even within one tick of the clock.
+        seen = (stat.st_mtime_ns, stat.st_ino)
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        return True
+
+    def _read(self) -> list[_Identity]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=list[_Identity])
+        except FileNotFoundError:
+            return []
+
+    def _write(self, identities: list[_Identity]) -> None:
+        write_private(self._path, msgspec.json.format(msgspec.json.encode(identities)))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file; the kernel lets go of it if the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,42 @@
+"""The types that the server's parts exchange; no logic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fast_playground.apiserver.kinds import GVR
+from fast_playground.apiserver.status import ApiError
+
+__all__ = ["ApiError", "Change", "Object", "Options", "User"]
+
+Object = dict[str, Any]
+#: (ADDED | MODIFIED | DELETED, resource, object). The object is the receiver's own.
+Change = tuple[str, GVR, Object]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a write is to be done.
+
+    Attributes:
+        dry_run: Check and answer, but store nothing.
+        field_validation: ``Ignore``, ``Warn`` or ``Strict``, for fields the schema does not know.
+        manager: Who writes; owns fields in server-side apply.
+        force: Server-side apply takes over fields that other managers own.
+        warnings: What the answer should warn about; appended to.
+    """
+
+    dry_run: bool = False
+    field_validation: str = "Warn"
+    manager: str = "unknown"
+    force: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class User:
+    """Who asks."""
+
+    name: str
+    groups: tuple[str, ...] = ()

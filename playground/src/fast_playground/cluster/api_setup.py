@@ -1,0 +1,121 @@
+"""Talking to a playground's API server while it comes up: what Fast needs in it, and whether the nodes are Ready."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fast.api.crds import manifests as crd_manifests
+from fast.api.meta import ObjectMeta
+from fast.api.resources import IPENDPOINTS, IPSES, Resource
+from fast.errors import Conflict, FastError, NotFound
+from fast.kube import ClusterConfig, KubeClient
+from fast_playground.cluster.fast_roles import manifests as rbac_manifests
+from fast_playground.cluster.pod_types import NODES, Node
+
+_POLL_SECONDS = 0.05
+
+
+class Created(msgspec.Struct):
+    """Any object, as answered: only that it is one matters."""
+
+    metadata: ObjectMeta
+
+
+class Manifest(dict[str, Any]):
+    """Any object, as written."""
+
+    @property
+    def metadata(self) -> ObjectMeta:
+        """Its name and namespace."""
+        return ObjectMeta(name=self["metadata"]["name"], namespace=self["metadata"].get("namespace", ""))
+
+
+def _resource(group: str, version: str, plural: str, kind: str, namespaced: bool = False) -> Resource[Any]:
+    return Resource(group, version, plural, kind, namespaced, Created)
+
+
+_RBAC = "rbac.authorization.k8s.io"
+_RESOURCES = {
+    resource.kind: resource
+    for resource in (
+        _resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition"),
+        _resource("", "v1", "namespaces", "Namespace"),
+        _resource("", "v1", "serviceaccounts", "ServiceAccount", True),
+        _resource(_RBAC, "v1", "clusterroles", "ClusterRole"),
+        _resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding"),
+        _resource(_RBAC, "v1", "roles", "Role", True),
+        _resource(_RBAC, "v1", "rolebindings", "RoleBinding", True),
+    )
+}
+
+
+class Cluster:
+    """The API server of a playground, as its administrator sees it. Each call opens a connection of its own.
+
+    Args:
+        kubeconfig: The administrator's.
+    """
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._kubeconfig = kubeconfig
+
+    def answers(self) -> bool:
+        """Whether the API server serves requests."""
+        try:
+            self.ready_nodes()
+        except FastError:
+            return False
+        return True
+
+    def install(self) -> None:
+        """Create the CRDs, the namespace, and the programs' ServiceAccounts and rights; what is there stays."""
+        asyncio.run(self._install())
+
+    def ready_nodes(self) -> dict[str, str]:
+        """Give every registered node with the reason why it is not Ready, which is empty where it is."""
+        return asyncio.run(self._ready_nodes())
+
+    def _client(self) -> KubeClient:
+        return KubeClient(
+            ClusterConfig.load(self._kubeconfig), user_agent="fast-playground", timeout_seconds=5
+        )
+
+    async def _install(self) -> None:
+        async with self._client() as client:
+            for obj in (*crd_manifests().values(), *rbac_manifests()):
+                try:
+                    await client.create(_RESOURCES[obj["kind"]], Manifest(obj))
+                except Conflict as error:
+                    if not error.already_exists:
+                        raise
+            for resource in (IPSES, IPENDPOINTS):
+                await self._wait_served(client, resource)
+
+    @staticmethod
+    async def _wait_served(client: KubeClient, resource: Resource[Any]) -> None:
+        """Wait until a custom resource is served, which a real API server takes a moment for."""
+        while True:
+            try:
+                await client.list(resource, limit=1)
+            except NotFound:
+                await asyncio.sleep(_POLL_SECONDS)
+            else:
+                return
+
+    async def _ready_nodes(self) -> dict[str, str]:
+        async with self._client() as client:
+            nodes = (await client.list(NODES)).items
+        return {node.metadata.name: _problem(node) for node in nodes}
+
+
+def _problem(node: Node) -> str:
+    for condition in node.status.get("conditions", ()):
+        if condition["type"] == "Ready":
+            return (
+                "" if condition["status"] == "True" else str(condition.get("message") or condition["reason"])
+            )
+    return "the kubelet has not reported yet"

@@ -1,0 +1,37 @@
+"""``python -m fast_playground.cluster.enter PLAYGROUND NAMESPACE POD CONTAINER -- CMD…``: becomes CMD inside the pod.
+
+The API server calls it for ``kubectl exec`` (``--exec-command``). Quick to start: it imports no command-line library.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from fast.errors import FastError
+from fast_playground.cluster.directory import StateDirectory
+from fast_playground.cluster.pod_sandboxes import get_sandbox
+
+_USAGE = 2
+_SEPARATOR = 5
+_FAILED = 126
+
+
+def main(arguments: list[str]) -> int:
+    """Enter the pod; returns only where that fails, with an exit status as shells have it."""
+    if len(arguments) <= _SEPARATOR or arguments[_SEPARATOR - 1] != "--":
+        print(f"usage: {__spec__.name} PLAYGROUND NAMESPACE POD CONTAINER -- COMMAND…", file=sys.stderr)
+        return _USAGE
+    playground, namespace, pod, _container = arguments[: _SEPARATOR - 1]
+    try:
+        placed = get_sandbox(StateDirectory(playground), namespace, pod)
+        command = placed.command(arguments[_SEPARATOR:])
+        environment = placed.node.environment() | {"HOSTNAME": pod}
+        os.execvpe(command[0], command, environment)  # noqa: S606 -- no shell is wanted
+    except (FastError, OSError) as error:
+        print(error, file=sys.stderr)
+    return _FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

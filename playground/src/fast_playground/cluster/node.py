@@ -1,0 +1,165 @@
+"""One node of a playground: an init with namespaces of its own, wired to the underlay. And the underlay, as a place.
+
+What runs on a node (agent, kubelet) is decided by ``programs.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from fast_playground.cluster.directory import UNDERLAY, StateDirectory
+from fast_playground.cluster.init_client import Control, InitGone
+from fast_playground.cluster.processes import VARIABLE
+from fast_playground.cluster.underlay import connect_node, node_address
+
+_BOOT_SECONDS = 30.0
+_POLL_SECONDS = 0.01
+
+
+class Place:
+    """Somewhere in a playground where commands can be run: a node, or the underlay.
+
+    Args:
+        directory: The playground's.
+        name: As ``n1``, or ``underlay``.
+    """
+
+    def __init__(self, directory: StateDirectory, name: str) -> None:
+        self.name = name
+        self.directory = directory
+        self.control = Control(directory.socket(name))
+
+    @property
+    def running(self) -> bool:
+        """Whether its init answers."""
+        try:
+            self.control.status()
+        except InitGone:
+            return False
+        return True
+
+    @property
+    def namespace(self) -> Path:
+        """Path of its network namespace; InitGone where it is not running."""
+        return Path(f"/proc/{self.control.init_pid()}/ns/net")
+
+    def path(self, inside: str) -> Path:
+        """Give a path by which a file that is at ``inside`` there is reached from here, without entering it.
+
+        An absolute symbolic link on the way would lead outside. Not to be kept: the init's pid is part of it.
+        """
+        return Path(f"/proc/{self.control.init_pid()}/root") / inside.lstrip("/")
+
+    def command(self, argv: Sequence[str], *, network: Path | None = None) -> list[str]:
+        """Give the command line that runs ``argv`` there and passes on its output and exit status.
+
+        Args:
+            argv: The command, looked up on PATH there; started in this process's working directory, else in /.
+            network: Network namespace to enter instead of the place's own: a pod's.
+        """
+        pid = self.control.init_pid()
+        net = f"--net={network}" if network else "--net"
+        here = Path.cwd()
+        directory = here if Path(f"/proc/{pid}/root{here}").is_dir() else Path("/")
+        options = ["--target", str(pid), "--mount", "--pid", net, f"--wdns={directory}"]
+        return ["nsenter", *options, "--", *argv]
+
+    def environment(self) -> dict[str, str]:
+        """Give the environment for commands there: this process's, marked as the playground's.
+
+        The playground's kubeconfig is left out: there is no such file there, and each program has its own.
+        """
+        inherited = dict(os.environ)
+        if inherited.get("KUBECONFIG") == str(self.directory.kubeconfig):
+            del inherited["KUBECONFIG"]
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+        return inherited | {VARIABLE: self.directory.name, "NODE_NAME": self.name, "PATH": path}
+
+    def run(
+        self, *argv: str, network: Path | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command there to its end and capture its output, as text; ``options`` as of subprocess.run."""
+        chosen = {"capture_output": True, "text": True, "check": False, "stdin": subprocess.DEVNULL} | options
+        if "input" in options:
+            del chosen["stdin"]
+        command = self.command(argv, network=network)
+        done: subprocess.CompletedProcess[str] = subprocess.run(command, env=self.environment(), **chosen)  # noqa: PLW1510 -- in chosen
+        return done
+
+
+class Underlay(Place):
+    """The network between the nodes, where servers of the outside world can be run too."""
+
+    def __init__(self, directory: StateDirectory) -> None:
+        super().__init__(directory, UNDERLAY)
+
+    def boot(self, root: Control) -> None:
+        """Start its init below the playground's."""
+        _start_init(root, self, ["--net"], [])
+
+
+class Node(Place):
+    """One node.
+
+    Args:
+        directory: The playground's.
+        number: Counted from 1; the node is called ``nN``.
+    """
+
+    def __init__(self, directory: StateDirectory, number: int) -> None:
+        super().__init__(directory, f"n{number}")
+        self.number = number
+
+    @property
+    def address(self) -> IPv4Address:
+        """Its address on the underlay, its InternalIP."""
+        return node_address(self.number)
+
+    def boot(self, root: Control, underlay: Place, mtu: int) -> None:
+        """Start the node: fresh namespaces, /run, bpf filesystem and boot id; the disk of its earlier boots, if any.
+
+        Args:
+            root: The playground's init.
+            underlay: What the node is wired to.
+            mtu: Of the underlay, in bytes.
+        """
+        disk = self.directory.disks / self.name
+        _start_init(root, self, ["--net", "--mount"], ["--disk", str(disk)])
+        connect_node(underlay.namespace, self.namespace, self.number, mtu)
+
+    def crash(self, root: Control) -> None:
+        """End the node as a power cut does: every process dies at once, what is in memory is gone, the disk stays."""
+        root.stop(self.name, signal.SIGKILL)
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while self.running and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+
+def _start_init(root: Control, place: Place, namespaces: list[str], options: list[str]) -> None:
+    """Start an init in fresh namespaces and wait for it; on failure its log says why."""
+    unshare = shutil.which("unshare") or "unshare"
+    socket = place.directory.socket(place.name)
+    argv = [unshare, *namespaces, "--pid", "--fork", "--kill-child=KILL", "--", sys.executable, "-I"]
+    argv += ["-m", "fast_playground.cluster.init", "--socket", str(socket), *options]
+    log = place.directory.log(f"{place.name}-init")
+    root.start(place.name, argv, log=log, environment={"NODE_NAME": place.name}, restarts=False)
+    deadline = time.monotonic() + _BOOT_SECONDS
+    while not place.running:
+        if root.status()[place.name].pid is None or time.monotonic() > deadline:
+            raise InitGone(f"{place.name} did not start: {log.read_text(errors='replace').strip()}")
+        time.sleep(_POLL_SECONDS)
+
+
+def list_nodes(directory: StateDirectory) -> list[Node]:
+    """Give the nodes that a playground was asked for, running or not; none where ``up`` has not come to them."""
+    settings = directory.find_settings()
+    return [Node(directory, number) for number in range(1, settings.nodes + 1)] if settings else []

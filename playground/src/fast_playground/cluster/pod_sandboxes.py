@@ -1,0 +1,64 @@
+"""Finding the sandbox of a pod, by what the kubelets wrote on their nodes' disks. Asks no API server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fast.errors import FastError
+from fast_playground.cluster.directory import StateDirectory
+from fast_playground.cluster.init_client import InitGone
+from fast_playground.cluster.node import Node, list_nodes
+from fast_playground.cluster.sandbox import RECORDS_DIR, Sandbox, SandboxRecords
+
+
+class PodNotRunning(FastError):
+    """No node of the playground has a sandbox of that pod."""
+
+
+@dataclass(frozen=True)
+class PlacedSandbox:
+    """A sandbox and the node it is on."""
+
+    node: Node
+    sandbox: Sandbox
+
+    @property
+    def network(self) -> Path | None:
+        """Path, from here, of its network namespace; None where the pod is on its node's network."""
+        return self.node.path(self.sandbox.netns) if self.sandbox.netns else None
+
+    def command(self, argv: list[str]) -> list[str]:
+        """Give the command line that runs ``argv`` in the pod's network namespace."""
+        return self.node.command(argv, network=self.network)
+
+
+def find_sandboxes(directory: StateDirectory) -> list[PlacedSandbox]:
+    """List the sandboxes of every node that runs."""
+    found = []
+    for node in list_nodes(directory):
+        try:
+            records = SandboxRecords(node.path(str(RECORDS_DIR))).read()
+        except InitGone:
+            continue
+        found += [PlacedSandbox(node, sandbox) for sandbox in records]
+    return found
+
+
+def get_sandbox(directory: StateDirectory, namespace: str, name: str) -> PlacedSandbox:
+    """Find a pod's sandbox; of several (the pod was made anew elsewhere), the newest.
+
+    Raises:
+        PodNotRunning: There is none.
+    """
+    matching = [
+        placed
+        for placed in find_sandboxes(directory)
+        if (placed.sandbox.namespace, placed.sandbox.name) == (namespace, name)
+        and (not placed.sandbox.netns or placed.node.path(placed.sandbox.netns).exists())
+    ]
+    if not matching:
+        raise PodNotRunning(
+            f"pod {name} in namespace {namespace} runs on no node of playground {directory.name}"
+        )
+    return max(matching, key=lambda placed: placed.sandbox.created_at)

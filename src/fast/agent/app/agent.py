@@ -1,0 +1,317 @@
+"""The agent as a whole: makes the parts, connects them, starts and stops them in order. Little else.
+
+Order of a start: the socket first (DEL leaves tombstones, ADD and STATUS say what is missing); then side by side the
+datapath and the API server's view; then the map of the cluster, the tombstones, garbage collection; last the network
+configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client import REGISTRY
+
+from fast import __version__
+from fast.agent.app.systemd import notify
+from fast.agent.cni import tombstone_replay
+from fast.agent.cni.cni_server import CniServer
+from fast.agent.cni.conflist import ensure_installed, install_conflist, install_plugin
+from fast.agent.cni.node_pods import NodePods
+from fast.agent.cni.pod_addresses import NodeAddresses
+from fast.agent.cni.tombstone_replay import TombstoneReplay
+from fast.agent.cni.tombstones import Tombstones
+from fast.agent.config.agent_config import AgentConfig
+from fast.agent.config.interval import Interval
+from fast.agent.config.reload import Reloader
+from fast.agent.node import keeper
+from fast.agent.node.keeper import DatapathKeeper
+from fast.agent.node.kernel_parameters import ensure_writable
+from fast.agent.node.node_checks import NodeFacts, Severity, examine
+from fast.agent.node.packet_metrics import PacketCollector
+from fast.agent.readiness import Readiness
+from fast.agent.sync import contact
+from fast.agent.sync.agent_gc import AgentCollector
+from fast.agent.sync.auditor import Auditor
+from fast.agent.sync.cluster_sync import ClusterSync
+from fast.agent.sync.contact import Contact
+from fast.api.core import Node
+from fast.api.ips import Ips
+from fast.api.resources import NAMESPACES, NODES, PODS
+from fast.cni import Verbs
+from fast.datapath.node.node_datapath import NodeDatapath
+from fast.datapath.node.survey import survey_node
+from fast.errors import InvalidRange, KubeError
+from fast.ipam import AttachmentLocks, Ipam, IpamMetrics, KubeStore, NodeIdentity
+from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
+from fast.logs import configure_logs
+from fast.net import IPNetwork, parse_subnet
+from fast.probes import ProbeServer
+
+log = structlog.get_logger()
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_CLUSTER_MAP = "cluster-map"
+#: Concurrent calls into the kernel: attaching a program waits for an RCU grace period, not for the processor.
+_THREADS = 32
+_TOMBSTONE_SECONDS = 5.0
+_NODE_RETRY_SECONDS = 2.0
+
+
+async def run_agent(
+    config: AgentConfig, read_again: Callable[[], AgentConfig], file: Path | None = None
+) -> None:
+    """Run the agent until SIGTERM or SIGINT; the datapath stays when it ends.
+
+    Args:
+        config: Its configuration.
+        read_again: Gives it anew, on SIGHUP and when the file changed; click.ClickException where it is bad.
+        file: The file that it comes from, where there is one.
+
+    Raises:
+        InvalidConfig: The configuration cannot be used; nothing was changed on the node then.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="fast"))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    hangup = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    cluster = ClusterConfig.load(config.kubeconfig)
+    log.info("fast-agent starts", version=__version__, node=config.node_name, api_server=cluster.server)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(KubeClient(cluster, user_agent=f"fast-agent/{__version__}"))
+        node_ip = config.node_ip or await _find_node_ip(client, config.node_name, stop)
+        if node_ip is None:
+            return
+        ensure_writable()
+        await asyncio.to_thread(_log_problems, config, node_ip)
+        agent = Agent(config, node_ip, client)
+        reloading = asyncio.create_task(Reloader(config, read_again, agent.apply, hangup, file=file).run())
+        try:
+            await agent.run(stop)
+        finally:
+            await _cancel([reloading])
+    log.info("fast-agent has stopped; the datapath stays")
+
+
+def _log_problems(config: AgentConfig, node_ip: IPv4Address) -> None:
+    """Log what ``fast-ctl doctor`` would print; the agent starts in any case."""
+    facts = NodeFacts(
+        node_ip=node_ip,
+        tunnel_port=config.tunnel_port,
+        bpf_dir=config.bpf_dir,
+        cni_bin_dir=config.cni_bin_dir,
+        cni_conf_dir=config.cni_conf_dir,
+    )
+    for finding in examine(facts):
+        say = log.error if finding.severity is Severity.ERROR else log.warning
+        say("problem found", check=finding.check, problem=finding.problem, remedy=finding.remedy)
+
+
+async def _find_node_ip(client: KubeClient, node_name: str, stop: asyncio.Event) -> IPv4Address | None:
+    """Ask the API server for the node's first IPv4 InternalIP, for as long as it takes; None where told to stop."""
+    while not stop.is_set():
+        try:
+            node = await client.get(NODES, node_name)
+            for text in node.internal_ips:
+                if "." in text:
+                    return IPv4Address(text)
+            reason = f"Node {node_name} has no IPv4 InternalIP yet"
+        except (KubeError, ValueError) as error:
+            reason = str(error)
+        log.warning("the node's address is not known yet; --node-ip would say it", reason=reason)
+        try:
+            async with asyncio.timeout(_NODE_RETRY_SECONDS):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    return None
+
+
+class Agent:
+    """Every part of the agent, connected."""
+
+    def __init__(self, config: AgentConfig, node_ip: IPv4Address, client: KubeClient) -> None:
+        self._config = config
+        self._client = client
+        self._gc_interval = Interval(config.gc_interval_seconds)
+        self.readiness = Readiness(
+            keeper.CONDITION, contact.CONDITION, _CLUSTER_MAP, tombstone_replay.CONDITION
+        )
+        self._events = EventRecorder(client, "fast-agent", host=config.node_name)
+        self._store = KubeStore(client)
+        self._nodes = Informer(client, NODES)
+        self._namespaces = Informer(client, NAMESPACES)
+        self._pods = Informer(client, PODS, field_selector=f"spec.nodeName={config.node_name}")
+        self._synced = asyncio.Event()
+
+        self._keeper = DatapathKeeper(
+            NodeDatapath(config.datapath(node_ip)),
+            self.readiness,
+            verify_interval_seconds=config.verify_interval_seconds,
+            came_up=self._datapath_came_up,
+        )
+        datapath = self._keeper.datapath
+        REGISTRY.register(PacketCollector(datapath.counters, datapath.refused_by_firewall))
+        self._cluster = ClusterSync(
+            datapath,
+            records=self._store.endpoints.values,
+            nodes=self._nodes.cache.values,
+            report=self._cluster_map_reported,
+        )
+        identity = NodeIdentity(config.node_name, str(node_ip), BOOT_ID.read_text().strip())
+        pods = NodePods(client, self._pods, self._namespaces)
+        metrics = IpamMetrics(REGISTRY)
+        self._ipam = Ipam(self._store, identity, pods=pods, metrics=metrics)
+        self._auditor = Auditor(
+            config.node_name,
+            self._store.endpoints.values,
+            partial(survey_node, config.bpf_dir / "maps"),
+            metrics,
+        )
+        locks = AttachmentLocks()
+        self._collector = AgentCollector(self._ipam, self._keeper, locks)
+        tombstones = Tombstones(config.state_dir / "tombstones")
+        verbs = Verbs(
+            addresses=NodeAddresses(self._ipam, pods, self._events, self._synced.is_set),
+            datapath=self._keeper,
+            collector=self._collector,
+            tombstones=tombstones,
+            readiness=self.readiness,
+            locks=locks,
+        )
+        self._replay = TombstoneReplay(tombstones, verbs.carry_out_tombstone, self.readiness)
+        self._server = CniServer(config.socket, verbs.dispatch)
+        self._http = ProbeServer(config.http_address, self._not_ready, self._ipam.update_gauges)
+        self._contact = Contact(
+            (
+                self._store.endpoint_informer,
+                self._store.pool_informer,
+                self._nodes,
+                self._pods,
+                self._namespaces,
+            ),
+            self.readiness,
+            synced=self._synced.set,
+        )
+
+    def apply(self, config: AgentConfig) -> None:
+        """Make use of the settings of ``fast.agent.config.reload.LIVE``; the others stay as they were."""
+        configure_logs(config.log_level, config.log_format)
+        self._gc_interval.change(config.gc_interval_seconds)
+        self._keeper.set_verify_interval(config.verify_interval_seconds)
+
+    def _not_ready(self) -> str:
+        blocker = self.readiness.blocker()
+        return blocker.reason if blocker else ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until ``stop`` is set.
+
+        Raises:
+            InvalidConfig: Socket or port cannot be had; nothing was changed on the node then.
+        """
+        await self._http.start()
+        try:
+            await self._server.start()
+            tasks = [
+                asyncio.create_task(self._work(), name="agent"),
+                asyncio.create_task(stop.wait(), name="stop"),
+            ]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                notify("STOPPING=1")
+                await self._server.stop()
+                await self._events.close()
+                await _cancel(tasks)
+            if not stop.is_set():
+                tasks[0].result()  # a bug ended the work: let it be seen
+        finally:
+            await self._http.stop()
+
+    async def _work(self) -> None:
+        """Everything that runs beside the sockets, for ever."""
+        self._nodes.add_handler(self._node_changed)
+        self._store.subscribe(
+            lambda change: self._cluster.record_changed(change.old, change.new),
+            lambda _: self._pools_changed(),
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._store.run())
+            for informer in (self._nodes, self._pods, self._namespaces):
+                group.create_task(informer.run())
+            group.create_task(self._contact.run())
+            group.create_task(self._keeper.run())
+            group.create_task(self._when_everything_is_known(group))
+            group.create_task(self._install())
+
+    async def _when_everything_is_known(self, group: asyncio.TaskGroup) -> None:
+        """Start what must not work on half of the cluster's state."""
+        await self._synced.wait()
+        self._pools_changed()
+        await self._keeper.up.wait()
+        group.create_task(self._cluster.run())
+        group.create_task(self._replay.run(_TOMBSTONE_SECONDS))
+        group.create_task(self._collector.run(self._gc_interval))
+        group.create_task(self._auditor.run(self._gc_interval))
+
+    async def _install(self) -> None:
+        """Show the node to the container runtime, once it can take pods."""
+        config = self._config
+        if config.install_plugin is not None:
+            install = partial(install_plugin, config.install_plugin, config.cni_bin_dir)
+            await ensure_installed(install, self.readiness)
+        await self.readiness.wait()
+        if config.install_conflist:
+            install = partial(install_conflist, config.cni_bin_dir, config.cni_conf_dir)
+            await ensure_installed(install, self.readiness)
+        notify("READY=1")
+        log.info("fast-agent is ready")
+
+    def _datapath_came_up(self) -> None:
+        self._cluster.resync()
+
+    def _cluster_map_reported(self, problem: str) -> None:
+        if problem:
+            self.readiness.missing(_CLUSTER_MAP, problem, limited_connectivity=True)
+        else:
+            self.readiness.met(_CLUSTER_MAP)
+
+    def _node_changed(self, change: Change[Node]) -> None:
+        self._cluster.node_changed(change.old, change.new)
+        if change.new is not None and change.new.metadata.name == self._config.node_name:
+            self._ipam.node = replace(self._ipam.node, labels=change.new.metadata.labels)
+
+    def _pools_changed(self) -> None:
+        if self._synced.is_set():
+            self._keeper.set_pod_subnets(_subnets(self._store.pools.values()))
+
+
+def _subnets(pools: Iterable[Ips]) -> frozenset[IPNetwork]:
+    """The pools' subnets; those that cannot be read serve no pod."""
+    subnets = set()
+    for pool in pools:
+        try:
+            subnets.add(parse_subnet(pool.spec.subnet))
+        except InvalidRange as error:
+            log.warning("subnet of a pool cannot be read", pool=pool.metadata.name, error=str(error))
+    return frozenset(subnets)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

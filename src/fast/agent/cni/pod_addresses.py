@@ -1,0 +1,93 @@
+"""Address management as the CNI verbs need it: admission and claims through fast.ipam, Events on pods that get none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from fast.agent.cni.node_pods import NodePods
+from fast.api.core import ObjectReference
+from fast.api.ipendpoint import IpEndpoint, PodRef
+from fast.cni import Wanted
+from fast.errors import AgentUnavailable, InvalidConfig, IPAMError, PodNotEligible, PoolExhausted
+from fast.ipam import Attachment, ClaimRequest, Ipam
+from fast.kube import EventRecorder
+
+
+class NodeAddresses:
+    """The addresses of this node's attachments (``fast.cni.dependencies.Addresses``)."""
+
+    def __init__(self, ipam: Ipam, pods: NodePods, events: EventRecorder, synced: Callable[[], bool]) -> None:
+        """Wrap ``ipam``.
+
+        Args:
+            ipam: The node's address management, which asks ``pods``.
+            pods: The view of this node's pods.
+            events: Tells pods why they got no address.
+            synced: Whether records and pools have been seen whole; before that nothing may be decided.
+        """
+        self._ipam = ipam
+        self._pods = pods
+        self._events = events
+        self._synced = synced
+
+    def attaching(self, container_id: str, ifname: str) -> AbstractContextManager[None]:
+        """Mark an ADD as in flight."""
+        return self._ipam.attaching(container_id, ifname)
+
+    async def claim(self, wanted: Wanted) -> tuple[IpEndpoint, ...]:
+        """Claim; what users can mend becomes an Event on the pod."""
+        self._require_synced()
+        attachment, request = Attachment(wanted.container_id, wanted.ifname, wanted.pod), ClaimRequest()
+        try:
+            attachment, request = await self._admit(attachment)
+            if wanted.addresses:
+                request = replace(request, addresses=wanted.addresses)
+            return await self._ipam.claim(attachment, request)
+        except (IPAMError, InvalidConfig) as error:
+            if attachment.pod is not None and not isinstance(error, PodNotEligible):
+                message = _message(error, request)
+                self._events.event(_reference(attachment.pod), "Warning", type(error).__name__, message)
+            raise
+
+    async def release(self, container_id: str, ifname: str) -> tuple[IpEndpoint, ...]:
+        """Release what exactly this attachment holds."""
+        self._require_synced()
+        return await self._ipam.release(container_id, ifname)
+
+    async def unclaim(self, container_id: str, ifname: str) -> None:
+        """Undo what the claim of the ADD in flight did."""
+        await self._ipam.unclaim(container_id, ifname)
+
+    def held(self, container_id: str, ifname: str) -> tuple[IpEndpoint, ...]:
+        """Give what this attachment holds, as far as seen."""
+        return self._ipam.records_of(container_id, ifname)
+
+    async def _admit(self, attachment: Attachment) -> tuple[Attachment, ClaimRequest]:
+        """Admit by what the watch shows, and where that does not do, by a live read: it may be behind."""
+        pod = attachment.pod
+        if pod is None:
+            return await self._ipam.admit(attachment)
+        if not pod.uid:  # a runtime that gives no UID: a pod of the same name may have come and gone
+            self._pods.doubt(pod)
+        try:
+            return await self._ipam.admit(attachment)
+        except PodNotEligible:
+            self._pods.doubt(pod)
+            return await self._ipam.admit(attachment)
+
+    def _require_synced(self) -> None:
+        if not self._synced():
+            raise AgentUnavailable("the addresses of the cluster have not been read from the API server yet")
+
+
+def _message(error: IPAMError | InvalidConfig, request: ClaimRequest) -> str:
+    """What an Event says: the same at each try, so without the counts of an exhausted pool, which kubelet tells."""
+    if isinstance(error, PoolExhausted):
+        return f"no address is free in {' or '.join(f'pool {name}' for name in request.pools)}"
+    return str(error)
+
+
+def _reference(pod: PodRef) -> ObjectReference:
+    return ObjectReference("Pod", pod.name, pod.namespace, pod.uid, "v1")

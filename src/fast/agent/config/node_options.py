@@ -1,0 +1,63 @@
+"""The command-line options about a node that ``fast-agent`` and ``fast-ctl`` share: where things are, and the port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fast.datapath.datapath_config import DEFAULT_BPF_DIR, DEFAULT_TUNNEL_PORT
+
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+#: A parameter that is a file, whether it exists or not.
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+bpf_dir_option = click.option(
+    "--bpf-dir",
+    type=_DIRECTORY,
+    envvar="FAST_BPF_DIR",
+    default=str(DEFAULT_BPF_DIR),
+    show_default=True,
+    show_envvar=True,
+    help="Where maps, programs and links are pinned; in a bpf filesystem.",
+)
+
+state_dir_option = click.option(
+    "--state-dir",
+    type=_DIRECTORY,
+    envvar="FAST_STATE_DIR",
+    default="/var/lib/fast",
+    show_default=True,
+    show_envvar=True,
+    help="What must survive a reboot: tombstones of DELs.",
+)
+
+cni_bin_dir_option = click.option(
+    "--cni-bin-dir",
+    type=_DIRECTORY,
+    envvar="FAST_CNI_BIN_DIR",
+    default="/opt/cni/bin",
+    show_default=True,
+    show_envvar=True,
+    help="Where the container runtime looks for plugins.",
+)
+
+cni_conf_dir_option = click.option(
+    "--cni-conf-dir",
+    type=_DIRECTORY,
+    envvar="FAST_CNI_CONF_DIR",
+    default="/etc/cni/net.d",
+    show_default=True,
+    show_envvar=True,
+    help="Where the container runtime looks for network configurations.",
+)
+
+tunnel_port_option = click.option(
+    "--tunnel-port",
+    type=click.IntRange(1, 65535),
+    envvar="FAST_TUNNEL_PORT",
+    default=DEFAULT_TUNNEL_PORT,
+    show_default=True,
+    show_envvar=True,
+    help="UDP port of the VXLAN device; the same on every node.",
+)

@@ -1,0 +1,77 @@
+"""The agent's audit: compares records with this node's kernel and exports ``fast_ipam_drift{kind}``. Mends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import structlog
+
+from fast.agent.config.interval import Interval
+from fast.api.ipendpoint import IpEndpoint
+from fast.datapath.node.survey import Survey
+from fast.errors import FastError
+from fast.ipam import IpamMetrics
+from fast.ipam.explain.drift import Drift, DriftKind, NodeState, audit_node, lasting
+
+log = structlog.get_logger()
+
+
+class Auditor:
+    """Audits this node.
+
+    Args:
+        node_name: This node.
+        records: Gives every record as seen now.
+        survey: Looks at the kernel. Blocking.
+        metrics: Has the gauge.
+        look_again_seconds: Between the two looks of an audit: an ADD or DEL under way is over by then.
+    """
+
+    def __init__(
+        self,
+        node_name: str,
+        records: Callable[[], Iterable[IpEndpoint]],
+        survey: Callable[[], Survey],
+        metrics: IpamMetrics,
+        *,
+        look_again_seconds: float = 3.0,
+    ) -> None:
+        self._node_name = node_name
+        self._records = records
+        self._survey = survey
+        self._metrics = metrics
+        self._look_again_seconds = look_again_seconds
+
+    async def run(self, interval: Interval) -> None:
+        """Audit for ever; where the kernel cannot be asked, the gauge stays as it was."""
+        while True:
+            try:
+                await self.audit()
+            except FastError as error:
+                log.warning("audit failed", error=str(error))
+            await interval.wait()
+
+    async def audit(self) -> list[Drift]:
+        """Look, look again where something differs, and set the gauge to what lasted.
+
+        Raises:
+            DatapathError: Devices or maps cannot be read.
+        """
+        found = await self._look()
+        if found:
+            await asyncio.sleep(self._look_again_seconds)
+            found = lasting(found, await self._look())
+        counts = Counter(drift.kind for drift in found)
+        for kind in DriftKind:
+            self._metrics.drift.labels(kind.value).set(counts[kind])
+        for drift in found:
+            log.warning("drift", kind=drift.kind.value, address=drift.address, what=drift.text)
+        return found
+
+    async def _look(self) -> list[Drift]:
+        seen = await asyncio.to_thread(self._survey)
+        state = NodeState(self._node_name, seen.sandboxes, seen.local, seen.cluster)
+        return await asyncio.to_thread(partial(audit_node, list(self._records()), state))

@@ -1,0 +1,37 @@
+"""Where an installation of Fast keeps the ``fast-cni`` executable. Nothing is copied here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import fast
+from fast.errors import InvalidConfig
+
+PLUGIN = "fast-cni"
+#: Names the executable, before every other place.
+PLUGIN_VARIABLE = "FAST_CNI_BINARY"
+_PACKAGE = Path(fast.__file__).resolve().parent
+#: Where container images, wheels and source trees keep it.
+PLUGIN_PLACES = (
+    Path("/usr/lib/fast") / PLUGIN,
+    _PACKAGE / "cni" / PLUGIN,
+    _PACKAGE.parents[1] / "build" / PLUGIN,
+)
+
+
+def find_plugin() -> Path:
+    """Find the executable: named by FAST_CNI_BINARY, else in the first of :data:`PLUGIN_PLACES` that has it.
+
+    Raises:
+        InvalidConfig: It is nowhere.
+    """
+    named = os.environ.get(PLUGIN_VARIABLE)
+    candidates = (Path(named),) if named else PLUGIN_PLACES
+    for path in candidates:
+        if path.is_file():
+            return path
+    looked = ", ".join(map(str, candidates))
+    raise InvalidConfig(
+        f"there is no fast-cni at {looked}: build it with make, or name it by {PLUGIN_VARIABLE}"
+    )

@@ -1,0 +1,205 @@
+"""``fast-ctl ipam``: pools, the owner of an address, what garbage collection would free, and the audit. Prints only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fast.ctl.api_options import kubeconfig_option, with_cluster
+from fast.ctl.node.map_options import bpf_dir_option, on_this_node
+from fast.ctl.output import Column, output_option, print_rows
+from fast.errors import FastError
+
+if TYPE_CHECKING:
+    from fast.datapath.node.survey import Survey
+    from fast.ipam.explain.drift import Drift
+    from fast.ipam.explain.why import Explanation
+    from fast.ipam.release.controller_sweep import SweepPlan
+    from fast.kube import KubeClient
+
+_LOOK_AGAIN_SECONDS = 2.0
+
+
+def _or_unknown(value: Any) -> str:
+    return "?" if value is None else str(value)
+
+
+_POOLS = (
+    Column("POOL", "pool"),
+    Column("SUBNET", "subnet"),
+    Column("TOTAL", "total"),
+    Column("USED", "used"),
+    Column("FREE", "free"),
+    Column("COOLING", "cooling", spell=_or_unknown),
+    Column("RETAINED", "retained"),
+    Column("OUTSIDE", "outside", wide=True),
+    Column("PROBLEM", "problem", wide=True),
+)
+_DRIFT = (
+    Column("NODE", "node", spell=lambda name: name or "<cluster>"),
+    Column("KIND", "kind"),
+    Column("ADDRESS", "address"),
+    Column("WHAT", "what"),
+)
+_FREED = (
+    Column("ADDRESS", "address"),
+    Column("POOL", "pool"),
+    Column("POD", "pod"),
+    Column("NODE", "node"),
+    Column("ACTION", "action"),
+    Column("RULE", "rule"),
+    Column("POD-UID", "podUID", wide=True),
+    Column("EVIDENCE", "evidence", wide=True),
+)
+
+
+@click.group()
+def ipam() -> None:
+    """Explain the addresses of the cluster, and compare what knows of them."""
+
+
+@ipam.command()
+@kubeconfig_option
+@click.option(
+    "--agent-metrics",
+    default="http://127.0.0.1:9095/metrics",
+    envvar="FAST_AGENT_METRICS",
+    show_default=True,
+    show_envvar=True,
+    help="This node's agent, which alone knows what cools; where it does not answer, COOLING is '?' (null).",
+)
+@output_option
+def pools(kubeconfig: Path | None, agent_metrics: str, output: str) -> None:
+    """Show the pools: used, free (cooling ones among them), cooling, retained addresses."""
+    from fast.ctl.ipam.pools_command import cooling_of_agent, pool_rows
+    from fast.ipam.store.snapshot import read_snapshot
+
+    snapshot = with_cluster(kubeconfig, lambda client: read_snapshot(client, pods=False))
+    rows = pool_rows(snapshot, cooling_of_agent(agent_metrics))
+    print_rows(rows, _POOLS, output, nothing="There are no pools (Ips).")
+
+
+@ipam.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be freed and why; free nothing.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Of the breaker: as the controller's.",
+)
+@kubeconfig_option
+@output_option
+@click.pass_context
+def gc(ctx: click.Context, dry_run: bool, limit: int, kubeconfig: Path | None, output: str) -> None:
+    """Free what nobody answers for any more, by the controller's rules; with --dry-run, only say what that is.
+
+    Exit status 1 where the breaker stops it: more than 10% and more than --limit addresses would be freed.
+    """
+
+    async def sweep(client: KubeClient) -> SweepPlan:
+        from fast.ipam import KubeStore
+        from fast.ipam.release.controller_sweep import carry_out, plan_sweep
+        from fast.ipam.store.live_reads import KubeCluster
+        from fast.ipam.store.snapshot import read_snapshot
+
+        snapshot, cluster = await read_snapshot(client, pods=False), KubeCluster(client)
+        plan = await plan_sweep(snapshot.records.values(), cluster, limit=limit)
+        if not dry_run and not plan.stopped:
+            freed: list[Any] = []
+            await carry_out(plan, KubeStore(client), cluster, freed.append)
+            plan.to_free = freed
+        return plan
+
+    plan = with_cluster(kubeconfig, sweep)
+    rows = [
+        {
+            "address": finding.record.metadata.name,
+            "pool": finding.record.spec.pool,
+            "pod": f"{finding.record.spec.pod.namespace}/{finding.record.spec.pod.name}",
+            "podUID": finding.record.spec.pod.uid,
+            "node": finding.record.spec.node,
+            "action": finding.decision.action.value,
+            "rule": finding.decision.rule,
+            "evidence": finding.decision.evidence,
+        }
+        for finding in plan.to_free
+    ]
+    print_rows(rows, _FREED, output, nothing=f"Nothing to free: {plan.total} records looked at.")
+    if plan.stopped:
+        click.echo(f"Stopped by the breaker: {plan.stopped}", err=True)
+        ctx.exit(1)
+
+
+@ipam.command()
+@click.argument("what", metavar="ADDRESS|POD")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Of the pod.")
+@kubeconfig_option
+@bpf_dir_option
+@click.option(
+    "--node", default=on_this_node, show_default="this node", help="The Node whose kernel is looked at."
+)
+@output_option
+def why(what: str, namespace: str, kubeconfig: Path | None, bpf_dir: Path, node: str, output: str) -> None:
+    """Say whose an address is, on which evidence, its history as far as known, and which rule keeps or frees it.
+
+    POD is NAME or NAMESPACE/NAME. On the address's own node its sandbox is looked at, too.
+    """
+    from fast.ctl.ipam.why_command import explain_all, explanation_row, explanation_text
+
+    here = _survey(bpf_dir)
+    found: list[Explanation] = with_cluster(
+        kubeconfig, lambda client: explain_all(client, what, namespace, node, here)
+    )
+    if output in ("json", "yaml"):
+        print_rows([explanation_row(item) for item in found], (), output, nothing="")
+    else:
+        click.echo("\n\n".join(explanation_text(item) for item in found))
+
+
+@ipam.command()
+@kubeconfig_option
+@bpf_dir_option
+@click.option(
+    "--node", default=on_this_node, show_default="this node", help="The Node whose kernel is looked at."
+)
+@click.option("--cluster-only", is_flag=True, help="Compare records and pods only; needs no node.")
+@output_option
+@click.pass_context
+def audit(
+    ctx: click.Context, kubeconfig: Path | None, bpf_dir: Path, node: str, cluster_only: bool, output: str
+) -> None:
+    """Compare records with pods and, on a node, with its sandboxes and eBPF maps.
+
+    What differs is looked at twice, two seconds apart, as pods come and go. Exit status 1 where something differs.
+    """
+    if not cluster_only and _survey(bpf_dir) is None:
+        raise FastError(
+            f"there are no eBPF maps of Fast in {bpf_dir}/maps: not on a node? --cluster-only compares without one"
+        )
+
+    async def compare(client: KubeClient) -> list[tuple[str, Drift]]:
+        from fast.ctl.ipam.audit_command import look_twice
+
+        return await look_twice(
+            client, "" if cluster_only else node, lambda: _survey(bpf_dir), _LOOK_AGAIN_SECONDS
+        )
+
+    found = with_cluster(kubeconfig, compare)
+    rows = [
+        {"node": where, "kind": drift.kind.value, "address": drift.address, "what": drift.text}
+        for where, drift in found
+    ]
+    print_rows(rows, _DRIFT, output, nothing="No drift.")
+    if rows:
+        ctx.exit(1)
+
+
+def _survey(bpf_dir: Path) -> Survey | None:
+    """Look at this node's kernel; None where Fast has no maps here."""
+    from fast.datapath.node.survey import survey_node
+
+    maps = bpf_dir / "maps"
+    return survey_node(maps) if (maps / "fast_local_pods").exists() else None

@@ -1,0 +1,50 @@
+"""``fast-ctl flows``: the flows that came through the kernel's stack and have to stay on it (map ``fast_flows``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fast.ctl.node.map_options import boot_age_seconds, bpf_dir_option, open_pinned, sort_key
+from fast.ctl.output import Column, output_option, print_rows
+
+_COLUMNS = (
+    Column("PROTOCOL", "protocol"),
+    Column("ADDRESS", "lowIP"),
+    Column("PORT", "lowPort"),
+    Column("ADDRESS", "highIP"),
+    Column("PORT", "highPort"),
+    Column("LAST-SEEN", "lastSeenSecondsAgo", spell=lambda seconds: f"{seconds:.0f}s ago"),
+    Column("FLAGS", "flags", wide=True, spell=hex),
+)
+
+
+@click.group()
+def flows() -> None:
+    """Show the flows that this node keeps on the kernel's stack, as those of Services."""
+
+
+@flows.command("list")
+@bpf_dir_option
+@output_option
+def list_(bpf_dir: Path, output: str) -> None:
+    """List the flows; the order of a flow's two ends means nothing. Ports of ICMP echoes are their identifier."""
+    from fast.datapath.bpf.layout import protocol_name
+    from fast.datapath.bpf.maps import Flows
+
+    with open_pinned(Flows.open, bpf_dir) as found:
+        entries = sorted(found.items(), key=lambda entry: (sort_key(entry[0].low), sort_key(entry[0].high)))
+    rows = [
+        {
+            "protocol": protocol_name(key.protocol),
+            "lowIP": str(key.low),
+            "lowPort": key.low_port,
+            "highIP": str(key.high),
+            "highPort": key.high_port,
+            "lastSeenSecondsAgo": round(boot_age_seconds(flow.last_seen_ns), 1),
+            "flags": flow.flags,
+        }
+        for key, flow in entries
+    ]
+    print_rows(rows, _COLUMNS, output, nothing="No flows are kept on the stack.")

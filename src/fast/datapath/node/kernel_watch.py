@@ -1,0 +1,86 @@
+"""Hearing of what others do to the node's datapath, as it happens. Only that something is to be looked at, not what.
+
+What is not heard of here (a route, a kernel parameter) is found by the verification that comes anyway.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+from fast.datapath.netlink import records, wire
+from fast.datapath.node.firewall import TABLE
+from fast.datapath.node.tunnel import TUNNEL_DEVICE
+
+# linux/netlink.h
+_NETLINK_NETFILTER = 12  # which the socket module does not have
+# linux/rtnetlink.h, linux/xfrm.h, linux/netfilter/nfnetlink.h
+_RTNLGRP_LINK, _XFRMNLGRP_POLICY, _NFNLGRP_NFTABLES = 1, 4, 7
+_NFT_TABLE_DELETED = 10 << 8 | 2  # NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE
+_NFGENMSG_BYTES, _NFTA_TABLE_NAME = 4, 1
+_GROUPS = (
+    (socket.NETLINK_ROUTE, _RTNLGRP_LINK),
+    (_NETLINK_NETFILTER, _NFNLGRP_NFTABLES),
+    (socket.NETLINK_XFRM, _XFRMNLGRP_POLICY),
+)
+_RECEIVE_BYTES = 1 << 16
+
+
+class KernelWatch:
+    """Listens in the calling thread's network namespace, from its making on."""
+
+    def __init__(self) -> None:
+        """Open the sockets; a kernel without one of the families (IPsec, nftables) never has anything to say of it."""
+        self._sockets = [sock for family, group in _GROUPS for sock in _subscribed(family, group)]
+
+    def filenos(self) -> list[int]:
+        """Give the descriptors that become readable."""
+        return [sock.fileno() for sock in self._sockets]
+
+    def heard(self) -> bool:
+        """Read what has come; tell whether the datapath is to be verified.
+
+        It is when the tunnel device or Fast's nftables table was changed or deleted, when an IPsec policy came,
+        changed or went, and when so much happened that some of it was missed.
+        """
+        found = [_concerns_fast(sock) for sock in self._sockets]  # all are read, whatever the first one had
+        return any(found)
+
+    def close(self) -> None:
+        """Listen no more."""
+        for sock in self._sockets:
+            sock.close()
+
+
+def _subscribed(family: int, group: int) -> Iterator[socket.socket]:
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+    except OSError:
+        return
+    sock.setblocking(False)
+    sock.bind((0, 1 << (group - 1)))
+    yield sock
+
+
+def _concerns_fast(sock: socket.socket) -> bool:
+    found = False
+    while True:
+        try:
+            raw = sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return found
+        except OSError:  # ENOBUFS: the kernel had to leave something out
+            found = True
+            continue
+        found = found or any(
+            _is_of_fast(sock.proto, kind, body) for kind, _flags, _sequence, body in wire.parse_messages(raw)
+        )
+
+
+def _is_of_fast(family: int, kind: int, body: bytes) -> bool:
+    if family == socket.NETLINK_ROUTE:
+        return records.parse_link(body).name == TUNNEL_DEVICE
+    if family == _NETLINK_NETFILTER:
+        attributes = wire.parse_attributes(body, _NFGENMSG_BYTES) if kind == _NFT_TABLE_DELETED else {}
+        return wire.parse_text(attributes.get(_NFTA_TABLE_NAME)) == TABLE
+    return True

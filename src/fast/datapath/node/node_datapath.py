@@ -1,0 +1,397 @@
+"""The datapath of one node as a whole: brought up, kept as it should be, and the one door for everybody above.
+
+Everything here blocks on the kernel and is thread-safe; programs call it by asyncio.to_thread. The network namespace
+meant is the calling thread's. Restarting loses nothing: what is there is adopted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from fast.datapath import sysctl
+from fast.datapath.bpf.install import install
+from fast.datapath.bpf.layout import ClusterPod, Config, DevFlag, Device, LocalDev, Metric, Routing
+from fast.datapath.bpf.links import Links
+from fast.datapath.bpf.maps import LocalDevices, Metrics
+from fast.datapath.bpf.objects import Object
+from fast.datapath.bpf.pins import PinDirectory, pin
+from fast.datapath.bpf.reasons import PacketDirection, Reason
+from fast.datapath.bpf.spec import DATAPATH, FROM_UNDERLAY
+from fast.datapath.cluster_map import ClusterTable, SyncResult
+from fast.datapath.datapath_config import DatapathConfig
+from fast.datapath.netlink import Link, Netlink, requests
+from fast.datapath.node import forward
+from fast.datapath.node.firewall import Firewall, Ruleset
+from fast.datapath.node.routing import (
+    ensure_node_routes,
+    ensure_subnet_routes,
+    find_subnets,
+    remove_rules,
+    resolve_nodes,
+)
+from fast.datapath.node.shortcut import Shortcut
+from fast.datapath.node.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay, find_ways_out
+from fast.datapath.pod.device_programs import Attachments, DeviceKind
+from fast.datapath.pod.endpoint import Endpoints
+from fast.datapath.pod.identity import Endpoint, EndpointSpec, endpoint_of
+from fast.datapath.pod.retirement import GONE_GROUP, UNFINISHED_GROUP
+from fast.datapath.repair import Repair, RepairKind
+from fast.errors import DatapathError
+from fast.net import IPAddress, IPNetwork
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Running:
+    """What exists once the programs are loaded."""
+
+    loaded: Object
+    links: Links
+    attachments: Attachments
+    endpoints: Endpoints
+    cluster: ClusterTable
+    devices: LocalDevices
+    metrics: Metrics
+
+
+class NodeDatapath:
+    """One node's datapath. Call :meth:`ensure` first."""
+
+    def __init__(self, config: DatapathConfig) -> None:
+        self.config = config
+        self._pins = PinDirectory(config.bpf_dir)
+        self._subnets = frozenset(config.pod_subnets)
+        self._subnets_known = bool(config.pod_subnets)
+        self._firewall = Firewall()
+        self._shortcut = Shortcut(config)
+        self._running: _Running | None = None
+        self._mtus: Mtus | None = None
+        # Guards everything of the node as a whole; endpoints are made and removed beside it.
+        self._lock = threading.RLock()
+
+    # The node.
+
+    def ensure(self) -> list[Repair]:
+        """Bring the node's datapath up, or adopt the one that runs; packets of running pods are not lost by it.
+
+        Returns:
+            What had to be made or changed.
+
+        Raises:
+            FeatureUnsupported, VerifierError, LayoutMismatch, BPFError: The programs cannot be loaded or attached.
+            DatapathError: No device has the node's address, the tunnel's port is taken, nft refuses, and the like.
+        """
+        with self._lock:
+            if self._running is None:
+                running = self._load()
+                with Netlink() as netlink:
+                    running.endpoints.drop_unfinished(netlink)
+                    if not self._subnets_known:  # the API server may be away: what the node routes goes on
+                        self._subnets = find_subnets(netlink)
+                self._running = running
+            return self._converge(self._running)
+
+    def verify(self) -> list[Repair]:
+        """Compare devices, programs, entries, routes, rules and kernel parameters with what they should be; mend them.
+
+        Returns:
+            What was mended; empty where nothing had to be.
+
+        Raises:
+            DatapathError: As :meth:`ensure`.
+        """
+        repairs = self.ensure()
+        for repair in repairs:
+            log.warning("datapath repaired", kind=repair.kind, detail=repair.detail)
+        return repairs
+
+    def _load(self) -> _Running:
+        """Put programs and maps into service."""
+        config = self.config
+        told = Config(
+            node_ip=config.node_ip,
+            node_ip6=config.node_ip6,
+            tunnel_port=config.tunnel_port,
+            vni=config.vni,
+            routing=Routing.NATIVE if config.routing == "native" else Routing.VXLAN,
+        )
+        spec = DATAPATH.configured(told).sized(fast_cluster_pods=config.max_cluster_entries)
+        loaded = install(spec, self._pins)
+        links = Links(self._pins)
+        attachments = Attachments(links, loaded.programs)
+        return _Running(
+            loaded=loaded,
+            links=links,
+            attachments=attachments,
+            endpoints=Endpoints(loaded.local_pods, attachments, config.node_ip, config.node_ip6),
+            cluster=ClusterTable(loaded.cluster_pods, self._own_addresses(), config.node_ip),
+            devices=loaded.local_devices,
+            metrics=loaded.metrics,
+        )
+
+    def _own_addresses(self) -> list[IPAddress]:
+        return [address for address in (self.config.node_ip, self.config.node_ip6) if address is not None]
+
+    def _converge(self, running: _Running) -> list[Repair]:
+        """Make everything as it should be, in the order in which one thing needs another."""
+        repairs = self._ensure_pins(running)
+        with Netlink() as netlink:
+            underlay = find_underlay(netlink, self.config.node_ip)
+            mtus = Mtus.of(self.config, underlay)
+            tunnel, changed = ensure_tunnel(
+                netlink,
+                self.config,
+                mtus,
+                guard=lambda link: running.attachments.ensure(link.index, DeviceKind.TUNNEL),
+            )
+            repairs += changed
+            repairs += self._ensure_programs(running, tunnel, underlay)
+            flags = self._shortcut.flags(netlink, mtus)
+            devices = {
+                Device.TUNNEL: LocalDev(tunnel.index, mtus.tunnel, flags),
+                Device.UNDERLAY: LocalDev(underlay.index, underlay.mtu),
+            }
+            repairs += self._ensure_devices(running, devices)
+            self._mtus = mtus
+            repairs += self._ensure_sysctls(find_ways_out(netlink, underlay))
+            repairs += self._ensure_routes(running, netlink, tunnel, mtus)
+            repairs += self._ensure_firewall()
+            repairs += forward.ensure_forwarding()
+            repairs += self._ensure_endpoints(running, netlink)
+        return repairs
+
+    def _ensure_pins(self, running: _Running) -> list[Repair]:
+        """Pin again what somebody unpinned: this process still holds the very maps that the programs use."""
+        self._pins.ensure()
+        lost = [name for name in running.loaded.maps if not (self._pins.maps / name).exists()]
+        for name in lost:
+            pin(running.loaded.maps[name].fd, self._pins.maps / name)
+        for name, program in running.loaded.programs.items():
+            if not (self._pins.programs / name).exists():
+                pin(program.fd, self._pins.programs / name)
+        return [Repair(RepairKind.PIN, f"map {name} was not pinned") for name in lost]
+
+    def _ensure_programs(self, running: _Running, tunnel: Link, underlay: Link) -> list[Repair]:
+        devices = [(tunnel, DeviceKind.TUNNEL)]
+        if self.config.routing == "native":
+            devices.append((underlay, DeviceKind.NATIVE_UNDERLAY))
+        repairs = []
+        for link, kind in devices:
+            if missing := running.attachments.missing(link.index, kind):
+                running.attachments.ensure(link.index, kind)
+                repairs.append(Repair(RepairKind.PROGRAMS, f"{link.name}: {', '.join(missing)}; attached"))
+        wanted = underlay.index if self.config.routing == "native" else 0
+        for attached in running.links.all():
+            if attached.program == FROM_UNDERLAY and attached.ifindex != wanted:
+                running.attachments.remove(attached.ifindex, DeviceKind.NATIVE_UNDERLAY)
+        return repairs
+
+    @staticmethod
+    def _ensure_devices(running: _Running, wanted: Mapping[Device, LocalDev]) -> list[Repair]:
+        repairs = []
+        for role, device in wanted.items():
+            if running.devices.get(role) != device:
+                running.devices.put(role, device)
+                way = "; programs may skip it" if device.flags & DevFlag.MAY_BE_SKIPPED else ""
+                repairs.append(
+                    Repair(RepairKind.LOCAL_DEV, f"{role.name.lower()} is device {device.ifindex} now{way}")
+                )
+        return repairs
+
+    def _ensure_sysctls(self, ways_out: Iterable[Link]) -> list[Repair]:
+        names = [link.name for link in ways_out]
+        ipv6 = any(subnet.version == 6 for subnet in self._subnets)  # noqa: PLR2004 -- IP version
+        return sysctl.ensure(sysctl.wanted(TUNNEL_DEVICE, names, ipv6=ipv6))
+
+    def _ensure_routes(self, running: _Running, netlink: Netlink, tunnel: Link, mtus: Mtus) -> list[Repair]:
+        config = self.config
+        sources = {net: config.node_ip if net.version == 4 else config.node_ip6 for net in self._subnets}  # noqa: PLR2004
+        others = running.cluster.nodes.difference(self._own_addresses())
+        underlay = running.devices.get(Device.UNDERLAY)
+        if config.routing == "native" and underlay is not None:
+            resolve_nodes(netlink, underlay.ifindex, others)
+        return [
+            *ensure_subnet_routes(netlink, tunnel, mtus, sources),
+            *ensure_node_routes(netlink, tunnel, mtus, self._subnets, others),
+        ]
+
+    def _ensure_firewall(self) -> list[Repair]:
+        ruleset = Ruleset(
+            tunnel_port=self.config.tunnel_port,
+            node_ip=self.config.node_ip,
+            node_ip6=self.config.node_ip6,
+            masquerade=self.config.masquerade,
+            pod_subnets=self._subnets,
+        )
+        if self._firewall.apply(ruleset):
+            return [Repair(RepairKind.FIREWALL, "the nftables table was not as needed; written")]
+        return []
+
+    @staticmethod
+    def _ensure_endpoints(running: _Running, netlink: Netlink) -> list[Repair]:
+        gone = running.endpoints.reap(netlink)
+        mended = running.endpoints.repair(netlink)
+        return [
+            *(
+                Repair(RepairKind.STALE_ENTRY, f"{address} had no device any more; removed")
+                for address in gone
+            ),
+            *(
+                Repair(RepairKind.ENDPOINT, f"{item.host_device} of {item.container_id} set right")
+                for item in mended
+            ),
+        ]
+
+    def _follow_nodes(self, before: frozenset[IPAddress]) -> None:
+        """Route to the nodes of the cluster as it is now, where it had others before."""
+        running = self._up()
+        if running.cluster.nodes == before:
+            return
+        with Netlink() as netlink:
+            tunnel = netlink.find_link(TUNNEL_DEVICE)
+            if tunnel is not None and self._mtus is not None:  # else verify() makes both
+                self._ensure_routes(running, netlink, tunnel, self._mtus)
+
+    def set_pod_subnets(self, subnets: Iterable[IPNetwork]) -> None:
+        """Say anew what the subnets of all pools are: their routes, masquerade and kernel parameters follow.
+
+        Raises:
+            DatapathError: As :meth:`ensure`.
+        """
+        with self._lock:
+            self._subnets = frozenset(subnets)
+            self._subnets_known = True
+            if self._running is not None:
+                self._converge(self._running)
+
+    @property
+    def pod_mtu(self) -> int:
+        """The MTU that pods' interfaces get, in bytes."""
+        if self._mtus is None:
+            raise self._not_up()
+        return self._mtus.pod
+
+    @staticmethod
+    def _not_up() -> DatapathError:
+        return DatapathError("the node's datapath is not up yet")
+
+    def _up(self) -> _Running:
+        if self._running is None or self._mtus is None:
+            raise self._not_up()
+        return self._running
+
+    # Endpoints.
+
+    def attach(self, spec: EndpointSpec) -> Endpoint:
+        """Make a pod's interface, whole or not at all. Idempotent: the same spec again changes nothing.
+
+        Raises:
+            NetnsGone: The pod's namespace does not exist.
+            MapFull: The node has as many pods as the map holds.
+            DatapathError: The kernel refused a step.
+        """
+        return self._up().endpoints.attach(spec, spec.mtu or self.pod_mtu)
+
+    def detach(self, container_id: str, ifname: str) -> bool:
+        """Remove a pod's interface, also when its namespace is gone. Idempotent.
+
+        Afterwards nothing reaches the pod; the switched-off device itself is deleted a little later.
+
+        Returns:
+            Whether anything was there to remove.
+        """
+        return self._up().endpoints.detach(container_id, ifname)
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Prove that a pod's interface is as it should be.
+
+        Raises:
+            NetnsGone: The pod's namespace does not exist.
+            DatapathError: Says everything that is missing or differs.
+        """
+        self._up().endpoints.check(spec)
+
+    def endpoints(self) -> list[Endpoint]:
+        """List this node's endpoints as the kernel has them."""
+        with Netlink() as netlink:
+            return self._up().endpoints.find_all(netlink)
+
+    # The cluster.
+
+    def upsert_cluster(self, entries: Iterable[tuple[IPAddress, ClusterPod]]) -> None:
+        """Set addresses of the cluster, new or changed, in one batch.
+
+        Raises:
+            MapFull: The map has no room.
+        """
+        with self._lock, _NodesKept(self):
+            self._up().cluster.upsert(entries)
+
+    def remove_cluster(self, addresses: Iterable[IPAddress]) -> int:
+        """Delete addresses of the cluster; give how many there were."""
+        with self._lock, _NodesKept(self):
+            return self._up().cluster.remove(addresses)
+
+    def sync_cluster(self, entries: Mapping[IPAddress, ClusterPod]) -> SyncResult:
+        """Make the cluster's map hold exactly these entries, writing only what differs.
+
+        Raises:
+            MapFull: They do not fit.
+        """
+        with self._lock, _NodesKept(self):
+            return self._up().cluster.sync(entries)
+
+    # Looking and leaving.
+
+    def counters(self) -> dict[tuple[Reason, PacketDirection], Metric]:
+        """Read the programs' counters that are not zero."""
+        return self._up().metrics.read()
+
+    def refused_by_firewall(self) -> Metric:
+        """Count what the nftables table dropped: pods' packets that translation made ones for the tunnel's port.
+
+        Raises:
+            DatapathError: The datapath is not up, or nft refuses.
+        """
+        self._up()
+        return self._firewall.refused()
+
+    def clean(self) -> None:
+        """Remove every trace from the node: endpoints, tunnel device, programs, maps, routes, rules. Idempotent.
+
+        Kernel parameters stay as they are: what they were before is not known, and others may rely on them by now.
+        """
+        with self._lock, Netlink() as netlink:
+            for link in netlink.links("veth"):
+                if endpoint_of(link) is not None or link.group in (GONE_GROUP, UNFINISHED_GROUP):
+                    netlink.execute(requests.delete_link(link.index, link.name))
+            if (tunnel := netlink.find_link(TUNNEL_DEVICE)) is not None:
+                netlink.execute(requests.delete_link(tunnel.index, tunnel.name))
+            remove_rules(netlink)
+            links = Links(self._pins)
+            for attached in links.all():
+                links.detach(attached.ifindex, attached.direction, attached.program)
+            self._pins.remove()
+            self._firewall.remove()
+            forward.remove_forwarding()
+            if self._running is not None:
+                self._running.loaded.close()
+            self._running = self._mtus = None
+
+
+class _NodesKept:
+    """Brings the routes to nodes up to date at the end of the block, where the block changed which nodes there are."""
+
+    def __init__(self, datapath: NodeDatapath) -> None:
+        self._datapath = datapath
+        self._before = datapath._up().cluster.nodes
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._datapath._follow_nodes(self._before)

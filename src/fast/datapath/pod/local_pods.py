@@ -1,0 +1,94 @@
+"""The map of local pods as endpoints use it: what is of one endpoint is told from what another one took over.
+
+An address is by no means one endpoint's for ever: a new sandbox may get it before the old one's is taken down.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from fast.datapath.bpf.layout import LocalPod, LocalPodFlag
+from fast.datapath.bpf.maps import LocalPods
+from fast.datapath.netlink import Netlink
+from fast.datapath.pod.identity import Endpoint, endpoint_of
+from fast.net import IPAddress
+
+
+class LocalEntries:
+    """The entries of ``fast_local_pods``. Thread-safe."""
+
+    def __init__(self, pods: LocalPods) -> None:
+        self._pods = pods
+        # Writing or deleting an entry only if it is of a certain device is no one operation for the kernel.
+        self._lock = threading.Lock()
+
+    def all(self) -> list[tuple[IPAddress, LocalPod]]:
+        """Give every entry."""
+        return list(self._pods.items())
+
+    def has(self, address: IPAddress, ifindex: int) -> bool:
+        """Tell whether the address leads to that device."""
+        entry = self._pods.get(address)
+        return entry is not None and entry.ifindex == ifindex
+
+    def of_device(self, ifindex: int) -> list[IPAddress]:
+        """Give the addresses that lead to that device."""
+        return [address for address, entry in self.all() if entry.ifindex == ifindex]
+
+    def own(self, host: Netlink, endpoint: Endpoint) -> dict[IPAddress, LocalPod | None]:
+        """Give the endpoint's addresses that no other endpoint of this node has taken over, each with its entry."""
+        found = {}
+        for address in endpoint.addresses:
+            entry = self._pods.get(address)
+            if entry is not None and entry.ifindex != endpoint.ifindex:
+                link = host.find_link_at(entry.ifindex)
+                holder = None if link is None else endpoint_of(link)
+                if holder is not None and address in holder.addresses:
+                    continue
+            found[address] = entry
+        return found
+
+    @staticmethod
+    def wrong(endpoint: Endpoint, own: Mapping[IPAddress, LocalPod | None]) -> dict[IPAddress, LocalPod]:
+        """Give what has to be written for the endpoint in place of its :meth:`own`; flags that somebody added stay."""
+        wanted = _entry_of(endpoint)
+        entries = {
+            address: wanted if found is None else replace(wanted, flags=wanted.flags | found.flags)
+            for address, found in own.items()
+        }
+        return {address: entry for address, entry in entries.items() if entry != own[address]}
+
+    def put(self, endpoint: Endpoint) -> None:
+        """Let the endpoint's addresses lead to it, whomever they led to.
+
+        Raises:
+            MapFull: The node has as many pods as the map holds.
+        """
+        entry = _entry_of(endpoint)
+        with self._lock:
+            for address in endpoint.addresses:
+                self._pods.put(address, entry)
+
+    def restore(self, host: Netlink, endpoint: Endpoint) -> None:
+        """Write what is :meth:`wrong`.
+
+        Raises:
+            MapFull: As :meth:`put`.
+        """
+        with self._lock:
+            for address, entry in self.wrong(endpoint, self.own(host, endpoint)).items():
+                self._pods.put(address, entry)
+
+    def forget(self, addresses: Iterable[IPAddress], ifindex: int) -> list[IPAddress]:
+        """Delete the entries that still lead to this device, and give the addresses."""
+        with self._lock:
+            return [
+                address for address in addresses if self.has(address, ifindex) and self._pods.delete(address)
+            ]
+
+
+def _entry_of(endpoint: Endpoint) -> LocalPod:
+    flags = LocalPodFlag.VIA_STACK if endpoint.via_stack else LocalPodFlag.NONE
+    return LocalPod(endpoint.ifindex, endpoint.pod_mac, endpoint.host_mac, flags)

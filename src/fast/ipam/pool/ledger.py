@@ -1,0 +1,208 @@
+"""The books kept over the view of a store: records by attachment, pod and sticky key; free addresses by pool.
+
+Follows the store's changes and answers questions; decides nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from fast.api.ipendpoint import IpEndpoint
+from fast.api.ips import Ips, IpsSpec, pool_addresses
+from fast.errors import InvalidRange
+from fast.ipam.pool.free_addresses import NumberSet, PoolBook
+from fast.ipam.rules.claim_request import AttachmentKey
+from fast.ipam.rules.ownership import is_retained
+from fast.ipam.store.record_store import EndpointChange, PoolChange, Store
+from fast.net import IPAddress
+
+log = structlog.get_logger()
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(slots=True)
+class PoolEntry:
+    """One pool: the object, and its book (None where its spec cannot be read; ``problem`` says why)."""
+
+    pool: Ips
+    book: PoolBook | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """What becomes of a pool's addresses; ``used`` and ``retained`` count this pool's records only."""
+
+    size: int
+    used: int
+    retained: int
+    cooling: int
+    free: int
+
+    def __str__(self) -> str:
+        text = f"{self.size} addresses: {self.used} used, {self.retained} retained, {self.cooling} cooling"
+        others = self.size - self.free - self.cooling - self.used - self.retained
+        return (
+            f"{text}, {others} taken otherwise, {self.free} free"
+            if others > 0
+            else f"{text}, {self.free} free"
+        )
+
+
+class Ledger:
+    """Indexes over a store's view.
+
+    Args:
+        store: Followed from now on; what it knows already is read in.
+        node_name: Records by attachment and by pod are indexed for this node only: that is what an agent asks for,
+            and it keeps 100,000 records of other nodes cheap.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, store: Store, node_name: str, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._node_name = node_name
+        self._clock = clock
+        self._mine: dict[str, IpEndpoint] = {}
+        self._by_attachment: dict[AttachmentKey, set[str]] = {}
+        self._by_pod_uid: dict[str, set[str]] = {}
+        self._by_sticky_key: dict[str, set[str]] = {}
+        self._used: Counter[str] = Counter()
+        self._retained: Counter[str] = Counter()
+        self._taken = {4: NumberSet(), 6: NumberSet()}  # every record's address as a number, by IP version
+        self.pools: dict[str, PoolEntry] = {}
+        for endpoint in store.endpoints.values():
+            self._index(endpoint, +1)
+            if (address := endpoint.find_address()) is not None:
+                self._taken[address.version].add(int(address))
+        for pool in store.pools.values():
+            self._open_pool(pool)
+        store.subscribe(self._endpoint_changed, self._pool_changed)
+
+    # ── questions ──
+
+    def of_attachment(self, key: AttachmentKey) -> tuple[IpEndpoint, ...]:
+        """This node's records of (container_id, ifname)."""
+        return self._named(self._by_attachment.get(key, ()))
+
+    def of_pod(self, uid: str) -> tuple[IpEndpoint, ...]:
+        """This node's records of the pod of that UID."""
+        return self._named(self._by_pod_uid.get(uid, ())) if uid else ()
+
+    def of_sticky_key(self, key: str) -> tuple[IpEndpoint, ...]:
+        """Every node's records of the sticky key, and retained ones."""
+        return self._named(self._by_sticky_key.get(key, ())) if key else ()
+
+    def mine(self) -> tuple[IpEndpoint, ...]:
+        """This node's records."""
+        return tuple(self._mine.values())
+
+    def counts(self, pool: str) -> PoolCounts:
+        """Count a pool's addresses; all zero but for records where its spec cannot be read."""
+        entry = self.pools.get(pool)
+        book, now = entry.book if entry else None, self._clock()
+        return PoolCounts(
+            size=book.size if book else 0,
+            used=self._used[pool],
+            retained=self._retained[pool],
+            cooling=book.cooling_count(now) if book else 0,
+            free=book.free_count(now) if book else 0,
+        )
+
+    def books_of(self, address: IPAddress) -> Iterable[PoolBook]:
+        """The books of every pool that holds the address (pools may overlap)."""
+        return [
+            entry.book for entry in self.pools.values() if entry.book is not None and address in entry.book
+        ]
+
+    def _named(self, names: Iterable[str]) -> tuple[IpEndpoint, ...]:
+        return tuple(self._store.endpoints[name] for name in sorted(names))
+
+    # ── following the view ──
+
+    def _endpoint_changed(self, change: EndpointChange) -> None:
+        if change.old is not None:
+            self._index(change.old, -1)
+        if change.new is not None:
+            self._index(change.new, +1)
+        if (change.old is None) == (change.new is None):
+            return
+        shown = change.new or change.old
+        address = shown.find_address() if shown is not None else None
+        if address is None:
+            return
+        taken = self._taken[address.version]
+        if change.new is not None:
+            taken.add(int(address))
+        else:
+            taken.discard(int(address))
+        for book in self.books_of(address):
+            if change.new is not None:
+                book.take(address)
+            else:
+                book.release(address, self._clock())
+
+    def _index(self, endpoint: IpEndpoint, sign: int) -> None:
+        name, spec = endpoint.metadata.name, endpoint.spec
+        (self._retained if is_retained(endpoint) else self._used)[spec.pool] += sign
+        if spec.sticky_key:
+            _link(self._by_sticky_key, spec.sticky_key, name, sign)
+        if spec.node != self._node_name or is_retained(endpoint):
+            return
+        if sign > 0:
+            self._mine[name] = endpoint
+        else:
+            self._mine.pop(name, None)
+        _link(self._by_attachment, (spec.container_id, spec.interface), name, sign)
+        if spec.pod.uid:
+            _link(self._by_pod_uid, spec.pod.uid, name, sign)
+
+    def _pool_changed(self, change: PoolChange) -> None:
+        if change.new is None:
+            if change.old is not None:
+                self.pools.pop(change.old.metadata.name, None)
+            return
+        known = self.pools.get(change.new.metadata.name)
+        if known is not None and _addressing(known.pool.spec) == _addressing(change.new.spec):
+            known.pool = change.new
+            if known.book is not None:
+                known.book.release_delay_seconds = change.new.spec.release_delay_seconds
+        else:
+            self._open_pool(change.new)
+
+    def _open_pool(self, pool: Ips) -> None:
+        """Open a pool's book: what is in use comes from the view, what cools from the book before."""
+        name = pool.metadata.name
+        before = self.pools.get(name)
+        try:
+            usable = pool_addresses(pool.spec).usable
+        except InvalidRange as error:
+            log.warning("pool cannot be used", pool=name, error=str(error))
+            self.pools[name] = PoolEntry(pool, None, str(error))
+            return
+        book = PoolBook(usable, pool.spec.release_delay_seconds)
+        book.take_all(self._taken[book.version])
+        if before is not None and before.book is not None:
+            book.adopt_cooling(before.book)
+        self.pools[name] = PoolEntry(pool, book)
+
+
+def _addressing(spec: IpsSpec) -> tuple[object, ...]:
+    """What of a pool's spec decides which addresses it has."""
+    return (spec.subnet, spec.ips, spec.exclude_ips)
+
+
+def _link(index: dict[K, set[str]], key: K, name: str, sign: int) -> None:
+    """Put a record's name under a key of an index, or take it away."""
+    if sign > 0:
+        index.setdefault(key, set()).add(name)
+    elif key in index:
+        index[key].discard(name)
+        if not index[key]:
+            del index[key]

@@ -1,0 +1,128 @@
+"""Releases of one node: what a DEL frees, and what the agent's garbage collection does. The rules are ``rules``'."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+
+import structlog
+
+from fast.api.ipendpoint import IpEndpoint
+from fast.errors import AddressConflict, Conflict, NotFound
+from fast.ipam.attachment_locks import AttachmentLocks
+from fast.ipam.in_flight import AddsInFlight
+from fast.ipam.ipam_metrics import IpamMetrics
+from fast.ipam.pool.ledger import Ledger
+from fast.ipam.release.suspicion import Suspicions
+from fast.ipam.rules import ownership
+from fast.ipam.rules.claim_request import AttachmentKey, NodeIdentity
+from fast.ipam.rules.ownership import Action, Decision, holder_of
+from fast.ipam.store.record_writes import MOST_ATTEMPTS, Writes
+
+log = structlog.get_logger()
+
+
+class Releasing:
+    """Carries out releases.
+
+    Args:
+        ledger: The node's records.
+        writes: Writes records.
+        locks: What makes calls for one attachment take turns; the sweep takes part.
+        adding: The ADDs in flight.
+        metrics: Counts releases.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        writes: Writes,
+        *,
+        locks: AttachmentLocks,
+        adding: AddsInFlight,
+        metrics: IpamMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._writes = writes
+        self._locks = locks
+        self._adding = adding
+        self._metrics = metrics
+        self._suspicions = Suspicions(clock)
+
+    def added(self, key: AttachmentKey) -> None:
+        """An ADD of the attachment begins: what it finds good is not missing (race: added-between-sightings)."""
+        self._suspicions.forget(self._ledger.of_attachment(key))
+
+    async def release(self, key: AttachmentKey, node: NodeIdentity) -> tuple[IpEndpoint, ...]:
+        """Free what the attachment holds; the caller holds its lock. Gives the records as they were before."""
+        await self._writes.look_up_unanswered(key)
+
+        def decide(record: IpEndpoint) -> Decision:
+            return ownership.on_del(record, *key, node.name)
+
+        held = self._ledger.of_attachment(key)
+        return tuple([record for record in held if await self._free(record, decide) is not None])
+
+    async def sweep(
+        self, sandboxes: Callable[[], Awaitable[Collection[AttachmentKey]]], node: NodeIdentity
+    ) -> tuple[tuple[IpEndpoint, Decision], ...]:
+        """Free this node's records whose sandbox is gone; see :meth:`fast.ipam.node_ipam.Ipam.gc`."""
+        freed = []
+        with self._adding.watched() as added:
+            records = self._ledger.mine()
+            alive = await sandboxes()
+            for record, decision in self._suspicions.judge(records, alive, added, node):
+                key = holder_of(record)
+                # An ADD that comes now waits until the record is gone; one that came meanwhile may have found the
+                # record good, and written nothing.
+                async with self._locks.hold(key):
+                    if key not in added and await self._free(record, partial(_unchanged, record, decision)):
+                        freed.append((record, decision))
+        return tuple(freed)
+
+    async def _free(self, record: IpEndpoint, decide: Callable[[IpEndpoint], Decision]) -> Decision | None:
+        """Carry out a decision that frees a record, as long as the record still is one that it frees.
+
+        Args:
+            record: As known.
+            decide: Asked anew each time the record turns out to have changed.
+
+        Returns:
+            The decision that was carried out; None where the record is to stay, or is gone already.
+
+        Raises:
+            KubeError: The API server refused otherwise, or is away.
+        """
+        current: IpEndpoint | None = record
+        for _ in range(MOST_ATTEMPTS):
+            if current is None:
+                return None
+            decision = decide(current)
+            if not decision.frees:
+                return None
+            try:
+                if decision.action is Action.RETAIN:
+                    await self._writes.change(current, ownership.retained(current).spec)
+                else:
+                    await self._writes.delete(current)
+            except (Conflict, NotFound):  # race: del-against-takeover: decide about what it is now
+                current = await self._writes.read(current)
+                continue
+            self._metrics.released.labels(current.spec.pool, decision.rule).inc()
+            log.info(
+                "address freed", address=current.metadata.name, rule=decision.rule, evidence=decision.evidence
+            )
+            return decision
+        raise AddressConflict(f"record {record.metadata.name} keeps changing")
+
+
+def _unchanged(before: IpEndpoint, decision: Decision, current: IpEndpoint) -> Decision:
+    """Keep to a sweep's decision only while the record is the very version it was made about."""
+    if (current.metadata.uid, current.metadata.resource_version) == (
+        before.metadata.uid,
+        before.metadata.resource_version,
+    ):
+        return decision
+    return Decision(Action.KEEP, "changed", "it changed since the sweep looked")

@@ -1,0 +1,70 @@
+"""What an agent's garbage collection remembers from one sweep to the next: records seen without their sandbox.
+
+In memory only: an agent that restarts looks twice again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from fast.api.ipendpoint import IpEndpoint
+from fast.ipam.rules import ownership
+from fast.ipam.rules.claim_request import AttachmentKey, NodeIdentity
+from fast.ipam.rules.ownership import Action, Decision, Sighting, holder_of
+
+
+class Suspicions:
+    """Sightings by record name.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._sightings: dict[str, Sighting] = {}
+
+    def forget(self, records: Iterable[IpEndpoint]) -> None:
+        """Forget what was suspected of the records."""
+        for record in records:
+            self._sightings.pop(record.metadata.name, None)
+
+    def judge(
+        self,
+        records: Iterable[IpEndpoint],
+        alive: Collection[AttachmentKey],
+        added: Collection[AttachmentKey],
+        node: NodeIdentity,
+    ) -> list[tuple[IpEndpoint, Decision]]:
+        """Decide about every record, remember what is suspected, and give those that are to be freed.
+
+        Args:
+            records: This node's, read before ``alive``.
+            alive: Attachments whose sandbox exists.
+            added: Attachments of which an ADD was in flight at any time since the records were read.
+            node: This node.
+        """
+        now = self._clock()
+        kept: dict[str, Sighting] = {}
+        to_free = []
+        for record in records:
+            name, key = record.metadata.name, holder_of(record)
+            sighting = self._sightings.get(name)
+            decision = ownership.on_agent_sweep(
+                record,
+                node,
+                has_sandbox=key in alive,
+                adding=key in added,
+                sighting=sighting,
+                now=now,
+            )
+            if decision.action is Action.SUSPECT:
+                kept[name] = Sighting(record.metadata.uid, record.metadata.resource_version, now)
+            elif decision.rule == "seen-once" and sighting is not None:
+                kept[name] = sighting
+            elif decision.frees:
+                to_free.append((record, decision))
+                if sighting is not None:
+                    kept[name] = sighting  # until it is gone: the write may fail
+        self._sightings = kept
+        return to_free
