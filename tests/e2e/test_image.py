@@ -20,7 +20,8 @@ LOOK_AROUND = """
 import os, shutil, subprocess
 for program in ("fast-agent", "fast-controller-manager", "fast-ctl"):
     print(subprocess.run([program, "--help"], check=True, capture_output=True, text=True).stdout)
-print("not there:", *(name for name in ("fast-apiserver", "sh", "bash", "gcc", "clang", "apt", "pip") if not shutil.which(name)))
+absent = ("fast-apiserver", "sh", "bash", "gcc", "clang", "apt", "pip")
+print("not there:", *(name for name in absent if not shutil.which(name)))
 print("user", os.getuid())
 """
 #: What kubelet asks a runtime for by default (``procMount: Default``).
