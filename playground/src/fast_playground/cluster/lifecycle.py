@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fast.cni.plugin_binary import find_plugin
 from fast.errors import FastError, InvalidConfig
 from fast_playground.cluster import node_programs
 from fast_playground.cluster.api_setup import Cluster
@@ -335,7 +336,7 @@ def _check(settings: Settings) -> None:
     if not 0 <= settings.nodes <= MAX_NODES:
         raise InvalidConfig(f"a playground has 0 to {MAX_NODES} nodes, not {settings.nodes}")
     if settings.nodes:
-        node_programs.find_plugin()
+        find_plugin()
 
 
 def _clean_environment() -> dict[str, str]:

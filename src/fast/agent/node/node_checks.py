@@ -14,7 +14,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from fast.agent.cni.conflist import CONFLIST, PLUGIN
+from fast.agent.cni.conflist import CONFLIST
+from fast.cni.plugin_binary import PLUGIN
 from fast.datapath import sysctl
 from fast.datapath.bpf.features import FEATURES
 from fast.datapath.datapath_config import DEFAULT_BPF_DIR, DEFAULT_TUNNEL_PORT, MIN_MTU, TUNNEL_OVERHEAD_BYTES
