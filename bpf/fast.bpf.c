@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The data plane of a node, one program a hook. What each has to do is in DESIGN section 5;
- * docs/datapath.md walks a packet through them.
+ * docs/develop/datapath.md walks a packet through them.
  *
  * Every program is complete in itself (no tail calls), so that replacing one is one atomic link
  * update. Packets that are left to the stack get TC_ACT_UNSPEC: programs that others attached

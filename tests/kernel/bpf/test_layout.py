@@ -150,7 +150,7 @@ def test_every_reason_fits_into_the_metrics_and_drops_begin_where_they_say():
 
 
 def test_the_document_lists_every_reason_in_its_words():
-    text = (Path(__file__).parents[3] / "docs" / "datapath.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "develop" / "datapath.md").read_text()
     rows = [f"| `{reason.name}` | {reason.value} | {reason.description} |" for reason in reasons.Reason]
     assert [row for row in rows if row not in text] == []
     assert text.count("| `DROP_") == sum(reason.is_drop for reason in reasons.Reason)

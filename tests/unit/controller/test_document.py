@@ -1,11 +1,11 @@
-"""docs/controller.md lists every option with its default."""
+"""docs/develop/controller.md lists every option with its default."""
 
 import re
 from pathlib import Path
 
 from fast.controller.fast_controller_manager import main
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "controller.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "develop" / "controller.md"
 
 
 def test_the_document_has_every_option_with_its_default_and_no_other():

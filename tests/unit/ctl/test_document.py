@@ -1,4 +1,4 @@
-"""docs/fast-ctl.md lists every command there is, and no other."""
+"""docs/use/fast-ctl.md lists every command there is, and no other."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 
 from fast.ctl.fast_ctl import main
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "fast-ctl.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "use" / "fast-ctl.md"
 
 
 def commands(command: click.Command, name: str) -> set[str]:

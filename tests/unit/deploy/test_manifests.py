@@ -11,7 +11,7 @@ from fast_playground.cluster import fast_roles
 from unit.deploy.manifests import BASE, CHART, CLEAN, DOCTOR, chart_crds, kustomized, lint, rendered
 
 POD_OWNERS = ("DaemonSet/fast-agent", "Deployment/fast-controller-manager")
-#: As docs/installation.md has it.
+#: As docs/operate/install.md has it.
 REGISTRY_OVERLAY = """
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization

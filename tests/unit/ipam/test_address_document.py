@@ -1,4 +1,4 @@
-"""docs/address-management.md names every rule, metric, condition and event that there is."""
+"""docs/use/pools.md names every rule, metric, condition and event that there is."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.rules import ownership
 
 DOCS = Path(__file__).parents[3] / "docs"
-DOCUMENT = (DOCS / "address-management.md").read_text()
+DOCUMENT = (DOCS / "use" / "pools.md").read_text()
 NAMED = set(re.findall(r"`([^`\n]+)`", DOCUMENT))
 
 
@@ -40,7 +40,7 @@ def documented(name):
 
 @pytest.mark.parametrize("race", races())
 def test_every_race_is_in_the_design(race):
-    assert f"| `{race}` |" in (DOCS / "design.md").read_text()
+    assert f"| `{race}` |" in (DOCS / "develop" / "design.md").read_text()
 
 
 @pytest.mark.parametrize("rule", sorted(set(rules_that_free()) - {"pool-changed"}))

@@ -176,7 +176,7 @@ def _network_configuration(facts: NodeFacts) -> _Found:
         yield (
             Severity.ERROR,
             f"{facts.cni_conf_dir / before[0]} comes before {CONFLIST}: the container runtime uses that network",
-            "remove it, once the other network plugin is uninstalled (docs/migration.md)",
+            "remove it, once the other network plugin is uninstalled (docs/operate/migrate.md)",
         )
 
 

@@ -2,7 +2,7 @@
 
 What is here is C: declarations that cffi reads, and the few functions that are better written in C than driven from
 Python (capturing libbpf's log, draining the ring buffer, filling option structs). Every decision is in Python.
-libbpf is linked dynamically: Debian 12's 1.1 has all that is needed, tcx links included (docs/datapath.md).
+libbpf is linked dynamically: Debian 12's 1.1 has all that is needed, tcx links included (docs/develop/datapath.md).
 """
 
 from cffi import FFI

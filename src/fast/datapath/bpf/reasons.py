@@ -1,6 +1,6 @@
 """Every verdict of the eBPF programs by name: the one Python mirror of ``bpf/lib/reasons.h``. Nothing else.
 
-A test compares both enums with the compiled object through BTF, and the table in docs/datapath.md with this module.
+A test compares both enums with the compiled object through BTF, and docs/develop/datapath.md with this module.
 A reason's number is its place in ``fast_metrics``; numbers are never used again for something else.
 """
 
