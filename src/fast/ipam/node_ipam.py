@@ -41,12 +41,14 @@ _RESULTS: dict[type[FastError], str] = {
 class Ipam:
     """Address management of one node.
 
-    All methods belong to one event loop. Calls for the same attachment are served one after the other.
+    All methods belong to one event loop. An attachment has one lock, in :attr:`locks`: the caller of :meth:`claim`,
+    :meth:`unclaim` and :meth:`release` holds it, and :meth:`gc` takes it for each record that it frees.
 
     Args:
         store: Where records live; its view must be synced before the first call.
         node: This node; may be replaced by assignment when its labels or address change.
-        pods: Asked by :meth:`claim` where no request is handed in; None where the caller does that.
+        pods: Asked by :meth:`claim` if no request is handed in; None if the caller always hands one in.
+        locks: One lock an attachment, shared with everybody who works on attachments of this node.
         metrics: Counts claims and releases.
         clock: Monotonic seconds.
         rng: Randomness of stepping aside.
@@ -58,6 +60,7 @@ class Ipam:
         node: NodeIdentity,
         *,
         pods: PodView | None = None,
+        locks: AttachmentLocks | None = None,
         metrics: IpamMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -68,13 +71,13 @@ class Ipam:
         self._store = store
         self._pods = pods
         self._clock = clock
-        self._locks = AttachmentLocks()
+        self.locks = locks or AttachmentLocks()
         self._adding = AddsInFlight()
         writes = Writes(store)
         allocator = Allocator(store, self.ledger, writes, self.metrics, clock, rng or random.Random())
         self._claiming = Claiming(store, self.ledger, writes, self._adding, allocator)
         self._releasing = Releasing(
-            self.ledger, writes, locks=self._locks, adding=self._adding, metrics=self.metrics, clock=clock
+            self.ledger, writes, locks=self.locks, adding=self._adding, metrics=self.metrics, clock=clock
         )
 
     # ── looking ──
@@ -131,7 +134,7 @@ class Ipam:
             InvalidConfig: Its annotations cannot be read.
         """
         if attachment.pod is None or self._pods is None:
-            return attachment, ClaimRequest(pools_named=False)
+            return attachment, ClaimRequest(pools_named=False, addresses=attachment.addresses)
         ref = attachment.pod
         pod = await self._pods.pod(ref.namespace, ref.name)
         why_not = ownership.admit(pod, ref, self.node.name)
@@ -139,7 +142,10 @@ class Ipam:
             raise PodNotEligible(why_not)
         namespace = await self._pods.namespace(ref.namespace)
         admitted = PodRef(namespace=ref.namespace, name=ref.name, uid=pod.sandbox_uid)
-        return replace(attachment, pod=admitted), resolve_pools(pod, namespace)
+        request = resolve_pools(pod, namespace)
+        if attachment.addresses:
+            request = replace(request, addresses=attachment.addresses)
+        return replace(attachment, pod=admitted), request
 
     async def claim(
         self, attachment: Attachment, request: ClaimRequest | None = None
@@ -164,7 +170,7 @@ class Ipam:
         """
         began = self._clock()
         with self.attaching(*attachment.key):
-            work = asyncio.ensure_future(self._claim_alone(attachment, request))
+            work = asyncio.ensure_future(self._claim_and_count(attachment, request))
             try:
                 steps = await asyncio.shield(work)
             except asyncio.CancelledError:
@@ -180,18 +186,18 @@ class Ipam:
         What the claim created is released, what it took over goes back to whom it was taken from, and what the
         attachment held before stays. What cannot be undone (the API server is away) is found by the GC.
         """
-        async with self._locks.hold((container_id, ifname)):
-            await self._claiming.undo((container_id, ifname))
+        await self._claiming.undo((container_id, ifname))
 
-    async def _claim_alone(self, attachment: Attachment, request: ClaimRequest | None) -> tuple[Step, ...]:
-        """Claim while no other call for the same attachment is served, and count how it went."""
+    async def _claim_and_count(
+        self, attachment: Attachment, request: ClaimRequest | None
+    ) -> tuple[Step, ...]:
+        """Claim, and count how it went."""
         pool = ""
         try:
-            async with self._locks.hold(attachment.key):
-                if request is None:
-                    attachment, request = await self.admit(attachment)
-                pool = request.pools[0]
-                steps = await self._claiming.claim(attachment, request, self.node)
+            if request is None:
+                attachment, request = await self.admit(attachment)
+            pool = request.pools[0]
+            steps = await self._claiming.claim(attachment, request, self.node)
         except FastError as error:
             self.metrics.claims.labels(pool, _RESULTS.get(type(error), "error")).inc()
             raise
@@ -203,7 +209,7 @@ class Ipam:
         """Undo a claim whose caller has gone away; one that failed has undone itself."""
         await asyncio.wait([work])
         if work.exception() is None:
-            await self.unclaim(*key)
+            await self._claiming.undo(key)
 
     # ── DEL ──
 
@@ -219,9 +225,8 @@ class Ipam:
             KubeError: The API server refused or is away; calling again helps, and finds what is left.
         """
         key = (container_id, ifname)
-        async with self._locks.hold(key):
-            self._claiming.deleted(key)
-            return await self._releasing.release(key, self.node)
+        self._claiming.deleted(key)
+        return await self._releasing.release(key, self.node)
 
     # ── GC ──
 

@@ -18,6 +18,23 @@ class Clock:
         return self.now
 
 
+class Caller(Ipam):
+    """Address management as the CNI verbs call it: under the attachment's lock, an ADD marked before it waits."""
+
+    async def claim(self, attachment, request=None):
+        with self.attaching(*attachment.key):
+            async with self.locks.hold(attachment.key):
+                return await super().claim(attachment, request)
+
+    async def unclaim(self, container_id, ifname):
+        async with self.locks.hold((container_id, ifname)):
+            await super().unclaim(container_id, ifname)
+
+    async def release(self, container_id, ifname):
+        async with self.locks.hold((container_id, ifname)):
+            return await super().release(container_id, ifname)
+
+
 class Nodes:
     """Agents of several nodes on one cluster."""
 
@@ -33,7 +50,7 @@ class Nodes:
         fate = {} if gate is None else {"gate": gate}
         store = FakeStore(self.cluster, lagging=lagging, clock=self.clock, **fate)
         node = NodeIdentity(name=name, ip=f"192.0.2.{name[1:]}", boot_id=boot, labels=labels)
-        return Ipam(store, node, clock=self.clock, rng=random.Random(1))
+        return Caller(store, node, clock=self.clock, rng=random.Random(1))
 
 
 def sandbox(number: int, pod: str = "", ifname: str = "eth0", uid: str = "") -> Attachment:

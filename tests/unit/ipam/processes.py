@@ -26,7 +26,7 @@ from fast.cni.environment import Invocation
 from fast.cni.network_config import NetworkConfig
 from fast.datapath.pod.identity import Endpoint, EndpointSpec, macs_of
 from fast.errors import FastError, NetlinkError, Unavailable
-from fast.ipam import Attachment, AttachmentKey, AttachmentLocks, Ipam, NodeIdentity
+from fast.ipam import Attachment, AttachmentKey, Ipam, NodeIdentity
 from fast.ipam.release import controller_sweep
 from fast.net import record_name
 
@@ -171,7 +171,7 @@ class Agent(Process):
             collector=ports,
             tombstones=ports,
             readiness=ports,
-            locks=AttachmentLocks(),
+            locks=self.ipam.locks,
         )
         self.tombstones = TombstoneReplay(ports, self.verbs.carry_out_tombstone, Readiness())
         self.deleting: Counter[AttachmentKey] = Counter()

@@ -51,7 +51,7 @@ from fast.cni import Verbs
 from fast.datapath.node.node_datapath import NodeDatapath
 from fast.datapath.node.survey import survey_node
 from fast.errors import InvalidRange, KubeError
-from fast.ipam import AttachmentLocks, Ipam, IpamMetrics, KubeStore, NodeIdentity
+from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
 from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
 from fast.logs import configure_logs
 from fast.net import IPNetwork, parse_subnet
@@ -181,7 +181,7 @@ class Agent:
             partial(survey_node, config.bpf_dir / "maps"),
             metrics,
         )
-        locks = AttachmentLocks()
+        locks = self._ipam.locks
         self._collector = AgentCollector(self._ipam, self._keeper, locks)
         tombstones = Tombstones(config.state_dir / "tombstones")
         verbs = Verbs(

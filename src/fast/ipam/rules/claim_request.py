@@ -44,11 +44,19 @@ class NodeIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One interface of one sandbox, and the pod it is for (None where the runtime names none, as cnitool)."""
+    """One interface of one sandbox.
+
+    Attributes:
+        container_id: The sandbox, as the container runtime names it.
+        ifname: The interface in it.
+        pod: Whom it is for; None if the runtime names no pod, as cnitool does.
+        addresses: The addresses that the runtime asks for; empty for any.
+    """
 
     container_id: str
     ifname: str
     pod: PodRef | None = None
+    addresses: tuple[IPAddress, ...] = ()
 
     @property
     def key(self) -> AttachmentKey:
