@@ -1,20 +1,20 @@
-"""The error tree of Fast, wholly: what can go wrong, and whether trying again can help. No logic beyond that.
+"""The complete error tree of Fast: what can go wrong, and whether a retry can help.
 
 ::
 
     FastError
-    ├── InvalidConfig                 what somebody wrote is wrong
+    ├── InvalidConfig                 configuration that cannot be used
     ├── IPAMError
-    │   ├── InvalidRange              text that is no range, or one that is reversed or outside its subnet
+    │   ├── InvalidRange              text that is not a range, or a range reversed or outside its subnet
     │   ├── PoolNotFound
     │   ├── PoolNotAllowed            the pool's affinities refuse this pod
     │   ├── PoolExhausted
-    │   ├── AddressConflict           the address asked for belongs to somebody else
-    │   └── PodNotEligible            the pod is gone, elsewhere, terminating, or another one of that name
+    │   ├── AddressConflict           the requested address belongs to another attachment
+    │   └── PodNotEligible            the pod is gone, on another node, terminating, or recreated
     ├── KubeError(status, reason)
     │   ├── Unauthorized  ├── Forbidden    ├── NotFound   ├── Conflict
     │   ├── Invalid       ├── Expired      ├── Throttled  ├── Unavailable
-    │   └── NoCredentials             there is nothing to send with the request
+    │   └── NoCredentials             no usable credentials to send
     ├── DatapathError
     │   ├── NetlinkError  ├── NftablesError
     │   ├── BPFError → VerifierError, MapFull
@@ -32,7 +32,7 @@ from typing import ClassVar
 
 
 class FastError(Exception):
-    """Root of everything Fast raises on purpose. ``retryable``: the same call may succeed later."""
+    """Root of every error that Fast raises. ``retryable``: the same call may succeed later."""
 
     retryable: ClassVar[bool] = False
 
@@ -46,11 +46,11 @@ class IPAMError(FastError):
 
 
 class InvalidRange(IPAMError):
-    """Text that is no address range, or a range that is reversed, mixed or outside its subnet."""
+    """Text that is not an address range, or a range that is reversed, mixed or outside its subnet."""
 
 
 class PoolNotFound(IPAMError):
-    """No Ips of that name (any more, or yet)."""
+    """No Ips of that name exists now."""
 
     retryable = True
 
@@ -60,29 +60,29 @@ class PoolNotAllowed(IPAMError):
 
 
 class PoolExhausted(IPAMError):
-    """Every address of the pools asked for is taken."""
+    """Every address of the requested pools is taken."""
 
     retryable = True
 
 
 class AddressConflict(IPAMError):
-    """The one address that was asked for belongs to somebody else."""
+    """The requested address belongs to another attachment."""
 
     retryable = True
 
 
 class PodNotEligible(IPAMError):
-    """The pod is gone, on another node, terminating, or not the one (UID) the runtime means."""
+    """The pod is gone, on another node, terminating, or has another UID than the runtime asked for."""
 
 
 class KubeError(FastError):
-    """An answer of the API server that is not a success, or none at all.
+    """An error answer of the API server, or no answer at all.
 
     Args:
-        message: The Status object's message, or what failed on the way.
-        status: HTTP status; 0 where no answer came.
-        reason: The Status object's ``reason``, as ``AlreadyExists``; empty where none came.
-        retry_after_seconds: What the server asked for by ``Retry-After``; None where it did not.
+        message: The Status object's message, or what failed while sending.
+        status: HTTP status; 0 if no answer came.
+        reason: The Status object's ``reason``, such as ``AlreadyExists``; empty if there is none.
+        retry_after_seconds: The server's ``Retry-After``; None if it sent none.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class KubeError(FastError):
 
 
 class Unauthorized(KubeError):
-    """401: no credentials, or ones that are no longer valid."""
+    """401: no credentials, or credentials that are no longer valid."""
 
     retryable = True  # tokens rotate
 
@@ -120,7 +120,7 @@ class Conflict(KubeError):
 
 
 class Invalid(KubeError):
-    """400, 422 and their like: the request itself is wrong."""
+    """400, 422 and similar: the request itself is wrong."""
 
 
 class Expired(KubeError):
@@ -142,21 +142,21 @@ class Unavailable(KubeError):
 
 
 class NoCredentials(KubeError):
-    """The token file or exec plugin gives nothing usable at the moment; nothing was sent."""
+    """The token file or exec plugin gives nothing usable now; nothing was sent."""
 
-    retryable = True  # files are replaced, what a plugin asks comes back
+    retryable = True  # files get replaced, a plugin's server comes back
 
 
 class DatapathError(FastError):
-    """The kernel's side of a pod or node could not be set up, found or removed."""
+    """The kernel state of a pod or node could not be set up, found or removed."""
 
 
 class NetlinkError(DatapathError):
     """rtnetlink refused.
 
     Args:
-        message: What was asked, and the kernel's extended acknowledgement.
-        errno: The kernel's errno (positive); 0 where none applies.
+        message: The request, and the kernel's extended acknowledgement.
+        errno: The kernel's errno (positive); 0 if none applies.
     """
 
     def __init__(self, message: str, errno: int = 0) -> None:
@@ -177,7 +177,7 @@ class BPFError(DatapathError):
 
 
 class VerifierError(BPFError):
-    """The kernel's verifier refused a program; ``log`` is what it said."""
+    """The kernel's verifier refused a program; ``log`` is its output."""
 
     def __init__(self, message: str, log: str, errno: int = 0) -> None:
         super().__init__(message, errno)
@@ -189,15 +189,15 @@ class MapFull(BPFError):
 
 
 class LayoutMismatch(DatapathError):
-    """A pinned map or struct is laid out otherwise than this version of Fast expects."""
+    """A pinned map or struct has another layout than this version of Fast expects."""
 
 
 class FeatureUnsupported(DatapathError):
     """The kernel lacks a feature.
 
     Args:
-        feature: In the field's words, as ``tcx links``.
-        kernel: The version it came with, as ``6.6``.
+        feature: Its usual name, such as ``tcx links``.
+        kernel: The version that introduced it, such as ``6.6``.
     """
 
     def __init__(self, feature: str, kernel: str, detail: str = "") -> None:
@@ -208,10 +208,10 @@ class FeatureUnsupported(DatapathError):
 
 
 class NetnsGone(DatapathError):
-    """The network namespace does not exist (any more)."""
+    """The network namespace does not exist."""
 
 
 class AgentUnavailable(FastError):
-    """The node's fast-agent is not there, or cannot serve yet."""
+    """The node's fast-agent does not run, or cannot serve yet."""
 
     retryable = True

@@ -118,10 +118,10 @@ def test_deleting_what_is_not_there_is_an_error_that_names_it_and_deletes_the_re
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("cips set nonsense --node-ip 192.168.77.2", "'nonsense' is no IP address"),
+        ("cips set nonsense --node-ip 192.168.77.2", "'nonsense' is not an IP address"),
         ("cips set 10.244.77.7 --node-ip fd00::1", "no IPv4 address"),
         (f"lips set 10.244.77.7 --device nosuch {MACS}", "no device 'nosuch'"),
-        ("lips set 10.244.77.7 --device u0 --pod-mac xx --host-mac 02:00:00:00:00:02", "'xx' is no MAC"),
+        ("lips set 10.244.77.7 --device u0 --pod-mac xx --host-mac 02:00:00:00:00:02", "'xx' is not a MAC"),
     ],
 )
 def test_wrong_arguments_are_refused_by_name_and_nothing_is_set(node, arguments, said):

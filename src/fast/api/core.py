@@ -7,7 +7,7 @@ import msgspec
 from fast.api.meta import ObjectMeta
 
 TAINT_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
-#: On a mirror pod, which shows a static pod to the API server: that pod's own UID (kubelet calls it a hash).
+#: On a mirror pod (a static pod's copy at the API server): the static pod's own UID, which kubelet calls a hash.
 ANNOTATION_MIRROR = "kubernetes.io/config.mirror"
 
 
@@ -36,16 +36,16 @@ class Pod(msgspec.Struct, omit_defaults=True, rename="camel"):
 
     @property
     def sandbox_uid(self) -> str:
-        """The UID by which kubelet and the container runtime know the pod; what records are made out to.
+        """The UID by which kubelet and the container runtime know the pod; records name this one.
 
-        A static pod is another one than its mirror at the API server: the mirror gets a new UID whenever somebody
+        A static pod and its mirror at the API server have different UIDs: the mirror gets a new one whenever somebody
         deletes it, while the static pod and its sandbox live on.
         """
         return self.metadata.annotations.get(ANNOTATION_MIRROR) or self.metadata.uid
 
     @property
     def terminating(self) -> bool:
-        """Whether deletion was asked for."""
+        """Whether deletion was requested."""
         return self.metadata.deletion_timestamp is not None
 
     @property
@@ -96,7 +96,7 @@ class Node(msgspec.Struct, omit_defaults=True):
 
     @property
     def out_of_service(self) -> bool:
-        """Whether an administrator fenced the node, so that its pods are known not to run."""
+        """Whether an administrator fenced the node: its pods are then known not to run."""
         return any(taint.key == TAINT_OUT_OF_SERVICE for taint in self.spec.taints)
 
 
@@ -131,7 +131,7 @@ class LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Lease(msgspec.Struct, kw_only=True):
-    """A Lease, whole: leader election writes it."""
+    """A complete Lease: leader election writes it."""
 
     api_version: str = msgspec.field(name="apiVersion", default="coordination.k8s.io/v1")
     kind: str = "Lease"
@@ -140,7 +140,7 @@ class Lease(msgspec.Struct, kw_only=True):
 
 
 class ObjectReference(msgspec.Struct, rename="camel", omit_defaults=True):
-    """What an Event is about."""
+    """The object that an Event is about."""
 
     kind: str = ""
     name: str = ""
@@ -158,7 +158,7 @@ class EventSource(msgspec.Struct, omit_defaults=True):
 
 
 class Event(msgspec.Struct, kw_only=True):
-    """A core/v1 Event, whole: the recorder writes it."""
+    """A complete core/v1 Event: the recorder writes it."""
 
     api_version: str = msgspec.field(name="apiVersion", default="v1")
     kind: str = "Event"

@@ -1,12 +1,11 @@
-"""The CustomResourceDefinitions of Ips and IpEndpoint: made from the types, with what a type cannot say.
+"""The CustomResourceDefinitions: made from the types, with annotations for what a type cannot express.
 
 ``python -m fast.api.crds`` writes them to deploy/crds; a test holds the two equal.
 
-CEL rules refuse what a schema cannot say. They use Kubernetes' ``ip`` and ``cidr`` libraries (1.31 and later), and only
-functions whose results have a size that the API server can estimate (``find``, not ``split``): where a rule might
-cost too much, the API server refuses the whole definition. Left to the controller's ``Ready`` condition, because
-CEL cannot say it: reversed IPv6 ranges (IP values have no order in CEL), overlap with another Ips, exclusions that
-leave nothing.
+CEL rules refuse what a schema cannot express. They use Kubernetes' ``ip`` and ``cidr`` libraries (1.31 and later), and
+only functions whose result size the API server can estimate (``find``, not ``split``): if a rule might cost too much,
+the API server refuses the whole definition. CEL cannot check reversed IPv6 ranges (IP values have no order in CEL),
+overlap with another Ips, and exclusions that leave nothing: the controller's ``Ready`` condition reports those.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def _value(address: str) -> str:
 
 
 def _range_rules() -> list[dict[str, str]]:
-    """What holds of one item of ``ips`` and ``excludeIPs``. Each rule holds trivially where an earlier one fails."""
+    """Rules for one item of ``ips`` and ``excludeIPs``. If an earlier rule fails, the later ones hold trivially."""
     return [
         {
             "rule": f"isIP(self) || isCIDR(self) || ({_IS_RANGE})",
@@ -61,7 +60,7 @@ def _range_rules() -> list[dict[str, str]]:
 
 
 def _inside_rule(field: str) -> dict[str, str]:
-    """Every item of the list is inside the subnet. Holds trivially for what the rules of the items refuse."""
+    """Every item of the list is inside the subnet. Holds trivially for items that their own rules refuse."""
     first, last, begin = 'e.find("^[^-]+")', 'e.find("[^-]+$")', 'e.find("^[^/]+")'
     subnet = "cidr(self.subnet)"
     inside = (
@@ -115,7 +114,7 @@ _CONDITION = "status.conditions[]"
 _IPS: Annotations = {
     "": {"description": "Ips is a pool of pod addresses."},
     "spec": {
-        "description": "The pool as written down.",
+        "description": "The pool as the user wrote it.",
         "x-kubernetes-validations": [_inside_rule("ips"), _inside_rule("excludeIPs")],
     },
     "spec.subnet": {
@@ -123,7 +122,7 @@ _IPS: Annotations = {
         "minLength": 1,
         "maxLength": _LONGEST_CIDR,
         "x-kubernetes-validations": [
-            {"rule": "isCIDR(self)", "message": "must be a subnet in CIDR form, as 10.244.0.0/16"}
+            {"rule": "isCIDR(self)", "message": "must be a subnet in CIDR form, such as 10.244.0.0/16"}
         ],
     },
     "spec.ips": {
@@ -134,7 +133,7 @@ _IPS: Annotations = {
     },
     "spec.ips[]": _RANGE_ITEMS,
     "spec.excludeIPs": {
-        "description": "Addresses, ranges and CIDRs never to give out.",
+        "description": "Addresses, ranges and CIDRs that are never given out.",
         "maxItems": _MOST_RANGES,
         "x-kubernetes-list-type": "atomic",
     },
@@ -143,15 +142,15 @@ _IPS: Annotations = {
     **_selector("spec.namespaceAffinity", "namespaces"),
     **_selector("spec.nodeAffinity", "nodes"),
     "spec.releaseDelaySeconds": {
-        "description": "How long a released address is kept from being given out again.",
+        "description": "For how long a released address is not given out again.",
         "minimum": 0,
         "maximum": 86400,
     },
-    "status": {"description": "What the controller counted; a view, never the truth."},
+    "status": {"description": "What the controller counted; never the source of truth."},
     "status.totalIPCount": {"description": "Addresses in the pool, at most 2^63-1.", "minimum": 0},
     "status.allocatedIPCount": {"description": "Addresses of the pool that are taken.", "minimum": 0},
     "status.conditions": {
-        "description": "Ready: addresses can be had. Exhausted: all are taken.",
+        "description": "Ready: addresses can be claimed. Exhausted: all are taken.",
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
     },
@@ -159,7 +158,7 @@ _IPS: Annotations = {
         "description": "One condition.",
         "required": ["type", "status", "reason", "message", "lastTransitionTime"],
     },
-    f"{_CONDITION}.type": {"description": "As Ready.", "maxLength": 316},
+    f"{_CONDITION}.type": {"description": "The condition's type, such as Ready.", "maxLength": 316},
     f"{_CONDITION}.status": {"description": "Whether it holds.", "enum": ["True", "False", "Unknown"]},
     f"{_CONDITION}.reason": {"description": "Why, in one CamelCase word.", "minLength": 1, "maxLength": 1024},
     f"{_CONDITION}.message": {"description": "Why, for people.", "maxLength": 32768},
@@ -198,9 +197,10 @@ _IPENDPOINT: Annotations = {
     "spec.pod": {"description": "The pod that holds the address."},
     "spec.pod.namespace": {"description": "The pod's namespace.", "maxLength": _LONGEST_LABEL},
     "spec.pod.name": {"description": "The pod's name.", "maxLength": _LONGEST_NAME},
-    "spec.pod.uid": {"description": "The pod's UID; what counts.", "maxLength": 128},
+    "spec.pod.uid": {"description": "The pod's UID, which identifies it.", "maxLength": 128},
     "spec.containerID": {
-        "description": "The sandbox as the container runtime names it. Empty: kept for stickyKey, on no sandbox.",
+        "description": "The sandbox as the container runtime names it. Empty: the record is retained for "
+        "stickyKey, without a sandbox.",
         "maxLength": 256,
     },
     "spec.interface": {"description": "The interface in the sandbox.", "maxLength": 15},
@@ -294,7 +294,7 @@ def _definition(
 
 
 def manifests() -> dict[str, dict[str, Any]]:
-    """Make every definition, by its file's name."""
+    """Make every definition, keyed by file name."""
     return {f"{crd['metadata']['name']}.yaml": crd for crd in (ips_crd(), ipendpoint_crd())}
 
 
@@ -303,7 +303,7 @@ def to_yaml(manifest: dict[str, Any]) -> str:
     import yaml
 
     class Plain(yaml.SafeDumper):
-        """No aliases: kubectl reads them, people do not. Lists are indented as yamllint wants them."""
+        """No aliases, which people cannot read. Lists are indented as yamllint expects."""
 
         def ignore_aliases(self, data: Any) -> bool:
             return True

@@ -11,7 +11,7 @@ from fast.net import IPAddress, parse_record_name
 
 
 class PodRef(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The pod that an address was claimed for. The UID is what counts; a name alone is never an identity."""
+    """The pod that an address was claimed for. Its UID identifies it; a name alone does not."""
 
     namespace: str = ""
     name: str = ""
@@ -21,8 +21,8 @@ class PodRef(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True, gc=False):
     """Who holds the address.
 
-    An empty ``container_id`` means RETAINED: kept for ``sticky_key``, on no sandbox. ``boot_id`` is the node's
-    boot in which the sandbox was made: a record of an earlier boot has no sandbox any more. ``sticky_key`` is
+    An empty ``container_id`` means *retained*: kept for ``sticky_key``, without a sandbox. ``boot_id`` is the node's
+    boot in which the sandbox was made: the sandbox of an earlier boot no longer exists. ``sticky_key`` is
     ``<StatefulSet UID>/<ordinal>``.
     """
 
@@ -49,11 +49,11 @@ class IpEndpoint(msgspec.Struct, kw_only=True, gc=False):
 
     @property
     def address(self) -> IPAddress:
-        """The address that the object's name spells; InvalidRange where somebody created one with another name."""
+        """The address that the object's name spells; InvalidRange if the name spells none."""
         return parse_record_name(self.metadata.name)
 
     def find_address(self) -> IPAddress | None:
-        """The address, or None where somebody created one whose name is none."""
+        """The address, or None if the object's name spells none."""
         try:
             return self.address
         except InvalidRange:

@@ -1,6 +1,6 @@
-"""The Ips type: a pool of addresses, as a user writes it down; its validation and the addresses it means.
+"""The Ips type: a pool of addresses as a user writes it; its validation and the addresses it contains.
 
-``Ips.status`` is a view that the controller writes, never the truth: the IpEndpoint objects are.
+The controller writes ``Ips.status`` for people; the IpEndpoint objects are the source of truth.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 #: On a pod (template) or Namespace: the pools to take addresses from, ``NAME`` or ``NAME,NAME``.
 ANNOTATION_POOLS = "fast.io/ips"
-#: On a pod: the one address it wants (or one of each family, comma-separated).
+#: On a pod: the address it asks for (or one of each family, comma-separated).
 ANNOTATION_ADDRESS = "fast.io/ip"
 #: The pool of pods that name none.
 DEFAULT_POOL = "default-ips"
-#: Keeps a pool that was deleted while addresses of it are in use.
+#: Keeps a deleted pool while addresses of it are in use.
 FINALIZER_IN_USE = "sample.fast.io/in-use"
 
 _IPV4 = 4
-_LAST_WITH_BROADCAST = 2  # a /31 or /32 (/127, /128) has no network and broadcast address to leave out
+_LAST_WITH_BROADCAST = 2  # a /31 or /32 (/127, /128) has no network and broadcast address
 
 
 class IpsSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True):
@@ -59,7 +59,7 @@ class Ips(msgspec.Struct, kw_only=True):
 
 
 class PoolAddresses(msgspec.Struct, frozen=True):
-    """The addresses of a pool, read: its subnet, what the ranges say, and what is usable of it after exclusions."""
+    """The parsed addresses of a pool: its subnet, and what is usable of its ranges after exclusions."""
 
     subnet: IPNetwork
     usable: RangeSet
@@ -71,7 +71,7 @@ class PoolAddresses(msgspec.Struct, frozen=True):
 
 
 def _written_ranges(spec: IpsSpec, subnet: IPNetwork) -> list[AddressRange]:
-    """The ranges of ``spec.ips``, or the whole subnet without network and broadcast address where it is empty."""
+    """The ranges of ``spec.ips``, or, if empty, the whole subnet without network and broadcast address."""
     if spec.ips:
         return [_range_inside(text, subnet, "ips") for text in spec.ips]
     whole = AddressRange.of_network(subnet)

@@ -9,7 +9,7 @@ import msgspec
 
 
 class Identified(Protocol):
-    """What any metadata tells, whole or lean: which object, and which version of it."""
+    """What every form of metadata has: which object, and which version of it."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class Identified(Protocol):
 
 
 class HasMetadata(Protocol):
-    """An object of the Kubernetes API, as far as client and informer care."""
+    """An object of the Kubernetes API, as client and informer need it."""
 
     @property
     def metadata(self) -> Identified:
@@ -52,7 +52,7 @@ class OwnerReference(msgspec.Struct, rename="camel", omit_defaults=True, frozen=
 
 
 class ObjectMeta(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True, gc=False):
-    """``metadata``; times stay RFC 3339 text. ``managedFields`` is left out: it is half of an object's bytes."""
+    """``metadata``; times stay RFC 3339 text. ``managedFields`` is left out, as it is half of an object's bytes."""
 
     name: str = ""
     namespace: str = ""
@@ -75,9 +75,9 @@ class ObjectMeta(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=Tru
 
     @property
     def version(self) -> int:
-        """The resourceVersion as a number: of two versions of an object the newer one's is greater.
+        """The resourceVersion as a number: of two versions of an object, the newer one has the greater number.
 
-        Comparable by promise since Kubernetes 1.35, in practice always. One that is no number counts as the newest.
+        Kubernetes guarantees this since 1.35; earlier versions do the same. Text that is not a number counts as newest.
         """
         return int(self.resource_version) if self.resource_version.isdecimal() else 1 << 63
 
@@ -101,7 +101,7 @@ class LabelSelectorRequirement(msgspec.Struct, rename="camel", omit_defaults=Tru
     values: tuple[str, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether an object with these labels meets the requirement; NotIn holds where the key is absent."""
+        """Whether an object with these labels meets the requirement; NotIn holds if the key is absent."""
         value = labels.get(self.key)
         match self.operator:
             case "In":

@@ -1,7 +1,7 @@
-"""Structural OpenAPI v3 schemas for CustomResourceDefinitions, made from msgspec types. Knows no type of ours.
+"""Structural OpenAPI v3 schemas for CustomResourceDefinitions, made from msgspec types. Knows none of Fast's types.
 
-What a type cannot say (descriptions, lengths, rules) is an annotation by path: ``spec.ips`` is the list, ``spec.ips[]``
-one of its items.
+What a type cannot express (descriptions, lengths, rules) is an annotation by path: ``spec.ips`` is the list,
+``spec.ips[]`` one of its items.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SCALARS: dict[type[inspect.Type], Schema] = {
 
 
 def object_schema(kind: type, annotations: Annotations) -> Schema:
-    """Make the schema of a custom resource's root object; its metadata stays the API server's business.
+    """Make the schema of a custom resource's root object; the API server itself validates metadata.
 
     Args:
         kind: The struct, with ``api_version``, ``kind``, ``metadata`` and more.
@@ -30,7 +30,7 @@ def object_schema(kind: type, annotations: Annotations) -> Schema:
 
     Raises:
         ValueError: An annotation's path does not exist, or a field of the type has no description.
-        TypeError: The type holds what no structural schema can say.
+        TypeError: The type holds something that no structural schema can express.
     """
     unused = set(annotations)
     found = inspect.type_info(kind)
@@ -58,7 +58,7 @@ def _of(found: inspect.Type, path: str, annotations: Annotations, unused: set[st
         case inspect.UnionType():
             one = [item for item in found.types if not isinstance(item, inspect.NoneType)]
             if len(one) != 1:
-                raise TypeError(f"{path}: a structural schema knows no unions")
+                raise TypeError(f"{path}: a structural schema has no unions")
             return _of(one[0], path, annotations, unused)
         case inspect.ListType() | inspect.VarTupleType():
             items = _of(found.item_type, f"{path}[]", annotations, unused)
@@ -91,7 +91,7 @@ def _of_struct(found: inspect.StructType, path: str, annotations: Annotations, u
     return _ordered({"type": "object", **needed, "properties": properties, **annotations.get(path, {})})
 
 
-#: What people read first. Children come after what is said of their parent, rules last.
+#: The order for readers: a field's own keys first, then its children, rules last.
 _ORDER = (
     *(
         "description",
@@ -110,7 +110,7 @@ _ORDER = (
 
 
 def _ordered(schema: Schema) -> Schema:
-    """The same schema with its keys in the order a reader wants, so that manifests are the same every time."""
+    """Sort the schema's keys for readers, so that manifests are the same every time."""
     return dict(
         sorted(schema.items(), key=lambda item: _ORDER.index(item[0]) if item[0] in _ORDER else len(_ORDER))
     )

@@ -1,4 +1,4 @@
-"""The resources Fast speaks to, as descriptors: where each lives in the API and which struct it is read into."""
+"""Descriptors of the resources Fast uses: where each is in the API, and the struct it is decoded into."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Resource(Generic[T]):
 
     Attributes:
         group: API group; empty for the core group.
-        version: As ``v1``.
-        plural: As in the URL path.
-        kind: As in objects.
+        version: Such as ``v1``.
+        plural: The name in the URL path.
+        kind: The ``kind`` of its objects.
         namespaced: Whether objects live in a namespace.
         type: The struct that objects are decoded into.
     """
@@ -40,7 +40,7 @@ class Resource(Generic[T]):
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """Give the URL path of the collection (all namespaces where none is named), the object, or its subresource."""
+        """Give the URL path of the collection (of all namespaces if none is named), the object, or its subresource."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         place = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
         tail = "".join(f"/{part}" for part in (name, subresource) if part)
@@ -64,7 +64,7 @@ BY_TYPE: dict[type, Resource[Any]] = {
 
 
 def reference_to(obj: HasMetadata) -> ObjectReference:
-    """Name an object as Events do. KeyError for a struct that is no type of a descriptor here (a bug of the caller)."""
+    """Reference an object as Events do. KeyError if no descriptor here has the object's type (a bug of the caller)."""
     resource, metadata = BY_TYPE[type(obj)], obj.metadata
     return ObjectReference(
         kind=resource.kind,

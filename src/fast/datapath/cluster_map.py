@@ -1,6 +1,6 @@
 """The map of every pod and node address of the cluster: applying changes in batches, full syncs by difference.
 
-What belongs into it is the agent's to know; nothing is watched here.
+The agent decides what belongs in it.
 """
 
 from __future__ import annotations

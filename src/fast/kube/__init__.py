@@ -1,7 +1,7 @@
 """The one HTTP client of Fast: configuration, verbs, informer, work queue, leader election, events.
 
-Knows the Kubernetes API's manners (versions, conflicts, watches, throttling) and nothing of what Fast does with
-the objects: no address is chosen and no pod is judged here.
+Handles the Kubernetes API's protocol (versions, conflicts, watches, throttling). What Fast does with the objects is
+decided elsewhere: this package chooses no address and judges no pod.
 """
 
 from fast.kube.api_config import ClusterConfig

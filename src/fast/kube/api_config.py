@@ -1,4 +1,4 @@
-"""Where the API server is and how to prove who we are: in-cluster, or a kubeconfig. Reads files; sends nothing."""
+"""The API server's address and our credentials: in-cluster, or a kubeconfig. Reads files; sends nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(slots=True)
 class ClusterConfig:
-    """One API server and our identity there.
+    """One API server and our credentials there.
 
     Attributes:
         server: URL without a trailing slash, as ``https://10.0.0.1:6443``; may have a path.
         credentials: Asked before every request.
         tls: What TLS connections are made with; None for plain HTTP, or to trust what the system trusts.
-        namespace: The namespace to use where none is named.
+        namespace: The namespace to use if none is named.
         server_name: The name to expect in the server's certificate (``tls-server-name``); empty: the URL's host.
         proxy: URL of an HTTP proxy; empty for none.
     """
@@ -40,7 +40,7 @@ class ClusterConfig:
         self.server = self.server.rstrip("/")
         parts = urlsplit(self.server)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidConfig(f"API server {self.server!r} is no http or https URL")
+            raise InvalidConfig(f"API server {self.server!r} is not an http or https URL")
 
     @classmethod
     def load(
@@ -74,14 +74,14 @@ class ClusterConfig:
             return cls.from_kubeconfig([home], context)
         raise InvalidConfig(
             f"no way to the API server: no kubeconfig was named, KUBECONFIG is not set, {service_account_dir} holds "
-            f"no token (so this is no pod), and {home} does not exist"
+            f"no token (so this is not a pod), and {home} does not exist"
         )
 
     @classmethod
     def in_cluster(
         cls, environment: Mapping[str, str], service_account_dir: Path = SERVICE_ACCOUNT_DIR
     ) -> ClusterConfig:
-        """Read what kubelet gives a pod; token and certificate authority are read again when kubelet replaces them.
+        """Read what kubelet gives a pod; token and certificate authority are read again when they are replaced.
 
         Raises:
             InvalidConfig: Variables or files are missing.
@@ -89,7 +89,7 @@ class ClusterConfig:
         host = environment.get("KUBERNETES_SERVICE_HOST", "")
         port = environment.get("KUBERNETES_SERVICE_PORT", "443")
         if not host:
-            raise InvalidConfig("KUBERNETES_SERVICE_HOST is not set: this is no pod")
+            raise InvalidConfig("KUBERNETES_SERVICE_HOST is not set: this is not a pod")
         namespace_file = service_account_dir / "namespace"
         return cls(
             server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
@@ -100,7 +100,7 @@ class ClusterConfig:
 
     @classmethod
     def from_kubeconfig(cls, paths: list[Path], context: str = "") -> ClusterConfig:
-        """Read kubeconfig files; of several, the first that sets a value wins, and files that do not exist are skipped.
+        """Read kubeconfig files; the first file that sets a value wins, and missing files are skipped.
 
         Raises:
             InvalidConfig: None exists, or the chosen context cannot be used.

@@ -36,7 +36,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """An object that is there, but does not fit its type: what can be read of it, and why not more."""
+    """An object that exists but does not fit its type: what could be read of it, and the error."""
 
     metadata: ObjectMeta
     error: str
@@ -44,12 +44,12 @@ class Undecodable:
 
 @dataclass(slots=True)
 class Listed(Generic[T]):
-    """A whole list, of one moment.
+    """A complete list, as of one resourceVersion.
 
     Attributes:
         items: The objects.
-        resource_version: The moment; a watch from here misses nothing.
-        undecodable: By key, the objects that do not fit the type (somebody wrote what no schema would allow).
+        resource_version: The list's version; a watch from it misses nothing.
+        undecodable: By key, the objects that do not fit the type.
     """
 
     items: list[T]
@@ -59,7 +59,7 @@ class Listed(Generic[T]):
 
 @dataclass(slots=True)
 class Page:
-    """One page of a list, its objects still JSON. ``first``: earlier pages count no more (the list began anew)."""
+    """One page of a list, its objects still JSON. ``first``: discard earlier pages, the list was restarted."""
 
     items: list[msgspec.Raw]
     resource_version: str
@@ -86,17 +86,17 @@ _decode_metadata = msgspec.json.Decoder(_Metadata).decode
 
 @cache
 def decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """Give the decoder of a type; made once."""
+    """Give the decoder of a type, cached."""
     return msgspec.json.Decoder(kind)
 
 
 def metadata_of(raw: msgspec.Raw | bytes) -> ObjectMeta:
-    """Read the metadata of an object whose rest does not matter or fit; MsgspecError where that fails too."""
+    """Read only an object's metadata; MsgspecError if that does not fit either."""
     return _decode_metadata(raw).metadata
 
 
 class KubeClient:
-    """Speaks to one API server. An async context manager; else :meth:`close` it.
+    """Speaks to one API server. Use it as an async context manager, or call :meth:`close`.
 
     Objects are structs of :mod:`fast.api`; errors are subclasses of :class:`fast.errors.KubeError`.
     """
@@ -109,13 +109,13 @@ class KubeClient:
         timeout_seconds: float = 15.0,
         retry_seconds: float = 10.0,
     ) -> None:
-        """Make a client; connects at the first request.
+        """Make a client. It connects at the first request.
 
         Args:
-            config: The server and our identity.
+            config: The server and the credentials.
             user_agent: The program's name, for the server's logs.
             timeout_seconds: The limit of one request.
-            retry_seconds: The longest that one call waits, in all, where the server answers 429.
+            retry_seconds: The longest total wait of one call if the server answers 429.
         """
         self.config = config
         self._transport = Transport(
@@ -135,11 +135,11 @@ class KubeClient:
         await self._transport.close()
 
     async def get(self, resource: Resource[T], name: str, namespace: str | None = None) -> T:
-        """Read one object, live.
+        """Read one object from the server.
 
         Raises:
             NotFound: There is none of that name.
-            KubeError: The server refused or is away.
+            KubeError: The server refused or cannot be reached.
         """
         request = Request(_words("get", resource, namespace, name), "GET", _path(resource, namespace, name))
         return await self._send(resource, request)
@@ -157,16 +157,18 @@ class KubeClient:
         return await self._send(resource, Request(what, "POST", path, body=_encode(obj)))
 
     async def update(self, resource: Resource[T], obj: T) -> T:
-        """Replace the object but its status; ``metadata.resourceVersion`` makes it a compare-and-swap.
+        """Replace the object except its status; ``metadata.resourceVersion`` makes it a compare-and-swap.
 
         Raises:
-            Conflict: The object changed since that resourceVersion, or its UID is another one.
+            Conflict: The object changed since that resourceVersion, or its UID differs.
             NotFound: It is gone.
-            KubeError: The server refused or is away.
-            TypeError: The type is a view, which would drop the fields it does not know: patch instead.
+            KubeError: The server refused or cannot be reached.
+            TypeError: The type is a view, so the update would drop the fields it lacks: patch instead.
         """
         if "kind" not in getattr(obj, "__struct_fields__", ()):
-            raise TypeError(f"{type(obj).__name__} is a view: an update would drop what it does not know")
+            raise TypeError(
+                f"{type(obj).__name__} is a view: an update would drop the fields it lacks; patch instead"
+            )
         what = _words("update", resource, obj.metadata.namespace, obj.metadata.name)
         path = _path(resource, obj.metadata.namespace, obj.metadata.name)
         return await self._send(resource, Request(what, "PUT", path, body=_encode(obj)))
@@ -184,18 +186,18 @@ class KubeClient:
         """Change an object in place.
 
         Args:
-            resource: Of which resource.
+            resource: The resource.
             name: The object's name.
             patch: The patch; a list of operations for kind ``json``. A ``metadata.resourceVersion`` or ``uid`` in
                 a merge patch is a precondition.
             namespace: The object's namespace.
-            subresource: As ``status``.
-            kind: Custom resources know no ``strategic``.
+            subresource: Such as ``status``.
+            kind: Custom resources do not support ``strategic``.
 
         Raises:
             Conflict: A precondition failed.
             NotFound: There is no such object.
-            KubeError: The server refused or is away.
+            KubeError: The server refused or cannot be reached.
         """
         what, path = _words("patch", resource, namespace, name), _path(resource, namespace, name, subresource)
         request = Request(what, "PATCH", path, body=_encode(patch), content_type=_PATCH_TYPES[kind])
@@ -211,20 +213,20 @@ class KubeClient:
         resource_version: str = "",
         grace_period_seconds: int | None = None,
     ) -> None:
-        """Delete one object, if it still is the one meant.
+        """Delete one object, if the preconditions hold.
 
         Args:
-            resource: Of which resource.
+            resource: The resource.
             name: The object's name.
             namespace: Its namespace.
             uid: Precondition; empty for none.
             resource_version: Precondition; empty for none.
-            grace_period_seconds: Of pods; None leaves it to the object.
+            grace_period_seconds: For pods; None uses the object's own.
 
         Raises:
             Conflict: A precondition failed.
-            NotFound: It is gone already.
-            KubeError: The server refused or is away.
+            NotFound: It no longer exists.
+            KubeError: The server refused or cannot be reached.
         """
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
         preconditions = {
@@ -246,13 +248,12 @@ class KubeClient:
         field_selector: str = "",
         limit: int = 500,
     ) -> Listed[T]:
-        """Read every object, of one moment, in pages of ``limit``.
+        """Read every object, as of one resourceVersion, in pages of ``limit``.
 
-        Objects that do not fit the type are told in ``undecodable``, not raised: one bad object must not hide the
-        others.
+        Objects that do not fit the type are reported in ``undecodable``: one bad object must not hide the others.
 
         Raises:
-            KubeError: The server refused or is away.
+            KubeError: The server refused or cannot be reached.
         """
         listed: Listed[T] = Listed([], "")
         decode = decoder_of(resource.type).decode
@@ -280,13 +281,13 @@ class KubeClient:
         field_selector: str = "",
         limit: int = 500,
     ) -> AsyncIterator[Page]:
-        """Read a list page by page, for whoever does not want all of it in memory.
+        """Read a list page by page, without holding all of it in memory.
 
-        Where the server forgets the list's moment between two pages (410), the list begins anew, the second time in one
-        piece, and the page says so by ``first``.
+        If the server drops the list's version between two pages (410), the list is restarted, the second time without
+        pages; the next page then has ``first`` set.
 
         Raises:
-            KubeError: The server refused or is away.
+            KubeError: The server refused or cannot be reached.
         """
         what, path = _words("list", resource, namespace), _path(resource, namespace)
         base = _selectors(label_selector, field_selector)
@@ -304,14 +305,14 @@ class KubeClient:
             except Expired:
                 if not token:
                     raise
-                log.info("list expired between two pages, beginning anew", resource=resource.plural)
+                log.info("list expired between two pages, starting again", resource=resource.plural)
                 token, first = "", True
                 size = 0 if size != limit else limit * 10
                 continue
             try:
                 found = _decode_list(body)
             except msgspec.MsgspecError as error:
-                raise Invalid(f"{what}: the answer is no list: {error}") from error
+                raise Invalid(f"{what}: the answer is not a list: {error}") from error
             yield Page(found.items or [], found.metadata.resource_version, first)
             token, first = found.metadata.continue_, False
             if not token:
@@ -329,21 +330,21 @@ class KubeClient:
         timeout_seconds: int = 300,
         silence_seconds: float = 120.0,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a watch with bookmarks; gives its bytes in chunks: JSON events, one a line.
+        """Open a watch with bookmarks; yields its bytes in chunks: JSON events, one per line.
 
         Args:
-            resource: Of which resource.
-            namespace: Only this one's objects.
-            resource_version: Where to go on from.
+            resource: The resource.
+            namespace: Only objects of this namespace.
+            resource_version: Where to continue from.
             label_selector: As in :meth:`list`.
             field_selector: As in :meth:`list`.
             timeout_seconds: After this long the server ends the watch cleanly.
-            silence_seconds: After this long without a byte the watch counts as dead. A server sends a bookmark a
-                minute.
+            silence_seconds: After this long without a byte the watch counts as dead. A server sends a bookmark
+                every minute.
 
         Raises:
             Expired: The version is too old; list again. May also come as an ERROR event.
-            KubeError: On opening, or out of the iteration.
+            KubeError: On opening, or from the iteration.
         """
         query = {
             **_selectors(label_selector, field_selector),
@@ -366,7 +367,7 @@ class KubeClient:
 
 
 def _path(resource: Resource[T], namespace: str | None, name: str = "", subresource: str = "") -> str:
-    """The URL path, each part percent-encoded: a name from outside must not reach another URL."""
+    """The URL path, each part percent-encoded: a name must not be able to change the URL."""
     if name and resource.namespaced and not namespace:
         raise ValueError(f"{resource.plural} {name}: a namespace is needed")
     return resource.path(quote(namespace or "", safe=""), quote(name, safe=""), subresource)
@@ -378,6 +379,6 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
 
 
 def _words(verb: str, resource: Resource[T], namespace: str | None, name: str = "") -> str:
-    """The request as error messages name it: ``create pods default/busybox``."""
+    """The request as error messages show it: ``create pods default/busybox``."""
     place = "/".join(part for part in (namespace, name) if part)
     return f"{verb} {resource.plural} {place}".rstrip()

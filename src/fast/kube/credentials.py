@@ -1,4 +1,4 @@
-"""How requests prove who sends them: fixed tokens, token files that rotate, exec plugins. No HTTP, no kubeconfig."""
+"""Credentials of requests: fixed tokens, token files that rotate, exec plugins. No HTTP, no kubeconfig."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from fast.kube.tls import ClientTLS, Pem
 
 log = structlog.get_logger()
 
-_TOKEN_CHECK_SECONDS = 10.0  # kubelet rotates tokens long before they end; a stat that often costs nothing
+_TOKEN_CHECK_SECONDS = 10.0  # kubelet rotates tokens long before they expire; a stat is cheap
 _EXPIRY_SLACK_SECONDS = 30.0  # a token must outlive the request that carries it
 _EXEC_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one request may use: an ``Authorization`` header, TLS with a client certificate, or neither."""
+    """The credentials of one request: an ``Authorization`` header, TLS with a client certificate, or neither."""
 
     authorization: str = ""
     tls: ClientTLS | None = None
 
 
 class Credentials(Protocol):
-    """Something that hands out grants and can be told that the last one was refused."""
+    """Gives grants, and learns that the last one was refused."""
 
     async def grant(self) -> Grant:
-        """Give what the next request uses; NoCredentials where there is nothing to give at the moment."""
+        """Give the next request's grant; NoCredentials if there is none now."""
 
     def refuse(self) -> None:
         """Note that the server answered 401, so the next grant must not come from a cache."""
@@ -53,12 +53,12 @@ class Fixed:
         return Grant(f"Bearer {self.token}" if self.token else "")
 
     def refuse(self) -> None:
-        """Nothing to do: there is no other token."""
+        """Do nothing: there is no other token."""
 
 
 @dataclass(slots=True)
 class TokenFile:
-    """A token in a file that is replaced while we run, as kubelet does with a ServiceAccount's."""
+    """A token in a file that is replaced at run time, as kubelet does for ServiceAccounts."""
 
     path: Path
     _authorization: str = ""
@@ -66,7 +66,7 @@ class TokenFile:
     _checked: float = float("-inf")
 
     async def grant(self) -> Grant:
-        """Give the file's token; the file is looked at again every 10 seconds and after a refusal.
+        """Give the file's token; checks the file every 10 seconds and after a refusal.
 
         Raises:
             NoCredentials: The file cannot be read, or is empty, and no earlier token is known.
@@ -95,7 +95,7 @@ class TokenFile:
             problem = error.strerror if isinstance(error, OSError) else str(error)
             if not self._authorization:
                 raise NoCredentials(f"token file {self.path}: {problem}") from error
-            # between two versions of the file; the token in hand may still do
+            # the file may be between two versions; the current token may still be valid
             log.warning("token file cannot be used", path=str(self.path), problem=problem)
             return
         self._authorization, self._version = f"Bearer {token}", version
@@ -123,8 +123,8 @@ class ExecPlugin:
         args: Its arguments.
         environment: Variables added to our own.
         api_version: What the kubeconfig says; the plugin's answer must say the same.
-        cluster: The ``spec.cluster`` of KUBERNETES_EXEC_INFO where the kubeconfig asks for it (``provideClusterInfo``).
-        install_hint: Shown where the command is not there.
+        cluster: The ``spec.cluster`` of KUBERNETES_EXEC_INFO if the kubeconfig asks for it (``provideClusterInfo``).
+        install_hint: Shown if the command does not exist.
         tls_factory: Makes TLS contexts of a certificate and key in PEM, for plugins that answer with these.
     """
 
@@ -170,7 +170,7 @@ class ExecPlugin:
         return Grant(f"Bearer {status.token}" if status.token else "", tls)
 
     def _expiry_of(self, status: _ExecStatus) -> float:
-        """Monotonic seconds: a clock that jumps later changes nothing. Never, where the plugin names no time."""
+        """Monotonic seconds, which a clock change does not affect; infinite if the plugin names no time."""
         if not status.expiration_timestamp:
             return float("inf")
         try:
@@ -178,7 +178,8 @@ class ExecPlugin:
             return time.monotonic() + expires.timestamp() - time.time()
         except ValueError as error:
             raise NoCredentials(
-                f"exec plugin {self.command}: expirationTimestamp {status.expiration_timestamp!r} is no RFC 3339 time"
+                f"exec plugin {self.command}: expirationTimestamp {status.expiration_timestamp!r} "
+                "is not an RFC 3339 time"
             ) from error
 
     async def _run(self) -> _ExecStatus:
@@ -195,7 +196,9 @@ class ExecPlugin:
         try:
             answer = msgspec.json.decode(stdout, type=_ExecCredential)
         except msgspec.MsgspecError as error:
-            raise NoCredentials(f"exec plugin {self.command} printed no ExecCredential: {error}") from error
+            raise NoCredentials(
+                f"exec plugin {self.command} did not print an ExecCredential: {error}"
+            ) from error
         if answer.api_version != self.api_version or answer.status is None:
             raise NoCredentials(
                 f"exec plugin {self.command} answered apiVersion {answer.api_version!r}"
@@ -204,7 +207,7 @@ class ExecPlugin:
         return answer.status
 
     async def _output(self, environment: Mapping[str, str]) -> bytes:
-        """Run the command, bounded in time."""
+        """Run the command, with a time limit."""
         try:
             process = await asyncio.create_subprocess_exec(
                 self.command,
@@ -235,7 +238,7 @@ class ExecPlugin:
 
 
 class TLSFactory(Protocol):
-    """Makes TLS contexts, with the cluster's trust, out of a client certificate and key in PEM."""
+    """Makes TLS contexts, which trust the cluster's authority, from a client certificate and key in PEM."""
 
     def __call__(self, *, certificate: Pem, key: Pem) -> ClientTLS:
-        """Give their maker; InvalidConfig where the PEM is bad."""
+        """Make the factory; InvalidConfig if the PEM is bad."""

@@ -1,4 +1,4 @@
-"""Events that people see in ``kubectl describe``: queued, aggregated, rate limited; never in the way of the work."""
+"""Events that ``kubectl describe`` shows: queued, aggregated, rate limited. Recording never blocks or raises."""
 
 from __future__ import annotations
 
@@ -66,12 +66,11 @@ class _Occurrence:
 class EventRecorder:
     """Writes core/v1 Events in the background.
 
-    The same event about the same object is one Event with a count. An object may tell ``burst`` events at once and
-    then one every ``refill_seconds``; what goes beyond is dropped and counted. A server that is away costs Events,
-    nothing else.
+    The same event about the same object is one Event with a count. An object may have ``burst`` events at once and then
+    one every ``refill_seconds``; more are dropped and counted. While the server cannot be reached, Events are lost.
 
     Attributes:
-        dropped: How many events were never written, for any reason.
+        dropped: How many events were not written, for any reason.
     """
 
     def __init__(
@@ -84,15 +83,15 @@ class EventRecorder:
         refill_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make a recorder; it writes from the first event on, in the running event loop, until :meth:`close`.
+        """Make a recorder. It writes from the first event on, in the running event loop, until :meth:`close`.
 
         Args:
             client: Speaks to the server.
-            component: Who tells, as ``fast-agent``.
-            host: The node, where there is one.
-            burst: Events an object may tell at once.
-            refill_seconds: After how long an object may tell one more.
-            clock: Seconds, never jumping back.
+            component: The reporter, such as ``fast-agent``.
+            host: The node, if there is one.
+            burst: Events that one object may have at once.
+            refill_seconds: After how long an object may have one more.
+            clock: Seconds that never jump back.
         """
         self._client = client
         self._source = EventSource(component, host)
@@ -107,13 +106,13 @@ class EventRecorder:
         self.dropped = 0
 
     def event(self, obj: HasMetadata | ObjectReference, type: EventType, reason: str, message: str) -> None:
-        """Tell that something happened to an object. Returns at once and never raises.
+        """Record that something happened to an object. Returns at once and never raises.
 
         Args:
             obj: One of the structs of :mod:`fast.api`, or a reference.
             type: ``Normal`` or ``Warning``.
-            reason: One CamelCase word, as ``PoolExhausted``.
-            message: For people. The same message again counts up, so put nothing volatile in it.
+            reason: One CamelCase word, such as ``PoolExhausted``.
+            message: For people. Repeated messages are counted in one Event, so leave out what varies.
         """
         try:
             about = obj if isinstance(obj, ObjectReference) else reference_to(obj)
@@ -132,7 +131,7 @@ class EventRecorder:
             log.exception("event could not be recorded", reason=reason)
 
     async def close(self, *, timeout_seconds: float = 2.0) -> None:
-        """Write what is queued, as far as that goes in time, and stop."""
+        """Write what is queued, within the time limit, and stop."""
         if self._writer is None:
             return
         try:
@@ -145,7 +144,7 @@ class EventRecorder:
         self._writer = None
 
     def _allowed(self, about: ObjectReference) -> bool:
-        """Take a token of the object's bucket, if it has one."""
+        """Take a token of the object's bucket, if one is left."""
         key = (about.kind, about.namespace, about.name, about.uid)
         now = self._clock()
         bucket = self._buckets.pop(key, None) or _Bucket(float(self._burst), now)
@@ -187,7 +186,7 @@ class EventRecorder:
         _remember(self._told, occurrence.key, _Told(event.metadata.name, 1))
 
     async def _count_up(self, told: _Told, occurrence: _Occurrence) -> bool:
-        """Count the known Event up; False where the server forgot it (it does after an hour)."""
+        """Increase the known Event's count; False if the server has deleted it (it does after an hour)."""
         patch = {"count": told.count + 1, "lastTimestamp": occurrence.when}
         try:
             await self._client.patch(EVENTS, told.name, patch, _namespace_of(occurrence.about))
@@ -199,7 +198,7 @@ class EventRecorder:
     def _event_of(self, occurrence: _Occurrence) -> Event:
         about = occurrence.about
         return Event(
-            # Unique without asking the server, and of the same form as everybody's.
+            # Unique without asking the server, in the usual form.
             metadata=ObjectMeta(
                 name=f"{about.name[:200]}.{time.time_ns():x}", namespace=_namespace_of(about)
             ),
@@ -214,7 +213,7 @@ class EventRecorder:
 
 
 def _remember(table: OrderedDict[tuple[str, ...], _V], key: tuple[str, ...], value: _V) -> None:
-    """Put an entry into a table of bounded size."""
+    """Add an entry to a table of bounded size."""
     table[key] = value
     if len(table) > _REMEMBERED:
         table.popitem(last=False)

@@ -1,7 +1,7 @@
-"""A local copy of a resource that follows the server: list, then watch, for ever, through every fault.
+"""A local copy of a resource that follows the server by list and watch, through every fault.
 
-Holds the copy and calls handlers; what a change means is for the handlers. Faults it is tested against:
-tests/fakes/nasty_server.py.
+Keeps the copy and calls handlers, which decide what a change means. tests/fakes/nasty_server.py has the faults that it
+is tested against.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ log = structlog.get_logger()
 
 T = TypeVar("T", bound=HasMetadata)
 
-#: The longest that applying events holds the event loop before others get their turn.
+#: The longest time that applying events may block the event loop.
 _SLICE_SECONDS = 0.005
-#: A watch that ends cleanly sooner than this, without an event, is a fault: going on at once would be a hot loop.
+#: A watch that ends cleanly before this time, without an event, is a fault: continuing at once would be a hot loop.
 _SHORTEST_WATCH_SECONDS = 1.0
-#: After this many watches in a row that the server refused (as opposed to not being there) the version is given
-#: up: a server that was restored from a backup knows no version as new as ours, and says so in words of its own.
+#: After this many refused watches in a row, the version is dropped and the resource listed again: a server restored
+#: from a backup has no version as new as ours, and may say so by any error.
 _MOST_REFUSALS = 5
 
 
@@ -41,7 +41,7 @@ _MOST_REFUSALS = 5
 class Change(Generic[T]):
     """What happened to one object: added (``old`` is None), deleted (``new`` is None), or changed.
 
-    An object that was deleted and made again under the same name is two changes, however few events the server sent.
+    An object that was deleted and recreated under the same name makes two changes, even if the server sent one event.
     """
 
     old: T | None
@@ -59,10 +59,10 @@ class Change(Generic[T]):
 class Timing:
     """The informer's waiting times, in seconds."""
 
-    #: The server ends a watch after a random time between these, so that not all agents come back at once.
+    #: The server ends a watch after a random time between these, so that agents do not reconnect all at once.
     watch: tuple[int, int] = (240, 480)
-    #: Without a byte for this long a watch counts as dead and is opened anew where it was. Servers send a bookmark
-    #: a minute.
+    #: Without a byte for this long a watch counts as dead and is opened again from its last version. Servers send a
+    #: bookmark every minute.
     silence: float = 120.0
     #: The first and the longest wait after a failure; each is stretched by a random factor of 1 to 2.
     backoff: tuple[float, float] = (0.5, 15.0)
@@ -85,12 +85,12 @@ class Informer(Generic[T]):
 
     Attributes:
         cache: The copy, by ``namespace/name`` or ``name``. Empty until synced; stale, not empty, while the server
-            is away.
+            cannot be reached.
         undecodable: Key → error, of objects that do not fit the type. Such an object keeps its last good state in
             ``cache``.
-        resource: What is followed.
+        resource: The resource that is followed.
         last_contact: ``time.monotonic()`` of the last byte from the server; ``-inf`` before the first.
-        failing_since: ``time.monotonic()`` of the first failure after the last contact; None while all is well.
+        failing_since: ``time.monotonic()`` of the first failure after the last contact; None if there was none.
         relists: How many lists were completed.
         failures: How many times list or watch failed.
     """
@@ -112,13 +112,13 @@ class Informer(Generic[T]):
         Args:
             client: Speaks to the server.
             resource: What to follow; its ``type`` decides how much memory an object takes.
-            namespace: Only this one's objects.
-            field_selector: As ``spec.nodeName=n1``.
-            label_selector: As ``app=busybox``.
+            namespace: Only objects of this namespace.
+            field_selector: Such as ``spec.nodeName=n1``.
+            label_selector: Such as ``app=busybox``.
             transform: Applied to every object before it is kept, to drop or share what takes memory. Must keep the
                 metadata.
             timing: Waiting times.
-            page_size: Objects a page of the list.
+            page_size: Objects per page of the list.
         """
         self._client = client
         self._namespace = namespace
@@ -141,7 +141,7 @@ class Informer(Generic[T]):
 
     @property
     def synced(self) -> bool:
-        """Whether a list was completed; stays true from then on."""
+        """Whether a list was ever completed."""
         return self._synced.is_set()
 
     async def wait_synced(self) -> None:
@@ -192,7 +192,7 @@ class Informer(Generic[T]):
             delay = min(delay * 2, longest)
 
     async def _list(self) -> None:
-        """Bring the copy to the server's state; deletions no watch told are found by what the list no longer has."""
+        """Bring the copy to the server's state; what the list lacks was deleted without a watch event."""
         seen: set[str] = set()
         undecodable: dict[str, str] = {}
         version = ""
@@ -219,7 +219,7 @@ class Informer(Generic[T]):
         self._synced.set()
 
     async def _watch(self) -> bool:
-        """Follow one watch to its clean end. False where it ended before it was of any use."""
+        """Follow one watch to its clean end. False if it ended at once without an event."""
         assert self._version is not None, "a list comes before the watch"
         began = time.monotonic()
         events = 0
@@ -242,12 +242,12 @@ class Informer(Generic[T]):
         return events > 0 or time.monotonic() - began >= _SHORTEST_WATCH_SECONDS
 
     def _heard(self) -> float:
-        """Note that the server is there; gives the time."""
+        """Note a sign of life from the server; gives the time."""
         self.last_contact, self.failing_since = time.monotonic(), None
         return self.last_contact
 
     def _apply(self, line: bytes) -> None:
-        """Take one event into the copy."""
+        """Apply one event to the copy."""
         try:
             event = _decode_event(line)
             if event.type in {"ADDED", "MODIFIED"}:
@@ -261,12 +261,12 @@ class Informer(Generic[T]):
                     self._drop(metadata.key)
                 self._version = metadata.resource_version  # of a BOOKMARK, too
         except msgspec.MsgspecError as error:
-            # Nobody can say what was lost with it: only a list can.
+            # What the event said is lost; only a list can tell.
             self._version = None
             raise Unavailable(f"watch {self.resource.plural}: an event cannot be read: {error}") from error
 
     def _apply_object(self, raw: msgspec.Raw) -> str:
-        """Take an object that was added or changed; gives its version."""
+        """Apply an added or changed object; gives its version."""
         obj = self._read(raw, self.undecodable)
         if obj is None:
             return metadata_of(raw).resource_version
@@ -276,7 +276,7 @@ class Informer(Generic[T]):
         return obj.metadata.resource_version
 
     def _read(self, raw: msgspec.Raw, undecodable: dict[str, str]) -> T | None:
-        """Decode an object; one that does not fit is noted in ``undecodable`` and must not stop the others."""
+        """Decode an object; one that does not fit goes into ``undecodable`` and does not stop the others."""
         try:
             obj = self._decode(raw)
             return obj if self._transform is None else self._transform(obj)
@@ -294,7 +294,7 @@ class Informer(Generic[T]):
             self._drop(key)
             old = None
         if old is not None and old.metadata.resource_version == metadata.resource_version:
-            return  # a relist tells again what is known
+            return  # a relist repeats what is known
         self._objects[key] = obj
         self._tell(Change(old, obj))
 
@@ -315,12 +315,12 @@ class Informer(Generic[T]):
 
 
 def _is_refusal(error: FastError) -> bool:
-    """Whether the server answered, and not just that we come too often."""
+    """Whether the server answered with an error other than 429."""
     return isinstance(error, KubeError) and error.status > 0 and not isinstance(error, Throttled)
 
 
 def _key_of(raw: msgspec.Raw) -> str:
-    """The key of an object that does not fit; no API server lets one through whose very metadata does not."""
+    """The key of an object that does not fit its type; its metadata nearly always does."""
     try:
         return metadata_of(raw).key
     except msgspec.MsgspecError:
@@ -328,7 +328,7 @@ def _key_of(raw: msgspec.Raw) -> str:
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Cut chunks of any size into lines. A last line without its end is dropped: the watch goes on from before it."""
+    """Cut chunks of any size into lines. An incomplete last line is dropped: the next watch starts before it."""
     parts: list[bytes] = []  # of a line longer than a chunk; joined once, so a 1 MiB event is copied once
     async for chunk in chunks:
         begin, end = 0, chunk.find(b"\n")

@@ -121,7 +121,7 @@ class Choice:
 
 @dataclass(slots=True)
 class Kubeconfig:
-    """Merged kubeconfig files; every entry remembers its file, which relative paths in it start from."""
+    """Merged kubeconfig files; every entry keeps its file, as relative paths start there."""
 
     clusters: dict[str, NamedCluster]
     users: dict[str, NamedUser]
@@ -167,7 +167,7 @@ def read(paths: list[Path]) -> Kubeconfig:
     """Read and merge kubeconfig files: the first that sets a value wins (kubernetes.io: merging kubeconfig files).
 
     Raises:
-        InvalidConfig: None of the files exists, or one is no kubeconfig.
+        InvalidConfig: None of the files exists, or one is not a kubeconfig.
     """
     merged = Kubeconfig({}, {}, {}, "", ":".join(map(str, paths)))
     existing = [path for path in paths if path.exists()]
@@ -188,7 +188,7 @@ def _document(path: Path) -> Document:
         # YAML's null stands for an absent field everywhere in Kubernetes' own files
         return msgspec.convert(_without_nulls(content if content is not None else {}), Document)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise InvalidConfig(f"{path} is no kubeconfig: {error}") from error
+        raise InvalidConfig(f"{path} is not a kubeconfig: {error}") from error
 
 
 def _without_nulls(value: object) -> object:
@@ -218,12 +218,12 @@ def _pem(data: str, path: str, field: str, file: Path) -> Pem | None:
         try:
             return base64.b64decode(data, validate=True)
         except binascii.Error as error:
-            raise InvalidConfig(f"{file}: {field}-data is no base64: {error}") from error
+            raise InvalidConfig(f"{file}: {field}-data is not base64: {error}") from error
     return file.parent / path if path else None
 
 
 def _trust(entry: NamedCluster, where: str) -> TLSFactory:
-    """The maker of TLS contexts that trust what the cluster entry says."""
+    """Make the factory of TLS contexts that trust the cluster entry's authority."""
     cluster = entry.cluster
     ca = _pem(
         cluster.certificate_authority_data, cluster.certificate_authority, "certificate-authority", entry.file
@@ -270,7 +270,7 @@ def _exec_plugin(
         supported = ", ".join(sorted(_EXEC_VERSIONS))
         raise InvalidConfig(f"{where}: exec.apiVersion {plugin.api_version!r} is none of {supported}")
     if plugin.interactive_mode == "Always":
-        raise InvalidConfig(f"{where}: exec.interactiveMode Always needs a person at a terminal")
+        raise InvalidConfig(f"{where}: exec.interactiveMode Always needs a user at a terminal")
     info: dict[str, object] = {"server": cluster.cluster.server}
     if cluster.cluster.insecure_skip_tls_verify:
         info["insecure-skip-tls-verify"] = True

@@ -1,8 +1,8 @@
-"""Leader election by a coordination.k8s.io Lease. Decides who leads; what leaders do is the caller's.
+"""Leader election by a coordination.k8s.io Lease. Decides who leads; the caller decides what a leader does.
 
-The clock is CLOCK_BOOTTIME: it never jumps, and unlike CLOCK_MONOTONIC it goes on while the machine is suspended,
-so a leader that wakes up after its time knows it. Other holders' wall-clock times in the Lease are never compared
-with ours: a holder is dead when the record did not change for its duration as *we* measured it.
+The clock is CLOCK_BOOTTIME: it never jumps, and unlike CLOCK_MONOTONIC it runs while the machine is suspended, so a
+leader that wakes up late notices. Wall-clock times in the Lease are never compared with the own clock: a holder counts
+as dead if the Lease did not change for its duration, measured by the observer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fast.kube.client import KubeClient
 
 log = structlog.get_logger()
 
-_JITTER = 1.2  # followers come at different times; as client-go
+_JITTER = 1.2  # followers retry at different times, as in client-go
 
 
 def boot_seconds() -> float:
@@ -36,8 +36,8 @@ def boot_seconds() -> float:
 class Terms:
     """The times of a leadership, in seconds.
 
-    A leader that could not renew for ``renew_deadline`` gives up, while no other may take over before
-    ``duration``: the difference is what its work has to stop in.
+    A leader that could not renew for ``renew_deadline`` stops; no other may take over before ``duration``. The
+    difference is the time its work has to stop.
     """
 
     duration: int = 15
@@ -56,7 +56,7 @@ class LeaderElector:
     """Runs work while, and only while, this process holds a Lease.
 
     Attributes:
-        is_leader: Whether this process leads now.
+        is_leader: Whether this process is the leader.
         observed_holder: Who held the Lease when it was last read; empty for nobody.
     """
 
@@ -74,9 +74,9 @@ class LeaderElector:
 
         Args:
             client: Speaks to the server.
-            namespace: Of the Lease.
-            name: Of the Lease.
-            identity: Unique among the candidates, as the pod's name.
+            namespace: The Lease's namespace.
+            name: The Lease's name.
+            identity: Unique among the candidates, such as the pod's name.
             terms: The times.
             clock: Seconds, never jumping.
         """
@@ -96,10 +96,10 @@ class LeaderElector:
         return self._observed.spec.holder_identity if self._observed is not None else ""
 
     async def run(self, on_started: Callable[[], Awaitable[None]]) -> None:
-        """Wait for leadership, then run ``on_started`` under it; over and over, until that returns or we are cancelled.
+        """Wait for leadership, then run ``on_started``; repeat until that returns or this call is cancelled.
 
-        When leadership is lost, the work is cancelled and awaited, and the waiting begins anew. When the work
-        returns or raises, or this call is cancelled, the Lease is released so that another can take over at once.
+        If leadership is lost, the work is cancelled and awaited before the next wait. If the work returns or raises, or
+        this call is cancelled, the Lease is released so that another candidate can take over at once.
 
         Raises:
             Exception: Whatever ``on_started`` raised.
@@ -122,7 +122,7 @@ class LeaderElector:
             log.warning("leadership lost", lease=self._name, identity=self._identity)
 
     async def _acquire(self) -> float:
-        """Wait until the Lease is ours; gives the time of our clock until which it surely is."""
+        """Wait until the Lease is ours; gives the time (own clock) until which that is certain."""
         while True:
             until = await self._try_to_hold()
             if until is not None:
@@ -149,7 +149,7 @@ class LeaderElector:
                 return  # somebody else holds it
 
     async def _try_to_hold(self) -> float | None:
-        """Take or renew the Lease, once; gives until when it is ours to use, None where it is not or nobody knows."""
+        """Try once to take or renew the Lease; gives until when it is ours, or None if that is not certain."""
         asked_at = self._clock()  # before the request: the server may set the time no earlier
         try:
             lease = await self._read_or_create(asked_at)
@@ -159,14 +159,14 @@ class LeaderElector:
                 return None
             self._observe(await self._client.update(LEASES, self._taken(lease)), asked_at)
         except Conflict:
-            return None  # another candidate was quicker; the next round sees who
+            return None  # another candidate was faster; the next round reads who
         except FastError as error:
             log.warning("leader election: Lease cannot be written", lease=self._name, error=str(error))
             return None
         return asked_at + self._terms.renew_deadline
 
     async def _read_or_create(self, now: float) -> Lease | None:
-        """Read the Lease; None where there was none and we made it ours."""
+        """Read the Lease; None if there was none and this call created it as ours."""
         try:
             lease = await self._client.get(LEASES, self._name, self._namespace)
         except NotFound:
@@ -184,13 +184,13 @@ class LeaderElector:
         self._observed, self._observed_at = lease, now
 
     def _may_take(self, lease: Lease, now: float) -> bool:
-        """Whether the Lease is ours, nobody's, or its holder did not renew it for its duration."""
+        """Whether the Lease is ours, has no holder, or was not renewed for its duration."""
         if lease.spec.holder_identity in {"", self._identity}:
             return True
         return now > self._observed_at + lease.spec.lease_duration_seconds
 
     def _taken(self, lease: Lease) -> Lease:
-        """The Lease as we write it."""
+        """The Lease with this process as its holder."""
         now = _micro_time()
         ours = lease.spec.holder_identity == self._identity
         spec = LeaseSpec(
@@ -203,7 +203,7 @@ class LeaderElector:
         return Lease(metadata=lease.metadata, spec=spec)
 
     async def _release(self) -> None:
-        """Give the Lease up, if it still is ours; failing at that only costs the next leader the wait."""
+        """Release the Lease if it is still ours. If that fails, the next leader has to wait."""
         held = self._observed
         if held is None or held.spec.holder_identity != self._identity:
             return
@@ -230,7 +230,7 @@ async def _as_coroutine(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _cancelled(work: asyncio.Future[None]) -> None:
-    """Cancel the work and wait for its end; what it raises then is logged, not raised."""
+    """Cancel the work and wait for its end; log what it raises."""
     if work.done():
         return
     work.cancel()

@@ -1,4 +1,4 @@
-"""The translation of the API server's answers, and of having none, into :mod:`fast.errors`. One table; no I/O."""
+"""Translates the API server's answers, and missing answers, into :mod:`fast.errors`. One table; no I/O."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fast.errors import (
     Unavailable,
 )
 
-#: Every status that has a meaning of its own. The rest goes by its class: see :func:`error_type`.
+#: Every status with its own error. The others go by their class: see :func:`error_type`.
 BY_STATUS: dict[int, type[KubeError]] = {
     HTTPStatus.UNAUTHORIZED: Unauthorized,
     HTTPStatus.FORBIDDEN: Forbidden,
@@ -31,11 +31,11 @@ BY_STATUS: dict[int, type[KubeError]] = {
     HTTPStatus.TOO_MANY_REQUESTS: Throttled,
 }
 
-_LONGEST_MESSAGE = 500  # a proxy's HTML page is no message
+_LONGEST_MESSAGE = 500  # a proxy may answer with an HTML page
 
 
 class RetryDetails(msgspec.Struct, rename="camel"):
-    """``details`` of a Status, as far as it says when to come back."""
+    """``details`` of a Status: only when to retry."""
 
     retry_after_seconds: int = 0
 
@@ -66,13 +66,13 @@ def error_type(status: int) -> type[KubeError]:
 
 
 def error_of_answer(what: str, status: int, body: bytes, retry_after: str | None = None) -> KubeError:
-    """Make the error of an answer that is no success.
+    """Make the error for an error answer.
 
     Args:
         what: The request in words, as ``create ipendpoints 10.0.0.1``; begins the message.
         status: The HTTP status.
         body: The answer's body: a Status object, or whatever a proxy wrote.
-        retry_after: The ``Retry-After`` header, where there was one.
+        retry_after: The ``Retry-After`` header, if there was one.
     """
     try:
         found = _decode_status(body)
@@ -85,7 +85,7 @@ def error_of_answer(what: str, status: int, body: bytes, retry_after: str | None
 
 
 def error_of_event(what: str, raw: msgspec.Raw) -> KubeError:
-    """Make the error that a watch's ERROR event carries."""
+    """Make the error for a watch's ERROR event."""
     body = bytes(raw)
     try:
         code = _decode_status(body).code
@@ -95,7 +95,7 @@ def error_of_event(what: str, raw: msgspec.Raw) -> KubeError:
 
 
 def error_of_transport(what: str, error: Exception) -> KubeError:
-    """Make the error of a request that got no (whole) answer: refused, reset, timed out, bad TLS."""
+    """Make the error for a request without a complete answer: refused, reset, timed out, bad TLS."""
     if isinstance(error, TimeoutError):
         return Unavailable(f"{what}: timed out", reason="Timeout")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
@@ -106,7 +106,7 @@ def error_of_transport(what: str, error: Exception) -> KubeError:
 
 
 def _retry_after_seconds(header: str | None, status: Status) -> float | None:
-    """What the server asked for; an HTTP date, which no API server sends, counts as nothing."""
+    """The server's Retry-After in seconds; an HTTP date, which no API server sends, is ignored."""
     if header is not None:
         try:
             return max(0.0, float(header))

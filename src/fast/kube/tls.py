@@ -1,6 +1,6 @@
-"""TLS contexts from PEM, in memory or in files that are replaced while we run.
+"""TLS contexts from PEM, in memory or in files that are replaced at run time.
 
-Keys never touch a disk here: OpenSSL reads them through a memory file.
+Keys are never written to disk: OpenSSL reads them through a memory file.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _Version = tuple[int, int, int] | None
 
 
 class ClientTLS:
-    """What TLS connections to the API server are made with: a context, made anew when its files change.
+    """The TLS context for connections to the API server, made again when its files change.
 
-    Connections that stand keep the context that they began with.
+    Open connections keep the context that they were made with.
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class ClientTLS:
         self._context = self._make()
 
     def context(self) -> ssl.SSLContext:
-        """Give the context for a new request; the files are looked at again every 10 seconds."""
+        """Give the context for a new request; checks the files for changes every 10 seconds."""
         if self._files and time.monotonic() - self._looked_at >= _CHECK_SECONDS:
             self.look()
         return self._context
 
     def has_other_than(self, context: ssl.SSLContext | bool) -> bool:
-        """Look at the files now: whether a request that failed with ``context`` can be tried with another one."""
+        """Check the files now; whether a request that failed with ``context`` can be retried with another one."""
         if self._context is context:
             self.look()
         return self._context is not context
 
     def look(self) -> None:
-        """Look at the files now; what cannot be used leaves the context as it is."""
+        """Check the files now; files that cannot be used leave the context as it is."""
         self._looked_at = time.monotonic()
-        versions = self._versions()  # before they are read: what changes meanwhile is seen the next time
+        versions = self._versions()  # taken before reading: a change in between is seen next time
         if versions == self._read:
             return
         try:
@@ -91,7 +91,7 @@ class ClientTLS:
 
 
 def read_pem(source: Pem, what: str) -> bytes:
-    """Give the PEM; InvalidConfig, naming the file and ``what`` it is, where it cannot be read."""
+    """Give the PEM; InvalidConfig, naming the file and ``what`` it is, if it cannot be read."""
     if isinstance(source, bytes):
         return source
     try:
@@ -101,7 +101,7 @@ def read_pem(source: Pem, what: str) -> bytes:
 
 
 def _version(path: Path) -> _Version:
-    """What changes when a file, or what a symbolic link leads to, is replaced or written; None where it is away."""
+    """What changes when a file, or what a symbolic link leads to, is replaced or written; None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -113,9 +113,9 @@ def _client_context(*, ca: bytes | None, insecure: bool, certificate: bytes, key
     try:
         context = ssl.create_default_context(cadata=ca.decode() if ca is not None else None)
     except (ssl.SSLError, UnicodeDecodeError, ValueError) as error:
-        raise InvalidConfig(f"the certificate authority is no PEM certificate: {error}") from error
+        raise InvalidConfig(f"the certificate authority is not a PEM certificate: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Kubernetes' own CAs, kubeadm's among them, lack the key identifiers that OpenSSL's strict mode wants.
+    # Kubernetes' own CAs, kubeadm's among them, lack the key identifiers that OpenSSL's strict mode requires.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if insecure:
         context.check_hostname = False

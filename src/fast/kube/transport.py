@@ -1,4 +1,4 @@
-"""One HTTP request to the API server: connections, credentials, time limits, bounded retry. Knows no resources."""
+"""One HTTP request to the API server: connections, credentials, time limits, bounded retry. Nothing about resources."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TRANSPORT_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
-    """Make a TCP socket that notices a peer that went away without a word."""
+    """Make a TCP socket that detects a silently dead peer."""
     family, kind, protocol = address[:3]
     made = socket.socket(family=family, type=kind, proto=protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -72,9 +72,9 @@ class Request:
 
 
 class Transport:
-    """Sends requests with our identity; every failure is a :class:`fast.errors.KubeError`.
+    """Sends requests with our credentials; every failure is a :class:`fast.errors.KubeError`.
 
-    The connection pool is made at the first request, inside the running event loop.
+    The connection pool is made at the first request, in the running event loop.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Transport:
             config: The server and our identity.
             user_agent: The product name in ``User-Agent``; the API server's audit log shows it.
             timeout_seconds: The limit of one request with its answer, unless the call names another.
-            retry_seconds: The longest that one call waits, in all, where the server answers 429.
+            retry_seconds: The longest total wait of one call if the server answers 429.
         """
         self._config = config
         self._limits = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=_CONNECT_SECONDS)
@@ -101,7 +101,7 @@ class Transport:
         self._pool: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        """Close every connection; requests under way fail. Idempotent."""
+        """Close every connection; running requests fail. Idempotent."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
             await pool.close()
@@ -144,14 +144,14 @@ class Transport:
     async def stream(
         self, request: Request, *, silence_seconds: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open an answer without an end and give its bytes as they come, in chunks of any size.
+        """Open an endless answer and yield its bytes as they arrive, in chunks of any size.
 
         Args:
             request: The request.
             silence_seconds: After this long without a byte the stream counts as dead.
 
         Raises:
-            KubeError: On opening, and out of the iteration where the stream breaks off; a clean end just ends the
+            KubeError: On opening, and from the iteration if the stream breaks; a clean end just ends the
                 iteration.
         """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence_seconds)
@@ -162,7 +162,7 @@ class Transport:
     async def _answer(
         self, request: Request, limits: aiohttp.ClientTimeout
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open the answer of a request that succeeded; with fresh credentials where the first were refused."""
+        """Open the answer of a successful request; retries with fresh credentials if the first were refused."""
         try:
             try:
                 response = await self._open(request, limits)
@@ -177,7 +177,7 @@ class Transport:
             raise error_of_transport(request.what, error) from error
 
     async def _open(self, request: Request, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        """Send the request; gives the answer, its body unread, or raises the error that it is."""
+        """Send the request; gives the answer with its body unread, or raises its error."""
         grant = await self._config.credentials.grant()
         tls = grant.tls or self._config.tls
         context = tls.context() if tls is not None else True

@@ -1,4 +1,4 @@
-"""A queue of keys to reconcile: each at most once in it, none worked on twice at a time. Knows nothing of objects."""
+"""A queue of keys to reconcile: each key is queued at most once and has at most one worker."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class ShutDown(Exception):
 
 
 class WorkQueue(Generic[K]):
-    """Keys in the order of their first addition, deduplicated; with delays and a growing wait for keys that fail.
+    """Keys in the order of their first addition, deduplicated, with delays and a growing wait for keys that fail.
 
-    A key added while it is being worked on is queued again when that is done, so one key never has two workers.
-    For one event loop; no method but :meth:`get` and :meth:`run` waits.
+    A key added while a worker has it is queued again when the worker is done, so one key never has two workers. For one
+    event loop; only :meth:`get` and :meth:`run` wait.
     """
 
     def __init__(self, *, backoff_seconds: tuple[float, float] = (0.1, 60.0)) -> None:
@@ -46,7 +46,7 @@ class WorkQueue(Generic[K]):
         return len(self._ready)
 
     def add(self, key: K) -> None:
-        """Queue the key, unless it is queued already. After shut-down: nothing."""
+        """Queue the key, unless it is queued already. Does nothing after shut-down."""
         if self._shut_down or key in self._dirty:
             return
         self._dirty.add(key)
@@ -54,7 +54,7 @@ class WorkQueue(Generic[K]):
             self._push(key)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Queue the key after a time; of several times for a key the earliest counts."""
+        """Queue the key after a time; of several times for one key, the earliest counts."""
         if self._shut_down:
             return
         if seconds <= 0:
@@ -73,11 +73,11 @@ class WorkQueue(Generic[K]):
         self.add_after(key, self._next_wait(key))
 
     def forget(self, key: K) -> None:
-        """Note that the key is well: its next failure starts with the first wait."""
+        """Reset the key's back-off."""
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        """Take the next key, waiting for one; whoever takes it must call :meth:`done`.
+        """Wait for the next key and take it; the caller must call :meth:`done`.
 
         Raises:
             ShutDown: The queue was shut down and holds no more keys.
@@ -93,7 +93,7 @@ class WorkQueue(Generic[K]):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
                 elif self._ready:
-                    self._wake()  # we were woken for a key and do not take it: somebody else must
+                    self._wake()  # woken for a key but cancelled: wake another worker
                 raise
         key = self._ready.popleft()
         self._dirty.discard(key)
@@ -101,13 +101,13 @@ class WorkQueue(Generic[K]):
         return key
 
     def done(self, key: K) -> None:
-        """Note that the work on the key is over; queues it again if it was added meanwhile."""
+        """End the work on the key; queues it again if it was added meanwhile."""
         self._working.discard(key)
         if key in self._dirty:
             self._push(key)
 
     def shut_down(self) -> None:
-        """Take no more keys, drop delayed ones; workers get what is queued and then :class:`ShutDown`. Idempotent."""
+        """Accept no more keys, drop delayed ones; workers get the queued keys, then :class:`ShutDown`. Idempotent."""
         self._shut_down = True
         for pending in self._delayed.values():
             pending.cancel()
@@ -116,11 +116,11 @@ class WorkQueue(Generic[K]):
             self._wake()
 
     async def run(self, reconcile: Callable[[K], Awaitable[None]], *, workers: int = 1) -> None:
-        """Work on keys until shut down (or cancelled), ``workers`` at a time.
+        """Reconcile keys until shut down or cancelled, ``workers`` at a time.
 
-        ``reconcile`` acts on the state it finds, not on what happened. Where it raises, the key comes again after
-        a growing wait; after a :class:`fast.errors.FastError` that is not ``retryable``, which somebody must mend
-        first (rights, say), after the longest wait.
+        ``reconcile`` acts on the state it finds, not on what happened. If it raises, the key is retried after a growing
+        wait. After a :class:`fast.errors.FastError` that is not ``retryable``, such as missing rights, it is retried
+        after the longest wait.
         """
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):

@@ -1,4 +1,4 @@
-"""Value types of the network: addresses, MACs, ranges. Pure; no I/O, no Kubernetes, nothing of Fast but its errors."""
+"""Value types: addresses, MACs, ranges. Pure: no I/O, no Kubernetes, nothing of Fast except its errors."""
 
 from fast.net.address import (
     IPAddress,

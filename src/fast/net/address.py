@@ -1,4 +1,4 @@
-"""IP addresses and their three spellings: text, IpEndpoint object name, eBPF map key. Nothing else."""
+"""IP addresses and their three spellings: text, IpEndpoint object name, eBPF map key."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def parse_address(text: str) -> IPAddress:
     """Read an IPv4 or IPv6 address.
 
     Raises:
-        InvalidRange: The text is no address; also for zone indices (``fe80::1%eth0``), which mean nothing cluster-wide.
+        InvalidRange: The text is not an address, or has a zone index (``fe80::1%eth0``), which is local to a machine.
     """
     try:
         address = ip_address(text.strip())
     except ValueError as error:
-        raise InvalidRange(f"{text!r} is no IP address") from error
+        raise InvalidRange(f"{text!r} is not an IP address") from error
     if isinstance(address, IPv6Address) and address.scope_id is not None:
-        raise InvalidRange(f"{text!r} has a zone index; an address of a pod has none")
+        raise InvalidRange(f"{text!r} has a zone index, which a pod address cannot have")
     return address
 
 
@@ -38,21 +38,21 @@ def record_name(address: IPAddress) -> str:
 
 
 def parse_record_name(name: str) -> IPAddress:
-    """Read an IpEndpoint object's name back; the inverse of :func:`record_name`.
+    """Read the address from an IpEndpoint object's name; the inverse of :func:`record_name`.
 
     Raises:
-        InvalidRange: The name is no address in the one spelling that record_name gives.
+        InvalidRange: The name is not an address in the spelling that record_name gives.
     """
     if (ipv4 := _find_ipv4(name)) is not None:
         return ipv4
     address = parse_address(name.replace("-", ":") if "-" in name else name)
     if record_name(address) != name:
-        raise InvalidRange(f"{name!r} is not spelled as an IpEndpoint is named: {record_name(address)!r}")
+        raise InvalidRange(f"{name!r} is not the spelling of an IpEndpoint's name: {record_name(address)!r}")
     return address
 
 
 def _find_ipv4(name: str) -> IPv4Address | None:
-    """Read an IPv4 address in its one usual spelling, five times as quickly as ipaddress does: agents read 100,000."""
+    """Read a canonical IPv4 address, five times as fast as ipaddress: an agent reads 100,000 names."""
     try:
         packed = inet_pton(AF_INET, name)
     except (OSError, ValueError):

@@ -27,10 +27,10 @@ class Mac(bytes):
         """Read ``aa:bb:cc:dd:ee:ff``.
 
         Raises:
-            InvalidConfig: The text is no MAC.
+            InvalidConfig: The text is not a MAC.
         """
         if not _TEXT.fullmatch(text):
-            raise InvalidConfig(f"{text!r} is no MAC address")
+            raise InvalidConfig(f"{text!r} is not a MAC address")
         return cls(bytes.fromhex(text.replace(":", "")))
 
     @classmethod

@@ -1,6 +1,6 @@
-"""Ranges of addresses and sets of them, as pairs of integers: a /8 or an IPv6 /64 costs what a single address costs.
+"""Ranges of addresses and sets of them, as pairs of integers: a /8 or an IPv6 /64 costs as much as a single address.
 
-Every bound is inclusive. Nothing here expands a range in memory.
+Every bound is inclusive. No function here expands a range in memory.
 """
 
 from __future__ import annotations
@@ -69,17 +69,17 @@ class AddressRange:
 
 
 def parse_subnet(text: str) -> IPNetwork:
-    """Read a CIDR; host bits are allowed and dropped, as in ``10.244.0.1/16``.
+    """Read a CIDR; host bits, such as in ``10.244.0.1/16``, are dropped.
 
     Raises:
-        InvalidRange: The text is no CIDR.
+        InvalidRange: The text is not a CIDR.
     """
     try:
         if "/" not in text:
             raise ValueError("no prefix length")
         return ip_network(text.strip(), strict=False)
     except ValueError as error:
-        raise InvalidRange(f"{text!r} is no subnet in CIDR form, as 10.244.0.0/16") from error
+        raise InvalidRange(f"{text!r} is not a subnet in CIDR form, such as 10.244.0.0/16") from error
 
 
 def parse_range(text: str) -> AddressRange:
@@ -105,7 +105,7 @@ class RangeSet:
     __slots__ = ("_firsts", "ranges", "size")
 
     def __init__(self, ranges: Iterable[AddressRange] = ()) -> None:
-        """Merge the ranges, in any order, overlapping or not; InvalidRange where they mix families."""
+        """Merge the ranges, in any order, overlapping or not; InvalidRange if they mix families."""
         merged: list[AddressRange] = []
         for item in sorted(ranges):
             if merged and merged[-1].version != item.version:
@@ -140,7 +140,7 @@ class RangeSet:
         return ", ".join(map(str, self.ranges))
 
     def without(self, other: RangeSet) -> RangeSet:
-        """Give the addresses of this set that are not in ``other``. O(r log r), whatever the sizes of the ranges."""
+        """Give the addresses of this set that are not in ``other``. The cost depends on the number of ranges only."""
         left: list[AddressRange] = []
         for item in self.ranges:
             first = item.first
@@ -155,7 +155,7 @@ class RangeSet:
         return RangeSet(left)
 
     def overlaps(self, other: RangeSet) -> AddressRange | None:
-        """Give the first range of addresses that both sets hold, or None."""
+        """Give the first range of addresses that both sets contain, or None."""
         for mine in self.ranges:
             for theirs in other.ranges:
                 if mine.version == theirs.version and mine.first <= theirs.last and theirs.first <= mine.last:

@@ -305,10 +305,10 @@ async def test_an_exec_plugin_may_answer_with_a_client_certificate(tmp_path):
     ("script", "words"),
     [
         ("echo broken >&2; exit 3", "status 3: broken"),
-        ("echo nonsense", "no ExecCredential"),
+        ("echo nonsense", "did not print an ExecCredential"),
         (credential("{}"), "neither a token nor a client certificate"),
         (credential('{"token": "t"}').replace("/v1", "/v1beta1"), "the kubeconfig says"),
-        (credential('{"token": "t", "expirationTimestamp": "soon"}'), "no RFC 3339 time"),
+        (credential('{"token": "t", "expirationTimestamp": "soon"}'), "not an RFC 3339 time"),
         (credential('{"clientCertificateData": "x", "clientKeyData": "y"}'), "plugin: client certificate"),
     ],
 )
@@ -332,10 +332,10 @@ REFUSED = {
     "there is no cluster 'k'": {"clusters": []},
     r"there is no user 'u' \(there are: none\)": {"users": None},
     "names no server": {"cluster": {"server": ""}},
-    "is no http or https URL": {"cluster": {"server": "10.0.0.1"}},
+    "is not an http or https URL": {"cluster": {"server": "10.0.0.1"}},
     "certificate-authority: .*nowhere: No such file": {"cluster": {"certificate-authority": "nowhere"}},
-    "certificate-authority-data is no base64": {"cluster": {"certificate-authority-data": "???"}},
-    "the certificate authority is no PEM": {"cluster": {"certificate-authority-data": encoded(b"x")}},
+    "certificate-authority-data is not base64": {"cluster": {"certificate-authority-data": "???"}},
+    "the certificate authority is not a PEM": {"cluster": {"certificate-authority-data": encoded(b"x")}},
     "contradicts itself": {
         "cluster": {"insecure-skip-tls-verify": True, "certificate-authority-data": encoded(CERTIFICATE)}
     },
@@ -354,8 +354,8 @@ REFUSED = {
     "username is not supported": {"user": {"username": "me", "password": "x"}},
     "as is not supported": {"user": {"as": "somebody"}},
     "exec.apiVersion 'v0' is none of": {"user": {"exec": {"apiVersion": "v0", "command": "x"}}},
-    "needs a person at a terminal": {"user": exec_user("x", interactiveMode="Always")},
-    "is no kubeconfig": {"clusters": "x"},
+    "needs a user at a terminal": {"user": exec_user("x", interactiveMode="Always")},
+    "is not a kubeconfig": {"clusters": "x"},
 }
 
 
@@ -368,7 +368,7 @@ def test_a_kubeconfig_that_cannot_be_used_says_why(tmp_path, words, changes):
 @pytest.mark.parametrize("content", ["{", "- a", "text"])
 def test_a_file_that_is_no_kubeconfig_is_named(tmp_path, content):
     (tmp_path / "config").write_text(content)
-    with pytest.raises(InvalidConfig, match="config is no kubeconfig"):
+    with pytest.raises(InvalidConfig, match="config is not a kubeconfig"):
         ClusterConfig.load(tmp_path / "config")
 
 

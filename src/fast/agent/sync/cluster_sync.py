@@ -1,8 +1,8 @@
 """Keeps the node's eBPF map of every pod and node address as the API server has them.
 
-Everything is written at start, then change by change; now and then all of it is compared, and what somebody else
-changed is mended. Changes are gathered for some milliseconds and written as one batch in a thread, so that the event
-loop stays free. What the map looks like is the datapath's.
+Writes everything at start, then each change. From time to time it compares the whole map and repairs what somebody
+else changed. Changes are gathered for some milliseconds and written as one batch in a thread, so that the event loop
+stays free. The map's layout belongs to the datapath.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class ClusterSync:
         self._note({**dict.fromkeys(gone), **inherited, **after})
 
     def resync(self) -> None:
-        """Compare the whole map with what it should be, as after the datapath came up anew."""
+        """Compare the whole map with what it should be, such as after the datapath came up again."""
         self._full = True
         self._wake.set()
 
@@ -166,9 +166,9 @@ class ClusterSync:
         # With nothing pending at this moment, what the map lacks is not under way: somebody else took it out.
         if not self._pending and asyncio.get_running_loop().time() >= self._check_due:
             result = await self._write_everything()
-            if mended := result.added + result.changed + result.removed:
-                count_repairs(RepairKind.CLUSTER_ENTRY, mended)
-                log.warning("entries in the map of the cluster were not as they should be", mended=mended)
+            if repaired := result.added + result.changed + result.removed:
+                count_repairs(RepairKind.CLUSTER_ENTRY, repaired)
+                log.warning("entries of the cluster map were changed by others; repaired", repaired=repaired)
 
     async def _write_everything(self) -> SyncResult:
         self._pending.clear()  # what comes from here on is newer than the lists below, and written after them
@@ -242,7 +242,7 @@ def entries_of_node(node: Node) -> dict[IPAddress, ClusterPod]:
         try:
             addresses.append(parse_address(text))
         except InvalidRange:
-            log.warning("InternalIP of a Node is no address", node=node.metadata.name, address=text)
+            log.warning("InternalIP of a Node is not an address", node=node.metadata.name, address=text)
     underlay = next((address for address in addresses if isinstance(address, IPv4Address)), None)
     if underlay is None:
         return {}

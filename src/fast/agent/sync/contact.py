@@ -1,4 +1,4 @@
-"""Whether the API server can be reached, judged by the informers; nothing is asked of the server for it."""
+"""Whether the API server can be reached, judged by the informers without extra requests."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fast.kube import Informer
 CONDITION = "api-server"
 
 _POLL_SECONDS = 0.5
-#: A watch that breaks comes back within the first back-off; only an absence longer than that is worth telling.
+#: A broken watch is open again within the first back-off; only a longer outage is reported.
 _PATIENCE_SECONDS = 3.0
-#: While others are heard, one that fails has a few tries more: only then is it refused, and not just unlucky.
+#: While other informers work, a failing one gets more retries before it counts as refused.
 _PATIENCE_WITH_SOME_SECONDS = 15.0
 
 _UP = Gauge("fast_agent_api_server_up", "1 while the agent is in contact with the API server.")
 
 
 class Contact:
-    """Watches the informers, each for itself: what others hear does not make up for one that is refused."""
+    """Watches each informer: one that is refused counts even if the others work."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Contact:
         """Prepare.
 
         Args:
-            informers: The ones that the agent cannot do without.
+            informers: Those that the agent needs.
             readiness: Told about condition ``api-server``.
             synced: Called once, when every informer has its first list.
             clock: Monotonic seconds, the informers' clock.
@@ -48,7 +48,7 @@ class Contact:
         self._clock = clock
 
     async def run(self) -> None:
-        """Judge for ever."""
+        """Judge until cancelled."""
         self._readiness.missing(CONDITION, "pools, addresses, pods and nodes have not been read yet")
         for informer in self._informers:
             await informer.wait_synced()
