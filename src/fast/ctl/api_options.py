@@ -41,12 +41,20 @@ def with_cluster(kubeconfig: Path | None, work: Callable[[KubeClient], Awaitable
 
     # stdout is for the answer alone
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    if kubeconfig is None and "KUBECONFIG" not in os.environ and _AGENT_KUBECONFIG.exists():
-        kubeconfig = _AGENT_KUBECONFIG
-    config = ClusterConfig.load(kubeconfig)
+    config = ClusterConfig.load(resolve_kubeconfig(kubeconfig))
 
     async def run() -> R:
         async with KubeClient(config, user_agent="fast-ctl") as client:
             return await work(client)
 
     return asyncio.run(run())
+
+
+def resolve_kubeconfig(kubeconfig: Path | None) -> Path | None:
+    """Give the kubeconfig to use: the one named, else KUBECONFIG's first, else the agent's own; None for others."""
+    if kubeconfig is not None:
+        return kubeconfig
+    if "KUBECONFIG" in os.environ:
+        first = os.environ["KUBECONFIG"].split(":")[0]
+        return Path(first) if first and ":" not in os.environ["KUBECONFIG"] else None
+    return _AGENT_KUBECONFIG if _AGENT_KUBECONFIG.exists() else None

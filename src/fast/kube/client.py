@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 from urllib.parse import quote
 
+import aiohttp
 import msgspec
 import structlog
 
@@ -356,6 +357,12 @@ class KubeClient:
         request = Request(_words("watch", resource, namespace), "GET", _path(resource, namespace), query)
         async with self._transport.stream(request, silence_seconds=silence_seconds) as chunks:
             yield chunks
+
+    def websocket(
+        self, what: str, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Open a WebSocket to a path of the API; see :meth:`fast.kube.transport.Transport.websocket`."""
+        return self._transport.websocket(Request(what, "GET", path), query, protocols)
 
     async def _send(self, resource: Resource[T], request: Request) -> T:
         body = await self._transport.send(request)

@@ -6,7 +6,7 @@ import asyncio
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -157,6 +157,38 @@ class Transport:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence_seconds)
         async with self._answer(request, limits) as response:
             yield response.content.iter_any()
+
+    @asynccontextmanager
+    async def websocket(
+        self, request: Request, query: Sequence[tuple[str, str]], protocols: Sequence[str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Open a WebSocket.
+
+        Args:
+            request: The request; its own ``query`` is not used.
+            query: The query's parameters, which may repeat.
+            protocols: Subprotocols, the best first.
+
+        Raises:
+            KubeError: The server refused, or went away.
+        """
+        grant = await self._config.credentials.grant()
+        tls = grant.tls or self._config.tls
+        try:
+            async with self._session().ws_connect(
+                yarl.URL(self._config.server + request.path, encoded=True).with_query(list(query)),
+                headers={"Authorization": grant.authorization} if grant.authorization else {},
+                protocols=protocols,
+                ssl=tls.context() if tls is not None else True,
+                server_hostname=self._config.server_name or None,
+                proxy=self._config.proxy or None,
+                max_msg_size=0,
+            ) as socket:
+                yield socket
+        except aiohttp.WSServerHandshakeError as error:
+            raise error_of_answer(request.what, error.status, error.message.encode()) from error
+        except _TRANSPORT_ERRORS as error:
+            raise error_of_transport(request.what, error) from error
 
     @asynccontextmanager
     async def _answer(
