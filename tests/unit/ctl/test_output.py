@@ -2,6 +2,7 @@
 
 import json
 
+import click
 import pytest
 import yaml
 
@@ -38,3 +39,20 @@ def test_no_rows_are_said_on_stderr_in_a_table_and_an_empty_list_in_json(capsys)
     assert (captured.out, captured.err) == ("", "Nothing here.\n")
     print_rows([], COLUMNS, "json", nothing="Nothing here.")
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_colours_appear_only_where_asked_for_and_do_not_change_the_layout():
+    columns = (
+        Column("NAME", "name"),
+        Column("SIZE", "size", colour=lambda size: "red" if size > 9 else None),
+    )
+    plain = format_table(ROWS, columns, coloured=False)
+    coloured = format_table(ROWS, columns, coloured=True)
+    assert "\x1b[31m" in coloured
+    assert click.unstyle(coloured) == plain
+
+
+def test_a_table_for_a_program_has_no_colours(capsys):
+    columns = (Column("NAME", "name", colour=lambda _: "red"),)
+    print_rows(ROWS, columns, "table", nothing="")
+    assert "\x1b" not in capsys.readouterr().out

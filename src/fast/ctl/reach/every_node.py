@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ CANNOT_TELL = 3
 _REMOTE = ("nodes", "every", "via", "kubeconfig", "output", "watch")
 Rows = Callable[..., Sequence[Row]]
 
-_options = (
+_options: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option(
         "--node",
         "nodes",
@@ -86,14 +87,17 @@ def listing(columns: Sequence[Column], *, nothing: str) -> Callable[[Rows], Call
                     shown = [Column("NODE", "node"), *columns]
                 else:
                     rows, shown = list(rows_of(**arguments)), list(columns)
-                if watch is not None and click.get_text_stream("stdout").isatty():
+                if watch is not None and sys.stdout.isatty():
                     click.clear()
                 _print(rows, silent, shown, output, nothing)
                 if watch is None:
                     ctx.exit(CANNOT_TELL if silent else 0)
                 time.sleep(watch)
 
-        return functools.reduce(lambda made, option: option(made), reversed(_options), command)
+        made: Callable[..., None] = command
+        for option in reversed(_options):
+            made = option(made)
+        return made
 
     return decorate
 
