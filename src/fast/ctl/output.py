@@ -89,5 +89,11 @@ def format_table(rows: Sequence[Row], columns: Sequence[Column], *, coloured: bo
     if coloured:
         for line, row in zip(lines[1:], rows, strict=True):
             for place, column in enumerate(columns):
-                line[place] = click.style(line[place], fg=column.colour(row[column.field]))
+                line[place] = _styled(line[place], column.colour(row[column.field]))
     return "\n".join(_GAP.join(line).rstrip() for line in lines)
+
+
+def _styled(cell: str, colour: str | None) -> str:
+    """Colour a padded cell, but not its padding."""
+    text = cell.rstrip()
+    return click.style(text, fg=colour) + cell[len(text) :] if colour and text else cell
