@@ -18,6 +18,8 @@ KINDS = [
     *(f"api.apps.v1.{kind}" for kind in ("Deployment", "ReplicaSet", "StatefulSet")),
     *(f"api.rbac.v1.{kind}" for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")),
     "api.coordination.v1.Lease",
+    "api.networking.v1.NetworkPolicy",
+    *(f"api.admissionregistration.v1.ValidatingAdmissionPolicy{part}" for part in ("", "Binding")),
     "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
 ]
 TARGET = Path(__file__).parents[1] / "playground/src/fast_playground/apiserver/schemas.json"

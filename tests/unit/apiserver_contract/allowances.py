@@ -57,7 +57,8 @@ ALLOWANCES = (
     Allowance(
         r"01-discovery:16",
         r"items\[.*\]\.resources\[(controllerrevisions|daemonsets|tokenreviews|localsubjectaccessreviews"
-        r"|subjectaccessreviews)\]",
+        r"|subjectaccessreviews|ingress(class)?es|ipaddresses|servicecidrs"
+        r"|(mutating|validating)webhookconfigurations|mutatingadmissionpolic(ies|ybindings))\]",
         _NOT_SERVED,
     ),
     Allowance(r"01-discovery:8", r".*\.storageVersionHash", "an opaque hash of kube-apiserver's own storage"),

@@ -174,6 +174,25 @@ def validate_labels(labels: dict[str, Any], path: str) -> list[FieldError]:
     return errors
 
 
+def validate_label_selector(selector: Object, path: str) -> list[FieldError]:
+    """Find what is wrong with a LabelSelector."""
+    errors = validate_labels(selector.get("matchLabels") or {}, f"{path}.matchLabels")
+    for index, item in enumerate(selector.get("matchExpressions") or []):
+        where, values = f"{path}.matchExpressions[{index}]", item.get("values") or []
+        if item["operator"] not in ("In", "NotIn", "Exists", "DoesNotExist"):
+            why = "not a valid selector operator"
+            errors.append(invalid_value(f"{where}.operator", item["operator"], why))
+        elif item["operator"].endswith("In") and not values:
+            errors.append(required(f"{where}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
+        elif not item["operator"].endswith("In") and values:
+            why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            errors.append(forbidden_field(f"{where}.values", why))
+        errors += validate_labels({item["key"]: ""}, f"{where}.key")
+        for number, value in enumerate(values):
+            errors += validate_labels({"value": value}, f"{where}.values[{number}]")
+    return errors
+
+
 def _check_key(key: str) -> str:
     prefix, slash, name = key.rpartition("/")
     if slash and (not _DNS_SUBDOMAIN.fullmatch(prefix) or len(prefix) > _MAX_SUBDOMAIN):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,6 +169,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "io.k8s.api.apps.v1.StatefulSet": {"status": {"replicas": 0, "availableReplicas": 0}},
     "io.k8s.api.rbac.v1.Role": {"rules": None},
     "io.k8s.api.rbac.v1.ClusterRole": {"rules": None},
+    "io.k8s.api.networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
+    "io.k8s.api.networking.v1.NetworkPolicySpec": {"podSelector": {}},
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec": {
         "conversion": {"strategy": "None"},
     },
@@ -203,6 +206,7 @@ def _builtins(definitions: Definitions) -> Iterator[Kind]:
         package = {
             "rbac.authorization.k8s.io": "api.rbac",
             "coordination.k8s.io": "api.coordination",
+            "networking.k8s.io": "api.networking",
             "apiextensions.k8s.io": "apiextensions-apiserver.pkg.apis.apiextensions",
         }.get(group, f"api.{group or 'core'}")
         schema = definitions.get(f"io.k8s.{package}.{version}.{name}")
@@ -210,7 +214,7 @@ def _builtins(definitions: Definitions) -> Iterator[Kind]:
         if "all" in flags.split():
             more["categories"] = ("all",)
         return Kind(
-            GVR(group, version, name.lower() + "s"),
+            GVR(group, version, re.sub("y$", "ie", name.lower()) + "s"),
             name,
             name.lower(),
             "cluster" not in flags.split(),
@@ -242,6 +246,7 @@ def _builtins(definitions: Definitions) -> Iterator[Kind]:
     yield kind("apps/v1", "Deployment", workload, "deploy", scale=Scale())
     yield kind("apps/v1", "ReplicaSet", workload, "rs", scale=Scale(), selectable="status.replicas")
     yield kind("apps/v1", "StatefulSet", workload, "sts", scale=Scale())
+    yield kind("networking.k8s.io/v1", "NetworkPolicy", "generation", "netpol")
     yield kind("coordination.k8s.io/v1", "Lease", "update_needs_version")
     for name in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"):
         yield kind("rbac.authorization.k8s.io/v1", name, "cluster" if name.startswith("Cluster") else "")

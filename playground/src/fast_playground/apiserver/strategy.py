@@ -11,7 +11,7 @@ import ipaddress
 import random
 from collections.abc import Callable
 
-from fast_playground.apiserver import kinds, pod_kind
+from fast_playground.apiserver import kinds, network_policy_kind, pod_kind
 from fast_playground.apiserver.api import Object
 from fast_playground.apiserver.kinds import GVR
 from fast_playground.apiserver.metadata import prepare_new, validate_labels
@@ -267,6 +267,7 @@ DEFAULT: dict[GVR, _Default] = {
     kinds.STATEFUL_SETS: _default_workload,
     kinds.SERVICES: _default_service,
     kinds.SECRETS: _default_secret,
+    kinds.NETWORK_POLICIES: network_policy_kind.default,
 }
 ADMIT: dict[GVR, _Admit] = {
     kinds.PODS: pod_kind.admit,
@@ -280,6 +281,7 @@ VALIDATE: dict[GVR, _Validate] = {
     kinds.NODES: _validate_node,
     kinds.EVENTS: _validate_event,
     kinds.LEASES: _validate_lease,
+    kinds.NETWORK_POLICIES: network_policy_kind.validate,
     kinds.DEPLOYMENTS: _validate_workload,
     kinds.REPLICA_SETS: _validate_workload,
     kinds.STATEFUL_SETS: _validate_stateful_set,

@@ -287,6 +287,12 @@ _COLUMNS: dict[GVR, list[Column]] = {
         *_WORKLOAD,
     ],
     kinds.STATEFUL_SETS: [Column("Ready", _of_replicas), _AGE, *_WORKLOAD[:2]],
+    kinds.NETWORK_POLICIES: [
+        Column(
+            "Pod-Selector", lambda policy: selector_text(policy["spec"].get("podSelector") or {}) or _NONE
+        ),
+        _AGE,
+    ],
     kinds.LEASES: [Column("Holder", _text(".spec.holderIdentity")), _AGE],
     kinds.ROLES: [_CREATED],
     kinds.CLUSTER_ROLES: [_CREATED],
