@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+#: The kubeconfig's context to use instead of its current one, and whom to impersonate: set by ``kubectl fast``.
+CONTEXT_VARIABLE, AS_VARIABLE = "FAST_KUBE_CONTEXT", "FAST_KUBE_AS"
+
 #: The agent's own, where it is no pod.
 _AGENT_KUBECONFIG = Path("/etc/fast/agent.kubeconfig")
 
@@ -41,7 +44,8 @@ def with_cluster(kubeconfig: Path | None, work: Callable[[KubeClient], Awaitable
 
     # stdout is for the answer alone
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    config = ClusterConfig.load(resolve_kubeconfig(kubeconfig))
+    config = ClusterConfig.load(resolve_kubeconfig(kubeconfig), context=os.environ.get(CONTEXT_VARIABLE, ""))
+    config.impersonate = os.environ.get(AS_VARIABLE, "")
 
     async def run() -> R:
         async with KubeClient(config, user_agent="fast-ctl") as client:

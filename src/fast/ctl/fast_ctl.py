@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from importlib.metadata import entry_points
 
@@ -19,6 +20,7 @@ _COMMANDS = {
     "flows": "fast.ctl.node.flows",
     "metrics": "fast.ctl.node.metrics",
     "ipam": "fast.ctl.ipam.ipam_command",
+    "completion": "fast.ctl.completion",
     "version": "fast.ctl.version",
 }
 _ALIASES = {"lips": "local-ips", "cips": "cluster-ips", "ldev": "local-dev"}
@@ -41,6 +43,19 @@ class LazyGroup(click.Group):
             loaded: click.Command = point.load()
             return loaded
         return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name; a word that is none is answered with the nearest ones."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], [*self.list_commands(ctx), *_ALIASES])
+            if not near:
+                raise
+            hint = f"{error.message} Did you mean {' or '.join(near)}?"
+            raise click.UsageError(hint, error.ctx) from error
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; Fast's own errors become ``Error: …`` and exit status 1, without a traceback."""

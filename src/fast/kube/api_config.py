@@ -27,6 +27,7 @@ class ClusterConfig:
         namespace: The namespace to use if none is named.
         server_name: The name to expect in the server's certificate (``tls-server-name``); empty: the URL's host.
         proxy: URL of an HTTP proxy; empty for none.
+        impersonate: The user to act as (``kubectl --as``); empty for ourselves.
     """
 
     server: str
@@ -35,6 +36,7 @@ class ClusterConfig:
     namespace: str = "default"
     server_name: str = ""
     proxy: str = ""
+    impersonate: str = ""
 
     def __post_init__(self) -> None:
         self.server = self.server.rstrip("/")

@@ -98,6 +98,8 @@ class Transport:
             "Accept": "application/json",
             "Accept-Encoding": "identity",
         }
+        if config.impersonate:
+            self._headers["Impersonate-User"] = config.impersonate
         self._pool: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
