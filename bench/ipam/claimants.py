@@ -81,7 +81,8 @@ class RecordClaimant:
         assert self._ipam is not None
         name = f"p{self._number}-{number}"
         attachment = Attachment(f"{name:0>64}", "eth0", PodRef(namespace=NAMESPACE, name=name, uid=name))
-        (record,) = await self._ipam.claim(attachment, ClaimRequest(pools=(POOL,)))
+        async with self._ipam.locks.hold(attachment.key):
+            (record,) = await self._ipam.claim(attachment, ClaimRequest(pools=(POOL,)))
         return record.metadata.name
 
     async def stop(self) -> None:

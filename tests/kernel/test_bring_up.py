@@ -60,9 +60,9 @@ class Agent:
 
     async def says(self, text: str) -> str:
         """Wait until what it is not ready for has the text."""
-        while (blocker := self.readiness.blocker()) is None or text not in blocker.reason:  # noqa: ASYNC110
+        while (unmet := self.readiness.unmet()) is None or text not in unmet.reason:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        return blocker.reason
+        return unmet.reason
 
 
 @pytest.fixture

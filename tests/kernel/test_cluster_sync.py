@@ -216,7 +216,7 @@ async def test_a_full_map_makes_the_agent_unready_by_name_until_there_is_room(ma
             agent._store._view.observed(None, item)
         running = asyncio.create_task(agent._cluster.run())
         await until(lambda: "cluster-map: map fast_cluster_pods is full" in agent._not_ready())
-        assert agent.readiness.blocker().limited_connectivity
+        assert agent.readiness.unmet().limited_connectivity
         for item in records[:30]:
             agent._store._view.observed(item, None)
         await until(lambda: "cluster-map" not in agent._not_ready())

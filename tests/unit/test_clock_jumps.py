@@ -17,7 +17,7 @@ from fakes.nasty_server import nasty_server, status
 from fakes.store import FakeCluster, FakeStore, a_pool
 from fast.api.ipendpoint import PodRef
 from fast.api.resources import IPENDPOINTS
-from fast.ipam import Attachment, ClaimRequest, Ipam, NodeIdentity
+from fast.ipam import Attachment, ClaimRequest, NodeIdentity
 from fast.kube import (
     ClusterConfig,
     Informer,
@@ -30,6 +30,7 @@ from fast.kube import (
 )
 from fast.kube.credentials import ExecPlugin, TokenFile
 from fast.kube.lease import Terms
+from unit.ipam.nodes import Caller
 
 DAY_SECONDS = 86_400.0
 _WALL_CLOCK = {"time", "time_ns", "now", "utcnow", "today", "gmtime", "localtime"}
@@ -181,7 +182,7 @@ def _agent():
     cluster.put_pool(a_pool("small", "10.244.10.0-10.244.10.3"))
     store = FakeStore(cluster, clock=clock)
     node = NodeIdentity(name="n1", ip="192.0.2.1", boot_id="boot-1")
-    return Ipam(store, node, clock=clock, rng=random.Random(1)), clock
+    return Caller(store, node, clock=clock, rng=random.Random(1)), clock
 
 
 async def _claim(ipam, number):

@@ -1,58 +1,66 @@
-"""What stands in the way of taking pods, as named conditions; for ADD, STATUS, /readyz and the conflist."""
+"""The node's readiness conditions: named reasons why it can or cannot take pods. Used by ADD, STATUS and /readyz."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
-from fast.cni import Blocker
+from fast.cni import UnmetConditions
 
 log = structlog.get_logger()
 
 
 class Readiness:
-    """Named conditions, each met or not. The node is ready when every one is met."""
+    """Named readiness conditions, each met or not. The node is ready if every one is met."""
 
     def __init__(self, *conditions: str) -> None:
-        """Begin with every named condition not met yet."""
-        self._blockers: dict[str, Blocker] = {name: Blocker(f"{name}: not there yet") for name in conditions}
+        """Start with every named condition unmet."""
+        self._names = set(conditions)
+        self._unmet = {name: UnmetConditions("not checked yet") for name in conditions}
         self._ready = asyncio.Event()
 
     def met(self, condition: str) -> None:
-        """Say that the condition holds."""
-        if self._blockers.pop(condition, None) is not None:
-            log.info("condition met", condition=condition, left=sorted(self._blockers))
-        if not self._blockers:
+        """Record that the condition is met."""
+        self._names.add(condition)
+        if self._unmet.pop(condition, None) is not None:
+            log.info("readiness condition met", condition=condition, left=sorted(self._unmet))
+        if not self._unmet:
             self._ready.set()
 
     def missing(
-        self, condition: str, reason: str, *, limited_connectivity: bool = False, passing: bool = False
+        self, condition: str, reason: str, *, limited_connectivity: bool = False, allows_add: bool = False
     ) -> None:
-        """Say that the condition does not hold (any more).
+        """Record that the condition is not met, or no longer.
 
         Args:
             condition: Its name.
             reason: For people.
-            limited_connectivity: Pods that run may be cut off, too.
-            passing: An ADD may still be tried: it tells best whether it works.
+            limited_connectivity: Running pods may be cut off, too.
+            allows_add: An ADD is still tried: its own result is the best test.
         """
-        blocker = Blocker(f"{condition}: {reason}", limited_connectivity, passing)
-        if self._blockers.get(condition) != blocker:
-            log.warning("condition not met", condition=condition, reason=reason)
-        self._blockers[condition] = blocker
+        self._names.add(condition)
+        unmet = UnmetConditions(reason, limited_connectivity, allows_add)
+        if self._unmet.get(condition) != unmet:
+            log.warning("readiness condition not met", condition=condition, reason=reason)
+        self._unmet[condition] = unmet
         self._ready.clear()
 
-    def blocker(self) -> Blocker | None:
-        """Give everything that stands in the way as one blocker, or None."""
-        if not self._blockers:
+    def unmet(self) -> UnmetConditions | None:
+        """Return all unmet conditions as one, or None."""
+        if not self._unmet:
             return None
-        blockers = [blocker for _, blocker in sorted(self._blockers.items())]
-        return Blocker(
-            "; ".join(blocker.reason for blocker in blockers),
-            limited_connectivity=any(blocker.limited_connectivity for blocker in blockers),
-            passing=all(blocker.passing for blocker in blockers),
+        unmet = [replace(item, reason=f"{name}: {item.reason}") for name, item in sorted(self._unmet.items())]
+        return UnmetConditions(
+            "; ".join(item.reason for item in unmet),
+            limited_connectivity=any(item.limited_connectivity for item in unmet),
+            allows_add=all(item.allows_add for item in unmet),
         )
+
+    def states(self) -> dict[str, str]:
+        """Return every condition by name: why it is not met, or "" if it is."""
+        return {name: self._unmet[name].reason if name in self._unmet else "" for name in sorted(self._names)}
 
     async def wait(self) -> None:
         """Wait until every condition is met."""

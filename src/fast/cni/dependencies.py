@@ -1,4 +1,4 @@
-"""What the verbs need from others, as protocols; the agent wires the real ones. No behaviour lives here."""
+"""Protocols for what the verbs call. The agent passes in the implementations; no behaviour lives here."""
 
 from __future__ import annotations
 
@@ -7,63 +7,49 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from fast.api.ipendpoint import IpEndpoint, PodRef
+from fast.api.ipendpoint import IpEndpoint
 from fast.cni.frames import CniCall
 from fast.datapath.pod.identity import Endpoint, EndpointSpec
-from fast.ipam import AttachmentKey
-from fast.net import IPAddress
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Whom addresses are claimed for.
-
-    Attributes:
-        pod: None for a plain container, which takes from the default pool.
-        addresses: The ones the runtime asked for; empty for any.
-    """
-
-    container_id: str
-    ifname: str
-    pod: PodRef | None = None
-    addresses: tuple[IPAddress, ...] = ()
+from fast.ipam import Attachment, AttachmentKey
 
 
 class Addresses(Protocol):
-    """Address management, as the verbs see it."""
+    """Address management. The caller of ``claim``, ``unclaim`` and ``release`` holds the attachment's lock."""
 
     def attaching(self, container_id: str, ifname: str) -> AbstractContextManager[None]:
-        """Mark an ADD as in flight, so that no garbage collection touches what it is making."""
+        """Mark an ADD as in flight: garbage collection does not touch its records."""
 
-    async def claim(self, wanted: Wanted) -> Sequence[IpEndpoint]:
-        """Claim one address of each family the pod's pools have; idempotent per (container_id, ifname).
+    async def claim(self, attachment: Attachment) -> Sequence[IpEndpoint]:
+        """Claim one address of each family that the pod's pools have. Idempotent for each attachment.
+
+        An attachment without a pod takes from the default pool.
 
         Raises:
-            IPAMError, KubeError: Nothing is claimed then.
+            IPAMError, KubeError: Nothing is claimed.
         """
 
     async def release(self, container_id: str, ifname: str) -> Sequence[IpEndpoint]:
-        """Release what exactly this attachment holds; empty where it holds nothing.
+        """Release what this attachment holds; empty if it holds nothing.
 
         Raises:
-            KubeError, AgentUnavailable: The API server cannot be asked; it may still hold addresses.
+            KubeError, AgentUnavailable: The API server cannot be asked; the attachment may still hold addresses.
         """
 
     async def unclaim(self, container_id: str, ifname: str) -> None:
-        """Undo what the claim of the ADD in flight did; what cannot be undone now, garbage collection finds."""
+        """Undo the claim of the ADD in flight. Garbage collection finds what cannot be undone now."""
 
     def held(self, container_id: str, ifname: str) -> Sequence[IpEndpoint]:
-        """Give what this attachment holds, by what the agent has seen."""
+        """Return what this attachment holds, as far as the agent has seen."""
 
 
 class Datapath(Protocol):
     """The kernel's side of an attachment. Blocking; called in threads."""
 
     def attach(self, spec: EndpointSpec) -> Endpoint:
-        """Wire a pod; idempotent; on failure nothing is left."""
+        """Wire a pod. Idempotent; a failure leaves nothing behind."""
 
     def detach(self, container_id: str, ifname: str) -> bool:
-        """Unwire it, also where its namespace is gone; False where there was nothing.
+        """Remove the pod's wiring, even if its namespace is gone; False if there was none.
 
         Raises:
             AgentUnavailable: The node's datapath is not up yet.
@@ -71,46 +57,46 @@ class Datapath(Protocol):
         """
 
     def check(self, spec: EndpointSpec) -> None:
-        """Raise DatapathError where something of the wiring is missing."""
+        """Raise DatapathError if any part of the wiring is missing."""
 
 
 class Collector(Protocol):
-    """Garbage collection on the runtime's word."""
+    """Garbage collection at the runtime's request."""
 
     async def collect(self, network: str, valid: frozenset[AttachmentKey]) -> None:
-        """Take down every attachment of this node's network that is not among the valid ones."""
+        """Remove every attachment of this node's network that is not in ``valid``."""
 
 
 class TombstoneStore(Protocol):
-    """DELs that could not be carried through, on disk. Blocking (fsync)."""
+    """DELs that could not be carried out, on disk. Blocking (fsync). Every method may raise OSError."""
 
     def leave(self, key: AttachmentKey, call: CniCall) -> None:
-        """Keep the call until it is removed; OSError where the disk refuses."""
+        """Keep the call until it is removed."""
 
     def waits(self, key: AttachmentKey) -> bool:
-        """Whether a DEL waits for this attachment; costs one stat(2). OSError where the disk refuses."""
+        """Return whether a DEL waits for this attachment; costs one stat(2)."""
 
     def remove(self, key: AttachmentKey) -> None:
-        """Forget it; nothing happens where there is none. OSError where the disk refuses."""
+        """Remove the tombstone; does nothing if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Blocker:
-    """Why the node should get no pods now.
+class UnmetConditions:
+    """Why the node should get no pods now: every readiness condition that is not met, as one.
 
     Attributes:
         reason: For people.
-        limited_connectivity: Pods that already run may be cut off, too (STATUS answers 51, not 50).
-        passing: STATUS tells it, but an ADD is tried all the same.
+        limited_connectivity: Running pods may be cut off, too (STATUS answers 51, not 50).
+        allows_add: STATUS reports it, but an ADD is still tried.
     """
 
     reason: str
     limited_connectivity: bool = False
-    passing: bool = False
+    allows_add: bool = False
 
 
 class Readiness(Protocol):
     """Whether the node can take pods."""
 
-    def blocker(self) -> Blocker | None:
-        """Give what stands in the way, or None."""
+    def unmet(self) -> UnmetConditions | None:
+        """Return the readiness conditions that are not met, or None."""

@@ -1,4 +1,4 @@
-"""The environment of a CNI call, read and validated: who is attached where. No network configuration, no I/O."""
+"""Reads and validates the environment of a CNI call: which attachment, and where. No configuration, no I/O."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from fast.api.ipendpoint import PodRef
 from fast.cni.cni_errors import CallError, Code
 from fast.errors import InvalidRange
+from fast.ipam import Attachment, AttachmentKey
 from fast.net import IPAddress, parse_address
 
 COMMANDS = frozenset({"ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION"})
 
-#: Longer IDs could not name a tombstone file (``cni-plugin/fast-cni.c`` has the same limit).
+#: A longer ID does not fit into the name of a tombstone file (``cni-plugin/fast-cni.c`` has the same limit).
 MAX_CONTAINER_ID_LENGTH = 200
 _MAX_IFNAME_BYTES = 15  # IFNAMSIZ - 1
 
 _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
-_IFNAME = re.compile(r"(?!\.{1,2}$)[^\s/:]+")
+_IFNAME = re.compile(r"(?!\.{1,2}$)[^\s/:%]+")
 
 _REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
@@ -35,9 +36,9 @@ class Invocation:
         command: One of :data:`COMMANDS`.
         container_id: The sandbox; empty for verbs without one.
         ifname: The interface inside it.
-        netns: Path of its network namespace; empty where the runtime has none any more (DEL).
-        pod: Whom the sandbox is for; None for a plain container.
-        addresses: What ``CNI_ARGS`` asks for by ``IP=``.
+        netns: Path of its network namespace; empty if the runtime has none any more (DEL).
+        pod: The sandbox's pod; None for a plain container.
+        addresses: What ``CNI_ARGS`` asks for with ``IP=``.
     """
 
     command: str
@@ -46,6 +47,16 @@ class Invocation:
     netns: str = ""
     pod: PodRef | None = None
     addresses: tuple[IPAddress, ...] = ()
+
+    @property
+    def attachment(self) -> Attachment:
+        """Which interface of which sandbox, its pod, and the addresses asked for."""
+        return Attachment(self.container_id, self.ifname, self.pod, self.addresses)
+
+    @property
+    def key(self) -> AttachmentKey:
+        """(container_id, ifname)."""
+        return (self.container_id, self.ifname)
 
 
 def parse_invocation(env: Mapping[str, str]) -> Invocation:
@@ -61,7 +72,7 @@ def parse_invocation(env: Mapping[str, str]) -> Invocation:
         )
     missing = [name for name in _REQUIRED.get(command, ()) if not env.get(name)]
     if missing:
-        raise CallError(Code.INVALID_ENVIRONMENT, f"{', '.join(missing)} missing: {command} needs it")
+        raise CallError(Code.INVALID_ENVIRONMENT, f"{', '.join(missing)} missing; {command} needs it")
     if command not in _REQUIRED:
         return Invocation(command)
     args = _parse_args(env.get("CNI_ARGS", ""))
@@ -79,12 +90,12 @@ def _valid_container_id(text: str) -> str:
     if not _CONTAINER_ID.fullmatch(text):
         raise CallError(
             Code.INVALID_ENVIRONMENT,
-            f"CNI_CONTAINERID={text!r} must start alphanumeric and go on with alphanumerics, '_', '.' and '-'",
+            f"CNI_CONTAINERID={text!r} must start with a letter or digit and have only letters, digits, '_', '.', '-'",
         )
     if len(text) > MAX_CONTAINER_ID_LENGTH:
         raise CallError(
             Code.INVALID_ENVIRONMENT,
-            f"CNI_CONTAINERID is {len(text)} long; the limit is {MAX_CONTAINER_ID_LENGTH}",
+            f"CNI_CONTAINERID has {len(text)} characters; the limit is {MAX_CONTAINER_ID_LENGTH}",
         )
     return text
 
@@ -93,8 +104,8 @@ def _valid_ifname(text: str) -> str:
     if len(text.encode("utf-8", "surrogateescape")) > _MAX_IFNAME_BYTES or not _IFNAME.fullmatch(text):
         raise CallError(
             Code.INVALID_ENVIRONMENT,
-            f"CNI_IFNAME={text!r} is no name for an interface: at most {_MAX_IFNAME_BYTES} bytes, "
-            "not '.' or '..', without '/', ':' and white space",
+            f"CNI_IFNAME={text!r} is not a valid interface name: at most {_MAX_IFNAME_BYTES} bytes, "
+            "not '.' or '..', and without '/', ':', '%' and white space",
         )
     return text
 
@@ -113,14 +124,14 @@ def _parse_args(text: str) -> dict[str, str]:
 
 
 def _pod(args: Mapping[str, str]) -> PodRef | None:
-    """The pod; None for a plain container: Podman puts a container's name into K8S_POD_NAME, without a namespace."""
+    """Read the pod; None for a plain container: Podman sets K8S_POD_NAME to a container's name, without a namespace."""
     namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
     if not namespace:
         return None
     if not name:
         raise CallError(
             Code.INVALID_ENVIRONMENT,
-            f"CNI_ARGS names K8S_POD_NAMESPACE={namespace} without K8S_POD_NAME: a pod has both",
+            f"CNI_ARGS names K8S_POD_NAMESPACE={namespace} without K8S_POD_NAME; a pod has both",
         )
     return PodRef(namespace, name, args.get("K8S_POD_UID", ""))
 

@@ -1,4 +1,4 @@
-"""CNI results: Fast's own in each version's format, and reading a previous one. No verbs, no I/O.
+"""CNI results: writes Fast's in each version's format and reads a previous one. No verbs, no I/O.
 
 Sources: the result types of the CNI specification 0.3.1, 0.4.0, 1.0.0 and 1.1.0.
 """
@@ -6,14 +6,15 @@ Sources: the result types of the CNI specification 0.3.1, 0.4.0, 1.0.0 and 1.1.0
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
 from fast.cni.cni_errors import CallError, Code
-from fast.cni.network_config import Dns
+from fast.cni.network_config import Dns, NetworkConfig
+from fast.datapath.pod.endpoint import gateway_of
+from fast.datapath.pod.identity import Endpoint
 from fast.errors import InvalidRange
-from fast.net import IPAddress, Mac, parse_address
+from fast.net import IPAddress, parse_address
 
 _WITH_IP_VERSION = frozenset({"0.3.1", "0.4.0"})  # 1.0.0 dropped ips[].version
 _WITH_MTU = frozenset({"1.1.0"})
@@ -62,51 +63,41 @@ class Result(msgspec.Struct, frozen=True):
     dns: Dns = Dns()
 
 
-@dataclass(frozen=True, slots=True)
-class AttachedPod:
-    """What ADD made, in Fast's own words; :func:`result_of` puts it into a version's format.
+def result_of(
+    endpoint: Endpoint, netns_path: str, config: NetworkConfig, previous: Result | None = None
+) -> Result:
+    """Write the result of ADD in the configuration's version, after what an earlier plugin of the chain made.
 
-    Attributes:
-        gateways: One for each address, in the same order.
-        mtu: Bytes.
+    Args:
+        endpoint: What ADD made.
+        netns_path: The sandbox's, as the runtime gave it.
+        config: Has the version and ``dns``.
+        previous: The earlier plugin's result.
     """
-
-    ifname: str
-    netns: str
-    pod_mac: Mac
-    host_ifname: str
-    host_mac: Mac
-    mtu: int
-    addresses: tuple[IPAddress, ...]
-    gateways: tuple[IPAddress, ...]
-
-
-def result_of(attached: AttachedPod, version: str, dns: Dns, previous: Result | None = None) -> Result:
-    """Make the result of ADD in the format of ``version``, behind what an earlier plugin of the chain made."""
+    version = config.cni_version
     before = previous or Result()
-    mtu = attached.mtu if version in _WITH_MTU else 0
-    host = Interface(attached.host_ifname, str(attached.host_mac), mtu)
-    pod = Interface(attached.ifname, str(attached.pod_mac), mtu, attached.netns)
+    mtu = endpoint.mtu if version in _WITH_MTU else 0
+    host = Interface(endpoint.host_device, str(endpoint.host_mac), mtu)
+    pod = Interface(endpoint.ifname, str(endpoint.pod_mac), mtu, netns_path)
     pod_index = len(before.interfaces) + 1
     ips = tuple(
         Ip(
             address=f"{address}/{address.max_prefixlen}",
             interface=pod_index,
-            gateway=str(gateway),
+            gateway=str(gateway_of(address)),
             version=str(address.version) if version in _WITH_IP_VERSION else "",
         )
-        for address, gateway in zip(attached.addresses, attached.gateways, strict=True)
+        for address in endpoint.addresses
     )
     routes = tuple(
-        Route(dst=_EVERYWHERE[address.version], gw=str(gateway))
-        for address, gateway in zip(attached.addresses, attached.gateways, strict=True)
+        Route(dst=_EVERYWHERE[address.version], gw=str(gateway_of(address))) for address in endpoint.addresses
     )
     return Result(
         cniVersion=version,
         interfaces=(*before.interfaces, host, pod),
         ips=(*before.ips, *ips),
         routes=(*before.routes, *routes),
-        dns=dns if dns != Dns() else before.dns,
+        dns=config.dns if config.dns != Dns() else before.dns,
     )
 
 
@@ -114,19 +105,19 @@ def parse_result(raw: bytes) -> Result:
     """Read a ``prevResult`` of any supported version.
 
     Raises:
-        CallError: Code 7, it is no result.
+        CallError: Code 7, it is not a result.
     """
     try:
         return msgspec.json.decode(raw, type=Result)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CallError(Code.INVALID_CONFIG, f"prevResult is no CNI result: {error}") from error
+        raise CallError(Code.INVALID_CONFIG, f"prevResult is not a CNI result: {error}") from error
 
 
 def sandbox_addresses(result: Result, ifname: str) -> tuple[IPAddress, ...]:
-    """Find the addresses that a result says the sandbox's interface ``ifname`` has.
+    """Return the addresses that a result gives the sandbox's interface ``ifname``.
 
     Raises:
-        CallError: Code 7, the result has no such interface, or an address in it is none.
+        CallError: Code 7, the result has no such interface, or an address in it is not valid.
     """
     indices = {
         index

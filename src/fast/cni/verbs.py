@@ -1,21 +1,22 @@
-"""The CNI verbs: ADD, DEL, CHECK, STATUS, GC, VERSION, each in the words of the specification 1.1.0.
+"""The CNI verbs of specification 1.1.0: ADD, DEL, CHECK, STATUS, GC, VERSION.
 
-Order and roll-back live here. How an address is chosen is ipam's, how a pod is wired is the datapath's, bytes and
-sockets are the agent's.
+Order and roll-back live here. ``fast.ipam`` chooses addresses, ``fast.datapath`` wires pods, ``fast.agent`` has the
+socket and the files.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import msgspec
 import structlog
 
 from fast.api.ipendpoint import IpEndpoint
 from fast.cni.cni_errors import CallError, Code, error_reply
-from fast.cni.dependencies import Addresses, Collector, Datapath, Readiness, TombstoneStore, Wanted
+from fast.cni.dependencies import Addresses, Collector, Datapath, Readiness, TombstoneStore
 from fast.cni.environment import Invocation, parse_invocation
 from fast.cni.frames import CniCall, CniReply
 from fast.cni.network_config import (
@@ -26,20 +27,26 @@ from fast.cni.network_config import (
     requested_addresses,
 )
 from fast.cni.network_config import version_of as config_version_of
-from fast.cni.results import AttachedPod, Result, parse_result, result_of, sandbox_addresses
-from fast.datapath.pod.endpoint import GATEWAY4, GATEWAY6
+from fast.cni.results import Result, parse_result, result_of, sandbox_addresses
 from fast.datapath.pod.identity import Endpoint, EndpointSpec
 from fast.errors import AgentUnavailable, DatapathError, FastError, KubeError
-from fast.ipam import AttachmentKey, AttachmentLocks
+from fast.ipam import AttachmentKey, AttachmentLocks, finish
 from fast.net import IPAddress
 
 log = structlog.get_logger()
 
-_IPV4 = 4
-
 
 class Verbs:
-    """Serves CNI calls. Safe to be called for many attachments at once; calls for one attachment take turns."""
+    """Serves CNI calls: many attachments at once, one call at a time for each attachment.
+
+    Args:
+        addresses: Claims and releases.
+        datapath: Wires pods.
+        collector: Serves GC.
+        tombstones: Keeps DELs that cannot be carried out yet.
+        readiness: Whether ADD is served.
+        locks: The one lock of each attachment, shared with address management and garbage collection.
+    """
 
     def __init__(
         self,
@@ -59,7 +66,7 @@ class Verbs:
         self._locks = locks
 
     async def dispatch(self, call: CniCall) -> CniReply:
-        """Serve one call. Never raises: whatever fails becomes the specification's error object."""
+        """Serve one call. Never raises: every failure becomes the specification's error object."""
         version = config_version_of(call.stdin)
         attachment = {
             key: call.env.get(f"CNI_{key.upper()}", "") for key in ("command", "containerid", "ifname")
@@ -83,7 +90,7 @@ class Verbs:
                 result = await self.add(invocation, config)
                 return CniReply(0, msgspec.json.encode(result) + b"\n")
             case "DEL":
-                await self.delete((invocation.container_id, invocation.ifname), call)
+                await self.delete(invocation.key, call)
             case "CHECK":
                 await self.check(invocation, config)
             case "STATUS":
@@ -92,42 +99,42 @@ class Verbs:
                 await self.collect(config)
         return CniReply(0)
 
+    # ── ADD ──
+
     async def add(self, invocation: Invocation, config: NetworkConfig) -> Result:
-        """ADD: claim addresses, wire the pod, tell what was made. On failure nothing of this call is left.
+        """ADD, in order. A failure leaves nothing of this call behind.
 
         Raises:
-            FastError: Whatever stood in the way; retrying helps where its class says so.
+            FastError: The step that failed; ``retryable`` says whether trying again can help.
         """
         self._require_ready()
         previous = _previous_of(invocation, config)
-        key = (invocation.container_id, invocation.ifname)
-        wanted = Wanted(*key, invocation.pod, invocation.addresses or requested_addresses(config))
-        with self._addresses.attaching(*key):  # from its arrival on: ADDs are told apart by their order
+        attachment = invocation.attachment
+        if not attachment.addresses:
+            attachment = replace(attachment, addresses=requested_addresses(config))
+        key = attachment.key
+        # The ADD is in flight from its arrival, before its turn: ADDs are told apart by their order.
+        with self._addresses.attaching(*key):
             async with self._locks.hold(key):
-                endpoint = await self._attach(invocation, config, wanted)
+                # An older DEL of this attachment would remove what is made now: carry it out first.
+                await self._carry_out_tombstone(key)
+                in_use = bool(self._addresses.held(*key))  # an earlier ADD was served: keep what it made
+                records = await self._addresses.claim(attachment)
+                endpoint = await self._wire(_spec_of(invocation, config, records), in_use=in_use)
         log.info("pod attached", containerid=key[0], ifname=key[1], addresses=[*map(str, endpoint.addresses)])
-        return result_of(_attached(invocation, endpoint), config.cni_version, config.dns, previous)
+        return result_of(endpoint, invocation.netns, config, previous)
 
-    async def _attach(self, invocation: Invocation, config: NetworkConfig, wanted: Wanted) -> Endpoint:
-        """Claim, then wire; on failure nothing of it is left."""
-        key = (wanted.container_id, wanted.ifname)
-        # Race: a DEL of this attachment that still waits on disk would later take down what is made now.
-        await self._carry_out_tombstone(key)
-        held_before = bool(self._addresses.held(*key))
-        records = await self._addresses.claim(wanted)
-        spec = _spec_of(invocation, config, records)
+    async def _wire(self, spec: EndpointSpec, *, in_use: bool) -> Endpoint:
+        """Make the endpoint in a thread; a failure or cancellation undoes it, unless it was ``in_use`` before."""
         wiring = asyncio.create_task(asyncio.to_thread(self._datapath.attach, spec))
         try:
             return await asyncio.shield(wiring)
         except BaseException:
-            await asyncio.shield(self._take_back(key, wiring, in_use=held_before))
+            await finish(self._take_back((spec.container_id, spec.ifname), wiring, in_use=in_use))
             raise
 
     async def _take_back(self, key: AttachmentKey, wiring: asyncio.Task[Endpoint], *, in_use: bool) -> None:
-        """Undo an ADD that failed or was cancelled, once its thread has ended: that cannot be called back.
-
-        Where an earlier ADD of the attachment was served, what it made may be in use: only a DEL ends that.
-        """
+        """Undo an ADD once its thread has ended, since a thread cannot be cancelled."""
         await asyncio.wait([wiring])
         if in_use:
             return
@@ -139,14 +146,15 @@ class Verbs:
                 return
         await self._addresses.unclaim(*key)
 
-    async def delete(self, key: AttachmentKey, call: CniCall) -> bool:
-        """DEL: unwire, then release exactly what this attachment holds. Nothing there is success.
+    # ── DEL ──
 
-        Where the API server cannot be asked, or the datapath is not up yet, a tombstone keeps the call and DEL
-        succeeds.
+    async def delete(self, key: AttachmentKey, call: CniCall) -> bool:
+        """DEL: remove the endpoint, then release what this attachment holds. If there is nothing, that is success.
+
+        If the API server cannot be asked, or the datapath is not up yet, a tombstone keeps the call and DEL succeeds.
 
         Returns:
-            Whether everything was carried out; False where a tombstone keeps the rest.
+            Whether everything was carried out; False if a tombstone keeps the rest.
 
         Raises:
             DatapathError: The kernel refused; nothing was released. Retrying helps.
@@ -169,32 +177,33 @@ class Verbs:
         return True
 
     async def carry_out_tombstone(self, key: AttachmentKey) -> None:
-        """Carry out the DEL that waits on disk for this attachment, if one still does; then forget it.
+        """Carry out the DEL that waits on disk for this attachment, if there is one, and remove its tombstone.
 
         Raises:
             CallError: Code 5, the tombstone cannot be read or removed.
-            FastError: It cannot be carried out now; it waits on.
+            FastError: The DEL cannot be carried out now; its tombstone stays.
         """
         async with self._locks.hold(key):
             await self._carry_out_tombstone(key)
 
+    # ── CHECK, STATUS, GC ──
+
     async def check(self, invocation: Invocation, config: NetworkConfig) -> None:
-        """CHECK: the reservation, interface, addresses, routes, programs and map entries are as ADD made them.
+        """CHECK: record, interface, addresses, routes, programs and map entries are as ADD made them.
 
         Raises:
-            FastError: What is missing.
+            FastError: Names what is missing.
         """
         self._require_ready()
         if not config.has_prev_result:
             raise CallError(Code.INVALID_CONFIG, "prevResult is missing: CHECK compares with it")
         expected = sandbox_addresses(parse_result(bytes(config.prev_result)), invocation.ifname)
-        key = (invocation.container_id, invocation.ifname)
-        async with self._locks.hold(key):
-            reserved = {record.address for record in self._addresses.held(*key)}
-            if reserved != set(expected):
+        async with self._locks.hold(invocation.key):
+            held = {record.address for record in self._addresses.held(*invocation.key)}
+            if held != set(expected):
                 raise CallError(
                     Code.CHECK_FAILED,
-                    f"prevResult has {_listed(expected)}, but reserved for this attachment is {_listed(reserved)}",
+                    f"prevResult has {_listed(expected)}, but this attachment holds {_listed(held)}",
                 )
             try:
                 await asyncio.to_thread(self._datapath.check, _spec(invocation, config, expected))
@@ -207,22 +216,22 @@ class Verbs:
         Raises:
             CallError: Code 50 or 51.
         """
-        blocker = self._readiness.blocker()
-        if blocker is None:
+        unmet = self._readiness.unmet()
+        if unmet is None:
             return
-        code = Code.LIMITED_CONNECTIVITY if blocker.limited_connectivity else Code.NOT_AVAILABLE
-        raise CallError(code, blocker.reason)
+        code = Code.LIMITED_CONNECTIVITY if unmet.limited_connectivity else Code.NOT_AVAILABLE
+        raise CallError(code, unmet.reason)
 
     async def collect(self, config: NetworkConfig) -> None:
-        """GC: take down what the runtime does not know any more."""
+        """GC: remove the attachments that the runtime does not list."""
         self._require_ready()
         valid = frozenset((item.container_id, item.ifname) for item in config.valid_attachments or ())
         await self._collector.collect(config.name, valid)
 
     def _require_ready(self) -> None:
-        blocker = self._readiness.blocker()
-        if blocker is not None and not blocker.passing:
-            raise AgentUnavailable(f"this node cannot take pods yet: {blocker.reason}")
+        unmet = self._readiness.unmet()
+        if unmet is not None and not unmet.allows_add:
+            raise AgentUnavailable(f"this node cannot take pods yet: {unmet.reason}")
 
     async def _carry_out_tombstone(self, key: AttachmentKey) -> None:
         with _disk_failures("an earlier DEL of this attachment may wait on disk, which cannot be read"):
@@ -243,7 +252,7 @@ class Verbs:
 
 @contextmanager
 def _disk_failures(message: str) -> Iterator[None]:
-    """Make a refusal of the disk the specification's error 5."""
+    """Turn a refusal of the disk into the specification's error 5."""
     try:
         yield
     except OSError as error:
@@ -257,7 +266,7 @@ def version_reply(version: str = NEWEST_VERSION) -> CniReply:
 
 
 def _previous_of(invocation: Invocation, config: NetworkConfig) -> Result | None:
-    """The result of an earlier plugin of the chain, if Fast can stand behind it."""
+    """Read the result of an earlier plugin of the chain; refuse one that already made the interface."""
     if not config.has_prev_result:
         return None
     previous = parse_result(bytes(config.prev_result))
@@ -285,18 +294,5 @@ def _spec(invocation: Invocation, config: NetworkConfig, addresses: tuple[IPAddr
     )
 
 
-def _attached(invocation: Invocation, endpoint: Endpoint) -> AttachedPod:
-    return AttachedPod(
-        ifname=invocation.ifname,
-        netns=invocation.netns,
-        pod_mac=endpoint.pod_mac,
-        host_ifname=endpoint.host_device,
-        host_mac=endpoint.host_mac,
-        mtu=endpoint.mtu,
-        addresses=endpoint.addresses,
-        gateways=tuple(GATEWAY4 if item.version == _IPV4 else GATEWAY6 for item in endpoint.addresses),
-    )
-
-
-def _listed(addresses: Sequence[IPAddress] | set[IPAddress]) -> str:
+def _listed(addresses: Iterable[IPAddress]) -> str:
     return ", ".join(sorted(map(str, addresses))) or "nothing"

@@ -5,7 +5,7 @@ single writes with preconditions; ``store`` says what it needs of the place wher
 the kernel: whether a sandbox exists, others say.
 """
 
-from fast.ipam.attachment_locks import AttachmentLocks
+from fast.ipam.attachment_locks import AttachmentLocks, finish
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.node_ipam import Ipam
 from fast.ipam.pool.ledger import PoolCounts
@@ -27,5 +27,6 @@ __all__ = [
     "PoolChange",
     "PoolCounts",
     "Store",
+    "finish",
     "resolve_pools",
 ]

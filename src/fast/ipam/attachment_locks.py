@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 from fast.ipam.rules.claim_request import AttachmentKey
+
+T = TypeVar("T")
 
 
 class AttachmentLocks:
@@ -29,7 +32,24 @@ class AttachmentLocks:
             if not self._users[key]:
                 del self._users[key], self._locks[key]
 
+    def is_held(self, key: AttachmentKey) -> bool:
+        """Return whether a call holds the attachment's lock."""
+        lock = self._locks.get(key)
+        return lock is not None and lock.locked()
+
     @property
     def in_flight(self) -> frozenset[AttachmentKey]:
         """The attachments that a call works on or waits for: garbage collection leaves them alone."""
         return frozenset(self._users)
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` to its end, however often the caller is cancelled meanwhile; the caller's locks stay held.
+
+    For clean-up after a cancellation, which the caller raises again. Raises what ``work`` raises.
+    """
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    return task.result()

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.errors import FastError, InvalidConfig, PodNotEligible, PoolExhausted, PoolNotAllowed
-from fast.ipam.attachment_locks import AttachmentLocks
+from fast.ipam.attachment_locks import AttachmentLocks, finish
 from fast.ipam.claim.allocator import Allocator
 from fast.ipam.claim.claiming import Claiming, Step
 from fast.ipam.in_flight import AddsInFlight
@@ -168,6 +168,7 @@ class Ipam:
             AddressConflict: The one address that the pod may have is somebody else's, for now.
             KubeError: The API server refused or is away.
         """
+        self._require_lock(attachment.key)
         began = self._clock()
         with self.attaching(*attachment.key):
             work = asyncio.ensure_future(self._claim_and_count(attachment, request))
@@ -175,7 +176,7 @@ class Ipam:
                 steps = await asyncio.shield(work)
             except asyncio.CancelledError:
                 # a request under way cannot be called back: let it end, then undo it
-                await asyncio.shield(self._abandon(attachment.key, work))
+                await finish(self._abandon(attachment.key, work))
                 raise
         self.metrics.claim_seconds.observe(self._clock() - began)
         return tuple(step.after for step in steps)
@@ -186,7 +187,9 @@ class Ipam:
         What the claim created is released, what it took over goes back to whom it was taken from, and what the
         attachment held before stays. What cannot be undone (the API server is away) is found by the GC.
         """
-        await self._claiming.undo((container_id, ifname))
+        key = (container_id, ifname)
+        self._require_lock(key)
+        await self._claiming.undo(key)
 
     async def _claim_and_count(
         self, attachment: Attachment, request: ClaimRequest | None
@@ -225,8 +228,13 @@ class Ipam:
             KubeError: The API server refused or is away; calling again helps, and finds what is left.
         """
         key = (container_id, ifname)
+        self._require_lock(key)
         self._claiming.deleted(key)
         return await self._releasing.release(key, self.node)
+
+    def _require_lock(self, key: AttachmentKey) -> None:
+        if not self.locks.is_held(key):
+            raise AssertionError(f"the lock of attachment {key} is not held")
 
     # ── GC ──
 

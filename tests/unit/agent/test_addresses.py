@@ -10,9 +10,9 @@ from fast.api.core import Pod, PodSpec
 from fast.api.ipendpoint import PodRef
 from fast.api.ips import ANNOTATION_POOLS
 from fast.api.meta import ObjectMeta
-from fast.cni import Wanted
 from fast.errors import PoolExhausted
-from fast.ipam import Ipam, NodeIdentity
+from fast.ipam import Attachment, NodeIdentity
+from unit.ipam.nodes import Caller
 
 
 class Pods:
@@ -33,12 +33,12 @@ async def test_an_event_about_exhausted_pools_has_no_counts_as_these_differ_at_e
     cluster, told = FakeCluster(), []
     for name, ips in (("a", "10.244.1.1"), ("b", "10.244.1.2")):
         cluster.put_pool(a_pool(name, ips))
-    ipam = Ipam(FakeStore(cluster), NodeIdentity("n1", "192.0.2.1", "boot"), pods=Pods())
+    ipam = Caller(FakeStore(cluster), NodeIdentity("n1", "192.0.2.1", "boot"), pods=Pods())
     recorder = SimpleNamespace(event=lambda *event: told.append(event))
     addresses = NodeAddresses(ipam, Pods(), recorder, synced=lambda: True)
 
     def claim(name):
-        return addresses.claim(Wanted(name, "eth0", PodRef("default", name, name), ()))
+        return addresses.claim(Attachment(name, "eth0", PodRef("default", name, name)))
 
     await claim("p1")
     await claim("p2")

@@ -68,8 +68,8 @@ async def test_a_directory_that_cannot_be_written_keeps_the_node_unready_until_i
     def install():
         if refusals:
             raise refusals.pop()
-        said.append(readiness.blocker().reason)
+        said.append(readiness.unmet().reason)
 
     await ensure_installed(install, readiness, retry_seconds=0.001)
     assert said == ["installation: [Errno 30] Read-only file system: '/opt/cni/bin'"]
-    assert readiness.blocker() is None
+    assert readiness.unmet() is None

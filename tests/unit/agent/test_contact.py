@@ -40,7 +40,7 @@ class Watched:
     def judge(self, at):
         self.now = at
         self.contact._judge()
-        return self.readiness.blocker()
+        return self.readiness.unmet()
 
 
 async def turns():
@@ -58,10 +58,10 @@ async def test_nothing_is_decided_before_every_informer_has_its_first_list(watch
     running = asyncio.create_task(watched.contact.run())
     watched.informers[0].synced.set()
     await turns()
-    assert (watched.synced, watched.readiness.blocker() is None) == (0, False)
+    assert (watched.synced, watched.readiness.unmet() is None) == (0, False)
     watched.informers[1].synced.set()
     await turns()
-    assert (watched.synced, watched.readiness.blocker()) == (1, None)
+    assert (watched.synced, watched.readiness.unmet()) == (1, None)
     running.cancel()
 
 
@@ -77,9 +77,9 @@ def test_a_server_that_stays_away_is_told_and_adds_are_still_tried(watched):
     for informer in watched.informers:
         informer.failing_since = 1
     assert watched.judge(3) is None
-    blocker = watched.judge(5)
-    assert blocker.passing
-    assert "pods, nodes cannot be read" in blocker.reason
+    unmet = watched.judge(5)
+    assert unmet.allows_add
+    assert "pods, nodes cannot be read" in unmet.reason
     for informer in watched.informers:
         informer.failing_since = None
     assert watched.judge(11) is None
@@ -105,7 +105,7 @@ async def test_one_watch_that_the_server_refuses_is_told_though_the_others_hear_
                     await asyncio.sleep(0.005)
             nasty.put("b")  # the others go on hearing
             contact._judge()
-            assert "nodes cannot be read" in readiness.blocker().reason
+            assert "nodes cannot be read" in readiness.unmet().reason
         finally:
             for task in tasks:
                 task.cancel()

@@ -34,7 +34,8 @@ class Node:
         return ()
 
     def collector(self, locks=None):
-        return AgentCollector(self, self, locks or AttachmentLocks())
+        self.locks = locks or AttachmentLocks()
+        return AgentCollector(self, self)
 
 
 async def test_what_is_not_listed_is_unwired_and_released_and_the_rest_stays():

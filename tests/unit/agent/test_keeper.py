@@ -67,7 +67,7 @@ async def test_it_is_brought_up_once_and_verified_from_then_on(kept):
     await running(keeper, lambda: datapath.calls.count("verify") > 2)
     assert datapath.calls[0] == "ensure"
     assert datapath.calls.count("ensure") == 1
-    assert (readiness.blocker(), came_up) == (None, [True])
+    assert (readiness.unmet(), came_up) == (None, [True])
 
 
 async def test_it_is_tried_again_until_it_comes_up_and_running_pods_are_not_called_cut_off(kept):
@@ -75,8 +75,8 @@ async def test_it_is_tried_again_until_it_comes_up_and_running_pods_are_not_call
     datapath.failing["ensure"] = NetlinkError("ensure refused")
     await running(keeper, lambda: datapath.calls.count("ensure") > 2)
     assert not came_up
-    assert "ensure refused" in readiness.blocker().reason
-    assert not readiness.blocker().limited_connectivity
+    assert "ensure refused" in readiness.unmet().reason
+    assert not readiness.unmet().limited_connectivity
     datapath.failing.clear()
     await running(keeper, lambda: came_up)
 
@@ -84,17 +84,17 @@ async def test_it_is_tried_again_until_it_comes_up_and_running_pods_are_not_call
 async def test_what_breaks_later_may_cut_off_running_pods(kept):
     keeper, datapath, readiness, _ = kept
     datapath.failing["verify"] = NetlinkError("verify refused")
-    await running(keeper, lambda: "verify" in datapath.calls and readiness.blocker() is not None)
-    assert readiness.blocker().limited_connectivity
+    await running(keeper, lambda: "verify" in datapath.calls and readiness.unmet() is not None)
+    assert readiness.unmet().limited_connectivity
 
 
 async def test_a_node_without_descriptors_is_not_ready_and_tried_again(kept):
     keeper, datapath, readiness, _ = kept
     datapath.failing["verify"] = OSError(24, "Too many open files")
     await running(keeper, lambda: datapath.calls.count("verify") > 2)
-    assert "Too many open files" in readiness.blocker().reason
+    assert "Too many open files" in readiness.unmet().reason
     datapath.failing.clear()
-    await running(keeper, lambda: readiness.blocker() is None)
+    await running(keeper, lambda: readiness.unmet() is None)
 
 
 @pytest.mark.parametrize("kind", RepairKind)

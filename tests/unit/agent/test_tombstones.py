@@ -84,7 +84,7 @@ class Replay:
 
     async def until(self, holds):
         async with asyncio.timeout(10):
-            while not holds(self.readiness.blocker()):  # noqa: ASYNC110 -- a condition has no event
+            while not holds(self.readiness.unmet()):  # noqa: ASYNC110 -- a condition has no event
                 await asyncio.sleep(0.005)
 
 
@@ -98,9 +98,9 @@ def replay(tombstones):
 async def test_the_node_is_ready_once_all_are_carried_out(replay):
     replay.failing[KEY] = Unavailable("the API server is away")
     async with replay.running():
-        await replay.until(lambda blocker: "the API server is away" in blocker.reason)
+        await replay.until(lambda unmet: "the API server is away" in unmet.reason)
         replay.failing.clear()
-        await replay.until(lambda blocker: blocker is None)
+        await replay.until(lambda unmet: unmet is None)
     assert not list(replay.tombstones.waiting())
 
 
@@ -116,15 +116,15 @@ async def test_one_that_fails_waits_on_and_keeps_no_other_from_being_carried_out
 async def test_one_that_is_refused_for_good_is_tried_again_and_keeps_no_pod_from_the_node(replay, error):
     replay.failing[KEY] = error
     async with replay.running():
-        await replay.until(lambda blocker: blocker is None and replay.tried.count("c1") > 1)
+        await replay.until(lambda unmet: unmet is None and replay.tried.count("c1") > 1)
 
 
 async def test_a_disk_that_refuses_keeps_the_node_from_being_ready_until_it_does_not(replay):
     replay.failing[KEY] = CallError(Code.IO_FAILURE, "cannot be removed: Read-only file system")
     async with replay.running():
-        await replay.until(lambda blocker: "Read-only file system" in blocker.reason)
+        await replay.until(lambda unmet: "Read-only file system" in unmet.reason)
         replay.failing.clear()
-        await replay.until(lambda blocker: blocker is None)
+        await replay.until(lambda unmet: unmet is None)
 
 
 async def test_a_directory_that_cannot_be_read_makes_the_node_unready_for_as_long(replay, monkeypatch):
@@ -132,10 +132,8 @@ async def test_a_directory_that_cannot_be_read_makes_the_node_unready_for_as_lon
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     async with replay.running():
-        await replay.until(lambda blocker: blocker is None)
+        await replay.until(lambda unmet: unmet is None)
         with monkeypatch.context() as broken:
             broken.setattr(replay.tombstones, "waiting", waiting)
-            await replay.until(
-                lambda blocker: blocker and "tombstones cannot be read: Input" in blocker.reason
-            )
-        await replay.until(lambda blocker: blocker is None)
+            await replay.until(lambda unmet: unmet and "tombstones cannot be read: Input" in unmet.reason)
+        await replay.until(lambda unmet: unmet is None)

@@ -7,25 +7,31 @@ import msgspec
 import pytest
 
 from fast.cni import CallError
-from fast.cni.network_config import SUPPORTED_VERSIONS, Dns
-from fast.cni.results import AttachedPod, parse_result, result_of, sandbox_addresses
+from fast.cni.network_config import SUPPORTED_VERSIONS, Dns, NetworkConfig
+from fast.cni.results import parse_result, result_of, sandbox_addresses
+from fast.datapath.pod.identity import Endpoint
 from fast.net import Mac
 
 V4, V6 = ipaddress.ip_address("10.244.0.7"), ipaddress.ip_address("fd00::7")
-ATTACHED = AttachedPod(
+ENDPOINT = Endpoint(
+    container_id="c1",
     ifname="eth0",
-    netns="/run/netns/c1",
-    pod_mac=Mac.parse("02:00:00:00:00:01"),
-    host_ifname="fast1",
-    host_mac=Mac.parse("02:00:00:00:00:02"),
-    mtu=1450,
     addresses=(V4, V6),
-    gateways=(ipaddress.ip_address("169.254.1.1"), ipaddress.ip_address("fe80::1")),
+    ifindex=7,
+    host_device="fast1",
+    host_mac=Mac.parse("02:00:00:00:00:02"),
+    pod_mac=Mac.parse("02:00:00:00:00:01"),
+    mtu=1450,
 )
 
 
+def result_in(version, dns=None, previous=None):
+    config = NetworkConfig(cni_version=version, dns=dns or Dns())
+    return result_of(ENDPOINT, "/run/netns/c1", config, previous)
+
+
 def written(version, dns=None, previous=None):
-    return json.loads(msgspec.json.encode(result_of(ATTACHED, version, dns or Dns(), previous)))
+    return json.loads(msgspec.json.encode(result_in(version, dns, previous)))
 
 
 @pytest.mark.parametrize("version", SUPPORTED_VERSIONS)
@@ -65,7 +71,7 @@ def test_dns_of_the_configuration_goes_before_that_of_a_previous_result():
 
 @pytest.mark.parametrize("version", SUPPORTED_VERSIONS)
 def test_a_result_is_read_back_with_the_sandboxs_addresses(version):
-    raw = msgspec.json.encode(result_of(ATTACHED, version, Dns()))
+    raw = msgspec.json.encode(result_in(version))
     assert sandbox_addresses(parse_result(raw), "eth0") == (V4, V6)
 
 

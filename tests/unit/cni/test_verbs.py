@@ -13,7 +13,7 @@ import pytest
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
 from fast.api.resources import IPENDPOINTS
-from fast.cni import Blocker, CniCall, Verbs
+from fast.cni import CniCall, UnmetConditions, Verbs
 from fast.datapath.pod.identity import Endpoint, macs_of
 from fast.errors import AgentUnavailable, NetlinkError, PoolExhausted, Unavailable
 from fast.ipam import AttachmentLocks
@@ -47,7 +47,7 @@ class World:
     failing: dict[str, Exception] = field(default_factory=dict)
     records: tuple[IpEndpoint, ...] = ()
     waiting: dict = field(default_factory=dict)
-    reason: Blocker | None = None
+    reason: UnmetConditions | None = None
     collected: tuple | None = None
     attaching_now: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -63,7 +63,7 @@ class World:
     def attaching(self, *_):
         return nullcontext()
 
-    async def claim(self, wanted):
+    async def claim(self, attachment):
         self.step("claim")
         self.records = (record("10.244.0.7"),)
         return self.records
@@ -111,7 +111,7 @@ class World:
             raise self.failing["remove"]
         self.waiting.pop(key, None)
 
-    def blocker(self):
+    def unmet(self):
         return self.reason
 
 
@@ -303,17 +303,17 @@ async def test_check_compares_the_previous_result_with_what_is_reserved(world, c
 
 
 @pytest.mark.parametrize(
-    ("blocker", "code"), [(Blocker("why"), 50), (Blocker("why", limited_connectivity=True), 51)]
+    ("unmet", "code"), [(UnmetConditions("why"), 50), (UnmetConditions("why", limited_connectivity=True), 51)]
 )
-async def test_status_tells_what_stands_in_the_way(world, call, blocker, code):
-    world.reason = blocker
+async def test_status_tells_what_stands_in_the_way(world, call, unmet, code):
+    world.reason = unmet
     status, error = await call("STATUS")
     assert (status, error["code"], error["msg"]) == (1, code, "why")
 
 
 @pytest.mark.parametrize("command", ["ADD", "CHECK", "GC"])
 async def test_a_node_that_is_not_ready_answers_try_again_later(world, call, command):
-    world.reason = Blocker("the API server is away")
+    world.reason = UnmetConditions("the API server is away")
     more = {"prevResult": {}, "cni.dev/valid-attachments": []}
     status, error = await call(command, **more)
     assert (status, error["code"], world.steps) == (1, 11, [])
@@ -321,7 +321,7 @@ async def test_a_node_that_is_not_ready_answers_try_again_later(world, call, com
 
 
 async def test_add_is_tried_where_what_stands_in_the_way_may_pass(world, call):
-    world.reason = Blocker("the API server was slow", passing=True)
+    world.reason = UnmetConditions("the API server was slow", allows_add=True)
     assert (await call("ADD"))[0] == 0
     assert (await call("STATUS"))[0] == 1
 

@@ -21,7 +21,7 @@ from fast.agent.readiness import Readiness
 from fast.api.core import Namespace, Node, Pod, StatefulSet
 from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.api.meta import ObjectMeta
-from fast.cni import CniCall, Verbs, Wanted
+from fast.cni import CniCall, Verbs
 from fast.cni.environment import Invocation
 from fast.cni.network_config import NetworkConfig
 from fast.datapath.pod.identity import Endpoint, EndpointSpec, macs_of
@@ -232,16 +232,16 @@ class Ports:
         self.unclaim = agent.ipam.unclaim
         self.held = agent.ipam.records_of
 
-    def blocker(self) -> None:
+    def unmet(self) -> None:
         return None
 
-    async def claim(self, wanted: Wanted) -> tuple[IpEndpoint, ...]:
+    async def claim(self, attachment: Attachment) -> tuple[IpEndpoint, ...]:
         self._agent.live()
-        key = (wanted.container_id, wanted.ifname)
-        assert wanted.pod is not None
+        key = attachment.key
+        assert attachment.pod is not None
         self._entitled[key] = self._world.records_owned_by(_ADDED.get(), self._node.name)
-        why_not = self._world.inadmissible(wanted.pod, self._node.name)
-        records = await self._agent.ipam.claim(Attachment(*key, wanted.pod))
+        why_not = self._world.inadmissible(attachment.pod, self._node.name)
+        records = await self._agent.ipam.claim(attachment)
         self._agent.live()
         if why_not:
             raise Violation(f"ADD of {key} succeeded though {why_not}")

@@ -2,7 +2,11 @@
 
 import asyncio
 
-from fast.ipam import AttachmentLocks
+import pytest
+
+from fakes.store import a_pool
+from fast.ipam import AttachmentLocks, Ipam, finish
+from unit.ipam.nodes import SMALL, Nodes, sandbox
 
 
 async def test_calls_for_one_attachment_take_turns_and_others_do_not_wait():
@@ -43,3 +47,36 @@ async def test_an_attachment_is_in_flight_while_a_call_works_on_it_or_waits_and_
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     assert locks.in_flight == frozenset()
+
+
+async def test_work_that_must_finish_does_so_however_often_its_caller_is_cancelled():
+    gate, done = asyncio.Event(), []
+
+    async def work():
+        await gate.wait()
+        done.append(True)
+
+    caller = asyncio.create_task(finish(work()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        caller.cancel()
+    await asyncio.sleep(0)
+    assert not caller.done()
+    gate.set()
+    await asyncio.gather(caller, return_exceptions=True)
+    assert done == [True]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ipam: Ipam.claim(ipam, sandbox(1), SMALL),
+        lambda ipam: Ipam.release(ipam, "c1", "eth0"),
+        lambda ipam: Ipam.unclaim(ipam, "c1", "eth0"),
+    ],
+    ids=["claim", "release", "unclaim"],
+)
+async def test_a_call_without_the_attachments_lock_is_a_bug_that_is_seen(call):
+    ipam = Nodes(a_pool("small", "10.244.10.0-10.244.10.9")).agent()
+    with pytest.raises(AssertionError, match="lock of attachment"):
+        await call(ipam)

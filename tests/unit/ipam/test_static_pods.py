@@ -18,9 +18,10 @@ from fast.api.core import (
 from fast.api.ipendpoint import PodRef
 from fast.api.meta import ObjectMeta
 from fast.errors import PodNotEligible
-from fast.ipam import Attachment, Ipam, NodeIdentity
+from fast.ipam import Attachment, NodeIdentity
 from fast.ipam.explain.drift import audit_cluster
 from fast.ipam.rules.ownership import Action, on_controller_sweep
+from unit.ipam.nodes import Caller
 
 HASH, OTHER_HASH = "70a2d08f8ad8cd5dfc51ad71fefd1e78", "1fa419d8454b29b54d3295c64c05e200"
 
@@ -53,7 +54,7 @@ class Setting:
         cluster = FakeCluster()
         cluster.put_pool(a_pool("default-ips", "10.244.10.0-10.244.10.9"))
         node = NodeIdentity(name="n1", ip="192.0.2.1", boot_id="boot-1")
-        self.ipam = Ipam(FakeStore(cluster), node, pods=self.pods)
+        self.ipam = Caller(FakeStore(cluster), node, pods=self.pods)
 
     async def start(self, container: str, uid: str = HASH):
         """Admit and claim as an ADD does."""

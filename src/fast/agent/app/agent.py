@@ -181,8 +181,7 @@ class Agent:
             partial(survey_node, config.bpf_dir / "maps"),
             metrics,
         )
-        locks = self._ipam.locks
-        self._collector = AgentCollector(self._ipam, self._keeper, locks)
+        self._collector = AgentCollector(self._ipam, self._keeper)
         tombstones = Tombstones(config.state_dir / "tombstones")
         verbs = Verbs(
             addresses=NodeAddresses(self._ipam, pods, self._events, self._synced.is_set),
@@ -190,7 +189,7 @@ class Agent:
             collector=self._collector,
             tombstones=tombstones,
             readiness=self.readiness,
-            locks=locks,
+            locks=self._ipam.locks,
         )
         self._replay = TombstoneReplay(tombstones, verbs.carry_out_tombstone, self.readiness)
         self._server = CniServer(config.socket, verbs.dispatch)
@@ -214,8 +213,8 @@ class Agent:
         self._keeper.set_verify_interval(config.verify_interval_seconds)
 
     def _not_ready(self) -> str:
-        blocker = self.readiness.blocker()
-        return blocker.reason if blocker else ""
+        unmet = self.readiness.unmet()
+        return unmet.reason if unmet else ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 from fast.agent.cni.node_pods import NodePods
 from fast.api.core import ObjectReference
 from fast.api.ipendpoint import IpEndpoint, PodRef
-from fast.cni import Wanted
 from fast.errors import AgentUnavailable, InvalidConfig, IPAMError, PodNotEligible, PoolExhausted
 from fast.ipam import Attachment, ClaimRequest, Ipam
 from fast.kube import EventRecorder
@@ -36,14 +34,12 @@ class NodeAddresses:
         """Mark an ADD as in flight."""
         return self._ipam.attaching(container_id, ifname)
 
-    async def claim(self, wanted: Wanted) -> tuple[IpEndpoint, ...]:
-        """Claim; what users can mend becomes an Event on the pod."""
+    async def claim(self, attachment: Attachment) -> tuple[IpEndpoint, ...]:
+        """Claim. A failure that a user can repair becomes an Event on the pod."""
         self._require_synced()
-        attachment, request = Attachment(wanted.container_id, wanted.ifname, wanted.pod), ClaimRequest()
+        request = ClaimRequest()
         try:
             attachment, request = await self._admit(attachment)
-            if wanted.addresses:
-                request = replace(request, addresses=wanted.addresses)
             return await self._ipam.claim(attachment, request)
         except (IPAMError, InvalidConfig) as error:
             if attachment.pod is not None and not isinstance(error, PodNotEligible):

@@ -15,7 +15,7 @@ from fast.agent.cni.conflist import NETWORK
 from fast.agent.config.interval import Interval
 from fast.datapath.pod.identity import Endpoint
 from fast.errors import FastError
-from fast.ipam import AttachmentKey, AttachmentLocks, Ipam
+from fast.ipam import AttachmentKey, Ipam
 from fast.ipam.rules.ownership import holder_of
 
 log = structlog.get_logger()
@@ -39,10 +39,10 @@ class Sandboxes(Protocol):
 class AgentCollector:
     """Sweeps this node's records, on its own clock and on CNI GC (``fast.cni.dependencies.Collector``)."""
 
-    def __init__(self, ipam: Ipam, sandboxes: Sandboxes, locks: AttachmentLocks) -> None:
+    def __init__(self, ipam: Ipam, sandboxes: Sandboxes) -> None:
         self._ipam = ipam
         self._sandboxes = sandboxes
-        self._locks = locks
+        self._locks = ipam.locks
 
     async def run(self, interval: Interval) -> None:
         """Sweep at once and then for ever; what fails is tried again by the next sweep."""

@@ -70,6 +70,6 @@ class Contact:
         _UP.set(not unread)
         if unread:
             reason = f"it cannot be reached, or refuses: {', '.join(unread)} cannot be read"
-            self._readiness.missing(CONDITION, reason, passing=True)
+            self._readiness.missing(CONDITION, reason, allows_add=True)
         else:
             self._readiness.met(CONDITION)

@@ -75,6 +75,8 @@ class Releasing:
             alive = await sandboxes()
             for record, decision in self._suspicions.judge(records, alive, added, node):
                 key = holder_of(record)
+                if key in added:
+                    continue  # its call may take long, and others wait
                 # An ADD that comes now waits until the record is gone; one that came meanwhile may have found the
                 # record good, and written nothing.
                 async with self._locks.hold(key):
