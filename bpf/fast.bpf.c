@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The data plane of a node, one program a hook. What each has to do is in DESIGN section 5;
+ * The data plane of a node, one program a hook;
  * docs/develop/datapath.md walks a packet through them.
  *
  * Every program is complete in itself (no tail calls), so that replacing one is one atomic link
@@ -47,7 +47,7 @@ static __always_inline bool is_link_scope(const struct fast_addr *addr)
 	return addr_is_link_local(addr) || addr_is_multicast(addr);
 }
 
-/* A pod's packet that no short way leads for: for this node, for outside, or of link scope. */
+/* A pod's packet with no fast path: to this node, to outside, or of link scope. */
 static __noinline int hand_to_stack(struct __sk_buff *skb, const struct fast_packet *packet,
 				    __u32 reason)
 {
@@ -133,7 +133,7 @@ int fast_to_pod(struct __sk_buff *skb)
 
 	if (parse_packet(skb, &packet))
 		return pass(skb, &packet, TO_POD, STACK_TO_POD);
-	/* Only flows that could take a short cut on the way back are worth an entry. */
+	/* Only flows whose replies could take the fast path need an entry. */
 	if (find_local_pod(&packet.source)) {
 		remember_flow(skb, &packet, TO_POD);
 	} else {
@@ -144,7 +144,7 @@ int fast_to_pod(struct __sk_buff *skb)
 	return pass(skb, &packet, TO_POD, STACK_TO_POD);
 }
 
-/* Says what is wrong with a packet whose inner source does not live on the outer sender's node. */
+/* Finds the reason why the inner source does not live on the outer sender's node. */
 static __noinline int refuse_sender(struct __sk_buff *skb, const struct fast_packet *packet,
 				    __u32 sender)
 {

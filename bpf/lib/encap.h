@@ -2,8 +2,8 @@
 /*
  * VXLAN without the vxlan device, for what pods send: the program writes the outer headers itself
  * and hands the packet to the NIC's neighbour. The device would ask for a route for every packet
- * and send it through all of netfilter's chains. Where the short way is not open, the packet goes
- * by the device, which can do everything: docs/adr/0008.
+ * and send it through all of netfilter's chains. If the program cannot, the device does it:
+ * docs/adr/0008.
  */
 #ifndef FAST_ENCAP_H
 #define FAST_ENCAP_H
@@ -185,7 +185,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct fast_
 	if (unlikely(!data))
 		return TC_ACT_SHOT; /* cannot be: the room was just made */
 	copy_ethernet(data + ENCAP_BYTES, data);
-	/* The kernel writes the outer addresses anew, but for a group address, which it drops. */
+	/* The kernel rewrites the outer MACs, but drops a packet to a group address. */
 	*(__u8 *)data = 0;
 	write_outer_headers(data + ETH_HLEN, node_ip, ip_bytes,
 			    outer_tos(packet, data + ETH_HLEN + ENCAP_BYTES), hash);

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Which flows have to stay on the stack, because they came through it: kube-proxy's address
- * translation lives there, and a reply that went past it would never be translated back. Recorded
- * where packets leave the stack, looked up before any short cut, under the same key for both
- * directions.
+ * Flows that stay on the stack path because they came through the stack: kube-proxy translates
+ * there, and a reply on the fast path would not be translated back. Written where packets leave the
+ * stack, looked up before the fast path is taken; one key for both directions.
  */
 #ifndef FAST_FLOW_H
 #define FAST_FLOW_H
@@ -62,7 +61,7 @@ static __always_inline int parse_quoted(struct __sk_buff *skb, struct fast_packe
 	return 0;
 }
 
-/* Makes the key of the flow whose packet an ICMP error quotes. Answers non-zero where that cannot
+/* Makes the key of the flow whose packet an ICMP error quotes. Returns non-zero if that cannot
  * be told. */
 static __noinline int quoted_flow_key(struct __sk_buff *skb, const struct fast_packet *packet,
 				      struct fast_flow_key *key)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The short ways: straight into a pod of this node, and to another node. Whether a packet may take
- * one is not asked here. */
+/* The fast path: straight into a pod of this node, or to another node. Whether a packet may take
+ * it is decided by the caller. */
 #ifndef FAST_FORWARD_H
 #define FAST_FORWARD_H
 
@@ -23,8 +23,7 @@ static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 	       *(const fast_u16 *)(a + 4) == *(const fast_u16 *)(b + 4);
 }
 
-/* The stack takes nothing that is addressed to another machine, and what left a tunnel seems to be.
- */
+/* What left the tunnel seems to be addressed to another machine, and the stack would drop it. */
 static __always_inline void address_to_this_host(struct __sk_buff *skb)
 {
 	if (skb->pkt_type != PACKET_HOST)

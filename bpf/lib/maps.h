@@ -37,7 +37,7 @@ struct fast_config {
 const volatile struct fast_config fast_config = {};
 
 enum fast_local_pod_flag {
-	POD_VIA_STACK = 1, /* never take the short way: something attached to its veth has to see
+	POD_VIA_STACK = 1, /* never take the fast path: something attached to its veth has to see
 			      the packets */
 };
 

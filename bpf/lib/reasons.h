@@ -22,13 +22,13 @@ enum fast_direction {
 enum fast_reason {
 	REASON_NONE = 0,
 
-	/* The short way. */
+	/* The fast path. */
 	FORWARD_LOCAL_POD = 1,
 	FORWARD_TUNNEL = 2,
 	FORWARD_NATIVE = 3,
 	FORWARD_TUNNEL_DEVICE = 13,
 
-	/* The stack. */
+	/* The stack path. */
 	STACK_NOT_POD = 4,
 	STACK_NODE = 5,
 	STACK_FLOW = 6,
@@ -39,7 +39,7 @@ enum fast_reason {
 	STACK_LINK_LOCAL = 11,
 	STACK_TO_POD = 12,
 
-	/* Nowhere. */
+	/* Dropped. */
 	DROP_TRUNCATED = 64,
 	DROP_UNSUPPORTED_ETHERTYPE = 65,
 	DROP_VLAN_TAGGED = 66,

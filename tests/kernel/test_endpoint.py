@@ -16,8 +16,7 @@ from fast.datapath.bpf.layout import ClusterPod
 from fast.datapath.bpf.spec import DATAPATH
 from fast.datapath.netlink import Netlink, requests
 from fast.datapath.netns import Netns
-from fast.datapath.pod.endpoint import GATEWAY4
-from fast.datapath.pod.identity import EndpointSpec, host_device_name
+from fast.datapath.pod.identity import GATEWAY4, EndpointSpec, host_device_name
 from fast.datapath.pod.retirement import UNFINISHED_GROUP
 from fast.errors import DatapathError, InvalidConfig, MapFull, NetnsGone
 from fast.net import Mac

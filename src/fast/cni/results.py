@@ -11,8 +11,7 @@ import msgspec
 
 from fast.cni.cni_errors import CallError, Code
 from fast.cni.network_config import Dns, NetworkConfig
-from fast.datapath.pod.endpoint import gateway_of
-from fast.datapath.pod.identity import Endpoint
+from fast.datapath.pod.identity import Endpoint, gateway_of
 from fast.errors import InvalidRange
 from fast.net import IPAddress, parse_address
 

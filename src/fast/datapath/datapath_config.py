@@ -1,4 +1,4 @@
-"""What the datapath of one node is told from outside. Values only; the agent fills them from flags and environment."""
+"""The configuration of one node's datapath. Values only; the agent fills them from flags and environment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal
 
+from fast.datapath.bpf_dir import DEFAULT_BPF_DIR
 from fast.errors import InvalidConfig
 from fast.net import IPNetwork
 
@@ -15,7 +16,6 @@ RoutingMode = Literal["vxlan", "native"]
 #: Neither IANA's VXLAN port 4789 nor 8472 (Linux's old default, flannel, Cilium): a collect-metadata device cannot
 #: share its port with another VXLAN device. Below the range that Linux gives to outgoing connections.
 DEFAULT_TUNNEL_PORT = 8479
-DEFAULT_BPF_DIR = Path("/sys/fs/bpf/fast")
 #: Outer IPv4 header 20, UDP 8, VXLAN 8, inner Ethernet 14.
 TUNNEL_OVERHEAD_BYTES = 50
 MAX_IP_BYTES = 65_535  # RFC 791: what an IPv4 header can say
@@ -29,16 +29,16 @@ class DatapathConfig:
     Attributes:
         node_name: The Node object's name; seeds the tunnel device's MAC.
         node_ip: The node's underlay address; one of its devices must have it.
-        node_ip6: The node's IPv6 address, for host ↔ pod traffic over IPv6; None where it has none.
+        node_ip6: The node's IPv6 address, for host ↔ pod traffic over IPv6; None if it has none.
         bpf_dir: Where maps, programs and links are pinned; in a bpf filesystem.
         pod_subnets: The subnets of all pools; later changes by NodeDatapath.set_pod_subnets.
-        routing: ``vxlan``; or ``native`` where all nodes are on one L2 (IPv6 takes the tunnel then, too).
+        routing: ``vxlan``; or ``native`` if all nodes are on one L2 (IPv6 takes the tunnel then, too).
         tunnel_port: UDP port of the VXLAN device; the same on every node of the cluster.
         vni: VXLAN network identifier, 24 bits; the same on every node.
         pod_mtu: MTU of the pods' interfaces; None: derived from the underlay's.
         masquerade: Whether traffic from pods to outside the cluster takes the node's address.
-        skip_tunnel_device: Whether programs may encapsulate what pods send by themselves, past the node's netfilter
-            output chains and output routing rules; not from when an IPsec policy is seen.
+        skip_tunnel_device: Whether programs may encapsulate what pods send by themselves, without the node's netfilter
+            output chains and output routing rules. Turned off once an IPsec policy is seen.
         max_cluster_entries: Size of the map of all pod and node addresses.
     """
 

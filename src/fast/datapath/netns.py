@@ -39,8 +39,8 @@ class Netns:
         """Open the namespace that is bound to ``path``, or is ``/proc/PID/ns/net``.
 
         Raises:
-            NetnsGone: Nothing is there, or something that is no network namespace, as the file that stays behind when
-                a namespace is unmounted.
+            NetnsGone: Nothing is there, or no network namespace, such as the file that stays behind when a namespace is
+                unmounted.
         """
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

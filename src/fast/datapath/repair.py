@@ -1,4 +1,4 @@
-"""What was found otherwise than it should be and put right: the words for it. No looking and no mending here."""
+"""The words for repairs. Detection and repair are elsewhere in fast.datapath."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class RepairKind(StrEnum):
-    """What was mended; the label of the agent's repair metric."""
+    """What was repaired; the label of the agent's repair metric."""
 
     SYSCTL = "sysctl"
     TUNNEL_DEVICE = "tunnel-device"
@@ -24,7 +24,7 @@ class RepairKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One thing that was put right. ``detail`` says in words what it was and is."""
+    """One repair. ``detail`` says what differed and what was done."""
 
     kind: RepairKind
     detail: str

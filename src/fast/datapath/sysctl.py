@@ -1,4 +1,4 @@
-"""The kernel parameters the datapath depends on, set where they are not as needed. Only net.*, in this namespace.
+"""The kernel parameters that the datapath depends on; sets those that differ. Only net.*, in this namespace.
 
 /proc/sys/net shows the calling thread's network namespace, whatever the process's is.
 """
@@ -25,12 +25,12 @@ class Sysctl:
 
 
 def wanted(tunnel: str, underlays: Iterable[str], *, ipv6: bool) -> Iterator[Sysctl]:
-    """Give what a node needs, in the order in which it must be set.
+    """Give the parameters that a node needs, in the order in which they must be set.
 
     - rp_filter: the larger of ``all`` and the device's counts, so 0 on a device does not help against ``all`` = 1, but
-      2 (loose) does, on a device that has an address (tunnel.py sees to it). On the tunnel, packets of other nodes' own
-      addresses arrive, whose route is the underlay. On the underlay, packets of other nodes for a port of this one that
-      leads to a pod, whose replies are routed to the tunnel; natively routed, packets of remote pods, too.
+      2 (loose) does, on a device that has an address (tunnel.py sees to it). The tunnel brings packets from other
+      nodes' own addresses, which are routed to the underlay. The underlay brings packets of other nodes for a node port
+      of this one, whose replies are routed to the tunnel; and, in native routing, packets of remote pods.
     - accept_ra: a router ignores router advertisements unless this is 2, and the node would lose its IPv6 route.
 
     Args:
@@ -49,7 +49,7 @@ def wanted(tunnel: str, underlays: Iterable[str], *, ipv6: bool) -> Iterator[Sys
 
 
 def read(path: str) -> str:
-    """Read a parameter; empty where the kernel has none of that name."""
+    """Read a parameter; empty if the kernel has none of that name."""
     try:
         return (_ROOT / path).read_text().strip()
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def write(path: str, value: str) -> None:
 
 
 def ensure(parameters: Iterator[Sysctl]) -> list[Repair]:
-    """Set what is not as needed, and tell what that was.
+    """Set what differs; return what that was.
 
     Raises:
         DatapathError: A parameter cannot be set.

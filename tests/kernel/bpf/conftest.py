@@ -1,4 +1,4 @@
-"""Fixtures: a machine with devices, the programs loaded for each routing, and their maps filled anew for each test."""
+"""Fixtures: a machine with devices, the programs loaded for each routing, and their maps filled again for each test."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from kernel.bpf.node import (
     Family,
     LoadedNode,
     make_devices,
-    open_short_way,
+    open_fast_path,
 )
 from kernel.bpf.overlay import Tunnel, compiled
 from kernel.lab import Machine
@@ -29,7 +29,7 @@ def machine():
 @pytest.fixture(scope="module")
 def devices(machine):
     made = make_devices(machine)
-    open_short_way(machine)
+    open_fast_path(machine)
     return made
 
 

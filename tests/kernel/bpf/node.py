@@ -77,7 +77,7 @@ def make_devices(machine: Machine) -> dict[str, int]:
     return {name: links[name] for name in DEVICES}
 
 
-def open_short_way(machine: Machine) -> None:
+def open_fast_path(machine: Machine) -> None:
     """Give the machine a route to OTHER_NODE, and let it forward what comes from pod A."""
     machine.run(
         f"sysctl -qw net.ipv4.ip_forward=1; ip link set ha up; ip addr add {NODE}/24 dev nic\n"

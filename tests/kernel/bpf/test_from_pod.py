@@ -67,7 +67,7 @@ def ping(source, destination, identifier=77):
     return Ip(source, destination, protocol, echo(kind, identifier))
 
 
-# The short ways.
+# The fast path.
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_packet_for_a_pod_of_another_node_goes_into_the_tunnel_unchanged(node,
     assert grew == counted(Reason.FORWARD_TUNNEL)
 
 
-def test_pings_take_the_short_ways(node, ip):
+def test_pings_take_the_fast_paths(node, ip):
     assert node.from_pod(ping(ip.a, ip.b))[1] == counted(Reason.FORWARD_LOCAL_POD)
     assert node.from_pod(ping(ip.a, ip.r))[1] == counted(Reason.FORWARD_TUNNEL)
 
@@ -106,7 +106,7 @@ def test_with_native_routing_ipv4_goes_to_the_node_directly_and_ipv6_still_throu
     assert (result.verdict, grew) == (REDIRECT, counted(Reason.FORWARD_TUNNEL))
 
 
-def test_a_header_with_options_or_extensions_takes_the_short_way_too(node):
+def test_a_header_with_options_or_extensions_takes_the_fast_path_too(node):
     with_options = Ip(V4.a, V4.b, TCP, tcp(1, 2), options=b"\x01" * 8)
     extensions = (HOP_BY_HOP, ROUTING, AUTHENTICATION, DESTINATION_OPTIONS)
     with_extensions = Ip(V6.a, V6.b, TCP, tcp(1, 2), extensions=extensions)

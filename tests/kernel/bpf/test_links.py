@@ -201,7 +201,7 @@ def test_attaching_to_a_device_that_is_gone_is_an_error_that_names_it(place, lin
     assert caught.value.errno in (errno.ENODEV, errno.EINVAL)
 
 
-def test_a_filter_that_somebody_removed_is_dead_and_attaching_mends_it(place):
+def test_a_filter_that_somebody_removed_is_dead_and_attaching_repairs_it(place):
     place.attach(place.clsact)
     place.machine.run("tc qdisc del dev ha clsact")
     assert not place.attached().alive
@@ -209,7 +209,7 @@ def test_a_filter_that_somebody_removed_is_dead_and_attaching_mends_it(place):
     assert place.sees_packets()
 
 
-def test_a_link_that_somebody_detached_is_dead_and_attaching_mends_it(place):
+def test_a_link_that_somebody_detached_is_dead_and_attaching_repairs_it(place):
     place.attach(place.tcx)
 
     def detach():

@@ -4,17 +4,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fast.agent.sync.auditor import Auditor
-from fast.datapath.node.survey import Survey
 from fast.ipam import IpamMetrics
 from fast.ipam.explain.drift import DriftKind
 from fast.net import parse_address
+from fast.net.node_state import NodeState
 
 ADDRESS = parse_address("10.244.0.1")
-NOTHING = Survey({}, {}, {})
-LEFT_OVER = Survey({}, {ADDRESS: 7}, {})
+NOTHING = NodeState({}, {}, {})
+LEFT_OVER = NodeState({}, {ADDRESS: 7}, {})
 
 
-def make(*looks: Survey) -> tuple[Auditor, CollectorRegistry]:
+def make(*looks: NodeState) -> tuple[Auditor, CollectorRegistry]:
     registry = CollectorRegistry()
     seen = iter(looks)
     auditor = Auditor("n1", list, lambda: next(seen), IpamMetrics(registry), look_again_seconds=0)

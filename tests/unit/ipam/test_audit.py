@@ -11,8 +11,9 @@ from fakes.store import a_pool
 from fast.api.core import Pod, PodSpec, PodStatus
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
 from fast.api.meta import ObjectMeta
-from fast.ipam.explain.drift import Drift, DriftKind, NodeState, audit_cluster, audit_node, lasting
+from fast.ipam.explain.drift import Drift, DriftKind, audit_cluster, audit_node, lasting
 from fast.net import parse_address
+from fast.net.node_state import NodeState
 
 ONE, TWO = parse_address("10.244.0.1"), parse_address("10.244.0.2")
 STRANGER = parse_address("10.244.0.9")
@@ -28,7 +29,6 @@ def record(address: str, container_id: str, node: str, node_ip: str, uid: str = 
 
 RECORDS = (record("10.244.0.1", "c1", "n1", "192.0.2.1"), record("10.244.0.2", "c2", "n2", "192.0.2.2"))
 AGREEING = NodeState(
-    "n1",
     sandboxes={ONE: (("c1", "eth0"), 7)},
     local={ONE: 7},
     cluster={ONE: "192.0.2.1", TWO: "192.0.2.2"},
@@ -36,7 +36,7 @@ AGREEING = NodeState(
 
 
 def test_a_node_on_which_everything_agrees_has_no_drift():
-    assert audit_node(RECORDS, AGREEING) == []
+    assert audit_node(RECORDS, "n1", AGREEING) == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_node_on_which_everything_agrees_has_no_drift():
     ],
 )
 def test_one_difference_is_one_drift_of_its_kind(change, kind, address):
-    (drift,) = audit_node(RECORDS, replace(AGREEING, **change))
+    (drift,) = audit_node(RECORDS, "n1", replace(AGREEING, **change))
     assert (drift.kind, drift.address) == (kind, str(address))
 
 
@@ -75,12 +75,12 @@ def test_a_retained_record_belongs_on_no_sandbox_and_in_no_map():
         metadata=ObjectMeta(name="10.244.0.3"),
         spec=IpEndpointSpec(pool="p", interface="eth0", sticky_key="set/0"),
     )
-    assert audit_node((*RECORDS, kept), AGREEING) == []
+    assert audit_node((*RECORDS, kept), "n1", AGREEING) == []
 
 
 def test_a_record_whose_name_is_no_address_is_told():
     odd = IpEndpoint(metadata=ObjectMeta(name="nonsense"), spec=RECORDS[0].spec)
-    (drift,) = audit_node((*RECORDS, odd), AGREEING)
+    (drift,) = audit_node((*RECORDS, odd), "n1", AGREEING)
     assert (drift.kind, drift.address) == (DriftKind.UNREADABLE_RECORD, "nonsense")
 
 

@@ -49,7 +49,7 @@ from fast.api.ips import Ips
 from fast.api.resources import NAMESPACES, NODES, PODS
 from fast.cni import Verbs
 from fast.datapath.node.node_datapath import NodeDatapath
-from fast.datapath.node.survey import survey_node
+from fast.datapath.node.state_reading import read_node_state
 from fast.errors import InvalidRange, KubeError
 from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
 from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
@@ -178,7 +178,7 @@ class Agent:
         self._auditor = Auditor(
             config.node_name,
             self._store.endpoints.values,
-            partial(survey_node, config.bpf_dir / "maps"),
+            partial(read_node_state, config.bpf_dir / "maps"),
             metrics,
         )
         self._collector = AgentCollector(self._ipam, self._keeper)

@@ -16,12 +16,12 @@ import yaml
 
 from fast.agent.config.node_options import (
     FILE,
-    bpf_dir_option,
     cni_bin_dir_option,
     cni_conf_dir_option,
     state_dir_option,
     tunnel_port_option,
 )
+from fast.datapath.bpf_dir import bpf_dir_option
 from fast.datapath.datapath_config import DatapathConfig
 from fast.errors import InvalidConfig, InvalidRange
 from fast.logs import LogFormat

@@ -6,21 +6,11 @@ from pathlib import Path
 
 import click
 
-from fast.datapath.datapath_config import DEFAULT_BPF_DIR, DEFAULT_TUNNEL_PORT
+from fast.datapath.datapath_config import DEFAULT_TUNNEL_PORT
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 #: A parameter that is a file, whether it exists or not.
 FILE = click.Path(path_type=Path, dir_okay=False)
-
-bpf_dir_option = click.option(
-    "--bpf-dir",
-    type=_DIRECTORY,
-    envvar="FAST_BPF_DIR",
-    default=str(DEFAULT_BPF_DIR),
-    show_default=True,
-    show_envvar=True,
-    help="Where maps, programs and links are pinned; in a bpf filesystem.",
-)
 
 state_dir_option = click.option(
     "--state-dir",

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from fast.agent.config.node_options import (
-    bpf_dir_option,
     cni_bin_dir_option,
     cni_conf_dir_option,
     tunnel_port_option,
 )
+from fast.datapath.bpf_dir import bpf_dir_option
 
 
 def _parse_ip(_: click.Context, __: click.Parameter, value: str | None) -> IPv4Address | None:

@@ -5,7 +5,6 @@ Each check is a function of its own that gives findings; what is as it should be
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,14 +17,13 @@ from fast.agent.cni.conflist import CONFLIST
 from fast.cni.plugin_binary import PLUGIN
 from fast.datapath import sysctl
 from fast.datapath.bpf.features import FEATURES
-from fast.datapath.datapath_config import DEFAULT_BPF_DIR, DEFAULT_TUNNEL_PORT, MIN_MTU, TUNNEL_OVERHEAD_BYTES
+from fast.datapath.bpf_dir import DEFAULT_BPF_DIR, MOUNT_COMMAND, is_in_bpf_filesystem
+from fast.datapath.datapath_config import DEFAULT_TUNNEL_PORT, MIN_MTU, TUNNEL_OVERHEAD_BYTES
 from fast.datapath.netlink import Netlink
 from fast.datapath.node.forward import find_dropping_chains
 from fast.datapath.node.tunnel import TUNNEL_DEVICE, find_port_owner, find_underlay
 from fast.errors import DatapathError, FastError
 
-_BPF_FS_MAGIC = 0xCAFE4A11
-_STATFS_BYTES = 256  # struct statfs is 120 bytes on 64-bit Linux; f_type comes first
 _CONFIG_SUFFIXES = (".conf", ".conflist", ".json")
 _STRICT = "1"
 
@@ -98,24 +96,12 @@ def _kernel(_: NodeFacts) -> _Found:
 
 
 def _bpf_filesystem(facts: NodeFacts) -> _Found:
-    directory = facts.bpf_dir
-    while not directory.exists():
-        directory = directory.parent
-    if _filesystem_type(directory) != _BPF_FS_MAGIC:
+    if not is_in_bpf_filesystem(facts.bpf_dir):
         yield (
             Severity.ERROR,
             f"{facts.bpf_dir} is in no bpf filesystem, so pods would lose their network with the agent",
-            "mount -t bpf bpf /sys/fs/bpf (systemd does at boot; in a container, mount the host's)",
+            f"{MOUNT_COMMAND} (systemd does at boot; in a container, mount the host's)",
         )
-
-
-def _filesystem_type(path: Path) -> int:
-    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.statfs(os.fsencode(path), buffer):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(path))
-    return int.from_bytes(buffer.raw[:8], "little") & 0xFFFFFFFF
 
 
 def _ip_forward(_: NodeFacts) -> _Found:

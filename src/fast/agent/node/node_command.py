@@ -17,12 +17,12 @@ from fast.agent.cni.conflist import install_plugin, uninstall
 from fast.agent.cni.tombstones import Tombstones
 from fast.agent.config.node_options import (
     FILE,
-    bpf_dir_option,
     cni_bin_dir_option,
     cni_conf_dir_option,
     state_dir_option,
 )
 from fast.cni.plugin_binary import PLUGIN, find_plugin
+from fast.datapath.bpf_dir import bpf_dir_option
 from fast.errors import FastError
 
 _CONNECT_SECONDS = 2.0

@@ -11,10 +11,10 @@ import structlog
 
 from fast.agent.config.interval import Interval
 from fast.api.ipendpoint import IpEndpoint
-from fast.datapath.node.survey import Survey
 from fast.errors import FastError
 from fast.ipam import IpamMetrics
-from fast.ipam.explain.drift import Drift, DriftKind, NodeState, audit_node, lasting
+from fast.ipam.explain.drift import Drift, DriftKind, audit_node, lasting
+from fast.net.node_state import NodeState
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ class Auditor:
     Args:
         node_name: This node.
         records: Gives every record as seen now.
-        survey: Looks at the kernel. Blocking.
+        read_state: Reads the kernel. Blocking.
         metrics: Has the gauge.
         look_again_seconds: Between the two looks of an audit: an ADD or DEL under way is over by then.
     """
@@ -34,14 +34,14 @@ class Auditor:
         self,
         node_name: str,
         records: Callable[[], Iterable[IpEndpoint]],
-        survey: Callable[[], Survey],
+        read_state: Callable[[], NodeState],
         metrics: IpamMetrics,
         *,
         look_again_seconds: float = 3.0,
     ) -> None:
         self._node_name = node_name
         self._records = records
-        self._survey = survey
+        self._read_state = read_state
         self._metrics = metrics
         self._look_again_seconds = look_again_seconds
 
@@ -72,6 +72,5 @@ class Auditor:
         return found
 
     async def _look(self) -> list[Drift]:
-        seen = await asyncio.to_thread(self._survey)
-        state = NodeState(self._node_name, seen.sandboxes, seen.local, seen.cluster)
-        return await asyncio.to_thread(partial(audit_node, list(self._records()), state))
+        state = await asyncio.to_thread(self._read_state)
+        return await asyncio.to_thread(partial(audit_node, list(self._records()), self._node_name, state))

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fast.ctl.api_options import kubeconfig_option, with_cluster
-from fast.ctl.node.map_options import bpf_dir_option, on_this_node
+from fast.ctl.node.map_options import on_this_node
 from fast.ctl.output import Column, output_option, print_rows
+from fast.datapath.bpf_dir import bpf_dir_option
 from fast.errors import FastError
 
 if TYPE_CHECKING:
-    from fast.datapath.node.survey import Survey
     from fast.ipam.explain.drift import Drift
     from fast.ipam.explain.why import Explanation
     from fast.ipam.release.controller_sweep import SweepPlan
     from fast.kube import KubeClient
+    from fast.net.node_state import NodeState
 
 _LOOK_AGAIN_SECONDS = 2.0
 
@@ -149,7 +150,7 @@ def why(what: str, namespace: str, kubeconfig: Path | None, bpf_dir: Path, node:
     """
     from fast.ctl.ipam.why_command import explain_all, explanation_row, explanation_text
 
-    here = _survey(bpf_dir)
+    here = _node_state(bpf_dir)
     found: list[Explanation] = with_cluster(
         kubeconfig, lambda client: explain_all(client, what, namespace, node, here)
     )
@@ -175,7 +176,7 @@ def audit(
 
     What differs is looked at twice, two seconds apart, as pods come and go. Exit status 1 where something differs.
     """
-    if not cluster_only and _survey(bpf_dir) is None:
+    if not cluster_only and _node_state(bpf_dir) is None:
         raise FastError(
             f"there are no eBPF maps of Fast in {bpf_dir}/maps: not on a node? --cluster-only compares without one"
         )
@@ -184,7 +185,7 @@ def audit(
         from fast.ctl.ipam.audit_command import look_twice
 
         return await look_twice(
-            client, "" if cluster_only else node, lambda: _survey(bpf_dir), _LOOK_AGAIN_SECONDS
+            client, "" if cluster_only else node, lambda: _node_state(bpf_dir), _LOOK_AGAIN_SECONDS
         )
 
     found = with_cluster(kubeconfig, compare)
@@ -197,9 +198,9 @@ def audit(
         ctx.exit(1)
 
 
-def _survey(bpf_dir: Path) -> Survey | None:
-    """Look at this node's kernel; None where Fast has no maps here."""
-    from fast.datapath.node.survey import survey_node
+def _node_state(bpf_dir: Path) -> NodeState | None:
+    """Read this node's kernel; None if Fast has no maps here."""
+    from fast.datapath.node.state_reading import read_node_state
 
     maps = bpf_dir / "maps"
-    return survey_node(maps) if (maps / "fast_local_pods").exists() else None
+    return read_node_state(maps) if (maps / "fast_local_pods").exists() else None

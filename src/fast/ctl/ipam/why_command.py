@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fast.datapath.node.survey import Survey
 from fast.errors import FastError, InvalidRange
 from fast.ipam import NodeIdentity
 from fast.ipam.explain.why import Explanation, ThisNode, explain, records_of_pod
 from fast.ipam.store.snapshot import read_snapshot
 from fast.kube import KubeClient
 from fast.net import IPAddress, parse_address, parse_record_name
+from fast.net.node_state import NodeState
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 async def explain_all(
-    client: KubeClient, what: str, namespace: str, node: str, here: Survey | None
+    client: KubeClient, what: str, namespace: str, node: str, here: NodeState | None
 ) -> list[Explanation]:
     """Explain an address, or every address of a pod.
 
@@ -45,7 +45,7 @@ async def explain_all(
     return [await explain(client, snapshot, address, this_node) for address in wanted]
 
 
-def _this_node(name: str, here: Survey) -> ThisNode:
+def _this_node(name: str, here: NodeState) -> ThisNode:
     identity = NodeIdentity(name, "", _BOOT_ID.read_text().strip())
     return ThisNode(identity, {address: key for address, (key, _) in here.sandboxes.items()})
 

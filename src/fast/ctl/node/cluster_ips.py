@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from fast.ctl.node.map_options import AddressType, bpf_dir_option, delete_entries, open_pinned, sort_key
+from fast.ctl.node.map_options import AddressType, delete_entries, open_pinned, sort_key
 from fast.ctl.output import Column, output_option, print_rows
+from fast.datapath.bpf_dir import bpf_dir_option
 from fast.net import IPAddress
 
 _COLUMNS = (

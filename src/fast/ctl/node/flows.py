@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from fast.ctl.node.map_options import boot_age_seconds, bpf_dir_option, open_pinned, sort_key
+from fast.ctl.node.map_options import boot_age_seconds, open_pinned, sort_key
 from fast.ctl.output import Column, output_option, print_rows
+from fast.datapath.bpf_dir import bpf_dir_option
 
 _COLUMNS = (
     Column("PROTOCOL", "protocol"),

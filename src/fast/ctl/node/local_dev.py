@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from fast.ctl.node.map_options import bpf_dir_option, device_name, open_pinned
+from fast.ctl.node.map_options import device_name, open_pinned
 from fast.ctl.output import Column, output_option, print_rows
+from fast.datapath.bpf_dir import bpf_dir_option
 
 _COLUMNS = (
     Column("ROLE", "role"),

@@ -10,13 +10,13 @@ from fast.ctl.node.map_options import (
     AddressType,
     DeviceType,
     MacType,
-    bpf_dir_option,
     delete_entries,
     device_name,
     open_pinned,
     sort_key,
 )
 from fast.ctl.output import Column, output_option, print_rows
+from fast.datapath.bpf_dir import bpf_dir_option
 from fast.net import IPAddress, Mac
 
 _COLUMNS = (

@@ -1,4 +1,4 @@
-"""What the commands on eBPF maps share: the option that says where the pins are, opening one, and reading arguments."""
+"""What the commands on eBPF maps share: opening a pinned map, and reading arguments."""
 
 from __future__ import annotations
 
@@ -11,22 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-from fast.datapath.datapath_config import DEFAULT_BPF_DIR
 from fast.errors import BPFError, FastError, InvalidConfig, InvalidRange
 from fast.net import IPAddress, Mac, parse_address
 
 M = TypeVar("M")
-
-#: The ``--bpf-dir`` option.
-bpf_dir_option = click.option(
-    "--bpf-dir",
-    type=click.Path(path_type=Path),
-    default=str(DEFAULT_BPF_DIR),
-    envvar="FAST_BPF_DIR",
-    show_default=True,
-    show_envvar=True,
-    help="Where fast-agent pins its maps.",
-)
 
 
 def open_pinned(opener: Callable[[Path], M], bpf_dir: Path) -> M:

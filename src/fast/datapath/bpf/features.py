@@ -1,4 +1,4 @@
-"""What this kernel can do: each feature that Fast needs or prefers, and the kernel it came with. Probes only.
+"""The kernel features that Fast needs or prefers, and the kernel each came with. Probes only.
 
 A probe asks the kernel by trying, never by its version number: distributions backport.
 """
@@ -24,13 +24,13 @@ _MAP_LRU_HASH = 9
 
 @dataclass(frozen=True)
 class Feature:
-    """Something of the kernel's.
+    """A feature of the kernel.
 
     Args:
-        name: In the field's words.
+        name: For messages.
         kernel: The version it came with.
         probe: Tells whether it is here.
-        needed: Whether Fast does not work without.
+        needed: Whether Fast needs it.
     """
 
     name: str
@@ -66,7 +66,7 @@ def _map_type(number: int) -> Callable[[], bool]:
 
 @cache
 def has_tcx() -> bool:
-    """Tell whether tcx links exist: attaching to a device that does not is refused with another error then."""
+    """Return whether tcx links exist: they change the error for a device that does not exist."""
     with Descriptor(check(lib.fast_trivial_program(), "loading a trivial program")) as program:
         result: int = lib.bpf_link_create(program.fd, _NO_SUCH_DEVICE, _BPF_TCX_INGRESS, ffi.NULL)
     return result == -errno.ENODEV
@@ -85,7 +85,7 @@ FEATURES = (
 
 
 def require_all() -> None:
-    """Check everything that Fast does not work without.
+    """Check everything that Fast needs.
 
     Raises:
         FeatureUnsupported: The first that is missing.

@@ -1,9 +1,9 @@
-"""Putting a version of the object into service without losing a packet: load, move entries, exchange, pin.
+"""Puts a version of the object into service without losing a packet: load, move entries, exchange, pin.
 
-Where maps are replaced, the order is what makes it hitless. Every entry moves first, while the version of before goes
-on working from the old maps. Then the programs on egress hooks, which write flows, are exchanged; then the flows that
+If maps are replaced, the order makes it hitless. Every entry moves first, while the earlier version keeps working from
+the old maps. Then the programs on egress hooks, which write flows, are exchanged; then the flows that
 came up meanwhile move; then the programs on ingress hooks, which read flows, are exchanged. A reader that got the new
-map before its entries would short-cut replies past the NAT that has to translate them. What remains: where
+map before its entries would send replies by the fast path, past the NAT that must translate them. What remains: if
 ``fast_flows`` itself is replaced, a Service connection opened in the milliseconds between the two exchanges may have
 its first reply lost, and its client tries again.
 
@@ -34,7 +34,7 @@ def install(spec: ObjectSpec, pins: PinDirectory, mode: AttachMode | None = None
         mode: How to attach; None: existing attachments stay as they are.
 
     Returns:
-        The object; the caller closes it when it needs its programs and maps no more.
+        The object; the caller closes it when it no longer needs its programs and maps.
 
     Raises:
         VerifierError, FeatureUnsupported, BPFError: As :func:`fast.datapath.bpf.objects.load`. The version of before

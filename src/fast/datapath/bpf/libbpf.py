@@ -28,7 +28,7 @@ lib.fast_log_capture()
 
 
 def take_log() -> str:
-    """Give what libbpf said in this thread since the last call, the kernel verifier's log included, and forget it."""
+    """Return and clear what libbpf logged in this thread, the kernel verifier's log included."""
     buffer = ffi.new("char[]", _LOG_BYTES)
     size = lib.fast_log_take(buffer, _LOG_BYTES)
     return bytes(ffi.buffer(buffer, size)).decode(errors="replace")
@@ -36,7 +36,7 @@ def take_log() -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what libbpf says inside: for calls whose failure is an answer, as probing and querying."""
+    """Discard what libbpf logs inside: for calls whose failure is an answer, such as probes."""
     try:
         yield
     finally:

@@ -1,9 +1,9 @@
 """Attachments: a program on a device's ingress or egress, pinned, adopted by the next agent, replaced atomically.
 
 By a tcx link, or by a clsact filter and a pin of the program that records it: for kernels without tcx links, and where
-making one costs too much (ADR 7). Which of the two an attachment is shows in what its pin holds, so either can be
-turned into the other: the new one is made before the old one goes. Both at once is harmless: the programs' verdicts do
-not depend on how often a packet was looked at.
+making one costs too much (ADR 7). The pin shows which of the two an attachment is, so either can be turned
+into the other: the new one is created before the old one is removed. Both at once is harmless: a program's verdict does
+not depend on how often it saw a packet.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AttachMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """One attachment. ``program_id`` is the kernel's id of what runs there; 0 where nothing does any more.
+    """One attachment. ``program_id`` is the kernel's id of what runs there; 0 if nothing runs any longer.
 
     ``alive`` is False once the device is gone, or somebody removed the filter.
     """
@@ -175,7 +175,7 @@ class Links:
         )
 
     def _attach_tcx(self, path: Path, ifindex: int, program: Program, old: Attached | None) -> None:
-        """Update the pinned link, or make one; then take away a filter of before."""
+        """Update the pinned link, or create one; then delete an earlier filter."""
         if old is not None and old.mode is AttachMode.TCX and old.alive and self._update_link(path, program):
             return
         doing = f"attaching {program.name} to device {ifindex}"
@@ -200,14 +200,14 @@ class Links:
         return True
 
     def _detach_link(self, path: Path) -> None:
-        """Stop the pinned link now: the kernel takes one that merely lost its last pin away at its leisure."""
+        """Detach the pinned link now: the kernel removes one that only lost its last pin some time later."""
         fd = find_pin(path)
         if fd is not None:
             with Descriptor(fd):
                 lib.bpf_link_detach(fd)
 
     def _attach_clsact(self, path: Path, ifindex: int, program: Program, old: Attached | None) -> None:
-        """Set the filter; then take away a link of before, whose pin the program's takes the place of.
+        """Set the filter; then detach an earlier link and replace its pin by the program's.
 
         The first clsact qdisc of a device that is up costs the packets of a moment: the kernel stops its transmit
         queues to put it there (net/sched/sch_api.c, qdisc_graft).

@@ -1,7 +1,7 @@
-"""Moving a map's entries to its successor, which may have another size or layout. Nothing about programs or pins.
+"""Moves a map's entries to its successor, which may have another size or layout. Knows no programs or pins.
 
-Entries are converted by the names of their fields, which both maps' BTF tells: what both have moves, what only the new
-one has is zero. So a version of Fast needs no knowledge of the layouts of those before it.
+Entries are converted by the names of their fields, from both maps' BTF: what both have moves, what only the new one has
+is zero. So a version of Fast needs no knowledge of earlier layouts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def move_entries(old: RawMap, new: RawMap) -> int:
     """Bring the entries of ``old`` into ``new``.
 
     An LRU map, which programs write, keeps what it has of its own: that is newer. Every other hash map is made to hold
-    just what ``old`` does: it may be left over from an attempt that failed, with entries that are deleted by now.
+    just what ``old`` does: it may be left over from an attempt that failed, with entries that were deleted since.
 
     Returns:
         How many entries were written.

@@ -1,4 +1,4 @@
-"""Pins: names for maps, programs and links under the bpf filesystem, which outlive the agent. Paths and pinning only.
+"""Pins: names of maps, programs and links in the bpf filesystem, which outlive the agent. Paths and pinning only.
 
 ::
 
@@ -12,25 +12,14 @@ The bpf filesystem reserves dots in names.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from fast.datapath.bpf.libbpf import check, lib
+from fast.datapath.bpf_dir import MOUNT_COMMAND, is_in_bpf_filesystem
 from fast.errors import BPFError
-
-_BPF_FS_MAGIC = 0xCAFE4A11
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _filesystem_magic(path: Path) -> int:
-    """Give ``statfs(path).f_type``, which os.statvfs leaves out; 0 where the path does not exist."""
-    buffer = ctypes.create_string_buffer(256)
-    if _libc.statfs(os.fsencode(path), buffer) != 0:
-        return 0
-    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -65,11 +54,10 @@ class PinDirectory:
         Raises:
             BPFError: ``root`` is not in a bpf filesystem, or not writable.
         """
-        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
-        if _filesystem_magic(existing) != _BPF_FS_MAGIC:
+        if not is_in_bpf_filesystem(self.root):
             raise BPFError(
                 f"{self.root} is not in a bpf filesystem, so programs and maps would not outlive the agent; mount one: "
-                f"mount -t bpf bpf /sys/fs/bpf",
+                f"{MOUNT_COMMAND}",
                 errno.ENODEV,
             )
         for path in (self.maps, self.programs, self.links, self.staged):
@@ -79,7 +67,7 @@ class PinDirectory:
                 raise BPFError(f"making {path}: {error.strerror}", error.errno or 0) from error
 
     def remove(self) -> None:
-        """Remove every pin and directory; what no other process holds is gone from the kernel with it. Idempotent."""
+        """Remove every pin and directory, and with them what no other process holds. Idempotent."""
         for path in (self.links, self.programs, self.maps, self.staged):
             for pin in path.iterdir() if path.is_dir() else ():
                 pin.unlink(missing_ok=True)

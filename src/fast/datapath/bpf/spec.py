@@ -158,7 +158,7 @@ FROM_OVERLAY = "fast_from_overlay"
 TO_OVERLAY = "fast_to_overlay"
 FROM_UNDERLAY = "fast_from_underlay"
 
-#: The data plane of a node (DESIGN section 5).
+#: The data plane of a node.
 DATAPATH = ObjectSpec(
     path=OBJECTS / "fast.bpf.o",
     programs=(

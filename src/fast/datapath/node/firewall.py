@@ -1,35 +1,34 @@
 """Fast's own nftables table: masquerade to outside, no pod's packet to the tunnel's port, no conntrack for the tunnel.
 
-One table, replaced as a whole in one transaction; nobody else's rules are touched. (A FORWARD policy of DROP in
-somebody else's table cannot be overruled from here: forward.py.)
+One table, replaced as a whole in one transaction; other tables are not touched. (A FORWARD policy of DROP in another
+table cannot be overruled from here: forward.py.)
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from fast.datapath.bpf.layout import Metric
+from fast.datapath.node.host_command import call
 from fast.datapath.node.tunnel import TUNNEL_DEVICE
 from fast.datapath.pod.identity import DEVICE_PREFIX
 from fast.errors import NftablesError
 from fast.net import IPAddress, IPNetwork
 
 TABLE = "fast"
-_COMMAND_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """What the table has to say.
+    """The content of the table.
 
     Attributes:
         tunnel_port: UDP port of the tunnel.
-        node_ip: The source of packets into the tunnel whose own no other node would accept.
-        node_ip6: The same for IPv6; None where the node has none.
+        node_ip: The source that packets into the tunnel get, if the other end would refuse their own.
+        node_ip6: The same for IPv6; None if the node has none.
         masquerade: Whether traffic from pods to outside takes the node's address.
         pod_subnets: Where pods live.
     """
@@ -41,7 +40,7 @@ class Ruleset:
     pod_subnets: frozenset[IPNetwork] = frozenset()
 
     def render(self) -> str:
-        """Write the transaction that puts the table into the place of the one before."""
+        """Return the transaction that replaces the table."""
         return f"""
 add table inet {TABLE}
 delete table inet {TABLE}
@@ -73,9 +72,9 @@ table inet {TABLE} {{
 }}
 """
 
-    def _refuse_tunnel_port(self, whither: str = "") -> str:
+    def _refuse_tunnel_port(self, to: str = "") -> str:
         port = f"udp dport {self.tunnel_port}"
-        return f'iifname "{DEVICE_PREFIX}*" {whither}{port} counter name pod_to_tunnel_port drop'
+        return f'iifname "{DEVICE_PREFIX}*" {to}{port} counter name pod_to_tunnel_port drop'
 
     def _source_nat(self) -> str:
         # A packet into the tunnel is refused at the other end unless its source lives on this node: what comes from
@@ -100,20 +99,6 @@ def _set(name: str, version: int, elements: Iterable[IPNetwork | IPAddress]) -> 
     return f"  set {name} {{ type ipv{version}_addr; flags interval; auto-merge;{filled} }}"
 
 
-def _nft(arguments: list[str], stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            ["nft", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_COMMAND_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NftablesError(f"nft cannot be run: {error}") from error
-
-
 class Firewall:
     """The table in the kernel. Not thread-safe: one caller at a time."""
 
@@ -122,16 +107,16 @@ class Firewall:
         self._listing: Any = None
 
     def apply(self, ruleset: Ruleset) -> bool:
-        """Make the table say what ``ruleset`` does; give whether it had to be written.
+        """Make the table match ``ruleset``; return whether it was written.
 
-        A table that is as this object left it stays untouched, counters and all; any other is replaced at once.
+        A table that is as this object left it stays untouched, with its counters; any other is replaced.
 
         Raises:
             NftablesError: nft is missing or refused.
         """
         if self._applied == ruleset and self._listing is not None and _listing() == self._listing:
             return False
-        result = _nft(["-f", "-"], ruleset.render())
+        result = call("nft", "-f", "-", stdin=ruleset.render())
         if result.returncode:
             raise NftablesError(f"nft refused Fast's table: {result.stderr.strip()}")
         self._applied, self._listing = ruleset, _listing()
@@ -139,12 +124,12 @@ class Firewall:
 
     @staticmethod
     def refused() -> Metric:
-        """Count what pods sent that was for the tunnel's port after translation, since the table was last written.
+        """Count the pods' packets that were translated to the tunnel's port, since the table was last written.
 
         Raises:
             NftablesError: nft is missing, or there is no table.
         """
-        result = _nft(["-j", "list", "counter", "inet", TABLE, "pod_to_tunnel_port"])
+        result = call("nft", "-j", "list", "counter", "inet", TABLE, "pod_to_tunnel_port")
         if result.returncode:
             raise NftablesError(f"nft cannot read Fast's counter: {result.stderr.strip()}")
         items = json.loads(result.stdout)["nftables"]
@@ -158,14 +143,14 @@ class Firewall:
             NftablesError: nft is missing or refused.
         """
         self._applied = self._listing = None
-        result = _nft(["-f", "-"], f"add table inet {TABLE}\ndelete table inet {TABLE}\n")
+        result = call("nft", "-f", "-", stdin=f"add table inet {TABLE}\ndelete table inet {TABLE}\n")
         if result.returncode:
             raise NftablesError(f"nft cannot delete Fast's table: {result.stderr.strip()}")
 
 
 def _listing() -> Any:
-    """List the table, without what changes by itself; None where there is no table."""
-    result = _nft(["-j", "list", "table", "inet", TABLE])
+    """List the table, without handles and counts; None if there is no table."""
+    result = call("nft", "-j", "list", "table", "inet", TABLE)
     if result.returncode:
         return None
     return [_lasting(item) for item in json.loads(result.stdout)["nftables"] if "metainfo" not in item]

@@ -1,6 +1,6 @@
-"""Hearing of what others do to the node's datapath, as it happens. Only that something is to be looked at, not what.
+"""Notices at once when others change the node's datapath. Tells that it must be verified, not what changed.
 
-What is not heard of here (a route, a kernel parameter) is found by the verification that comes anyway.
+Changes that it does not notice (a route, a kernel parameter) are found by the periodic verification.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ class KernelWatch:
     """Listens in the calling thread's network namespace, from its making on."""
 
     def __init__(self) -> None:
-        """Open the sockets; a kernel without one of the families (IPsec, nftables) never has anything to say of it."""
+        """Open the sockets; families that the kernel lacks (IPsec, nftables) are left out."""
         self._sockets = [sock for family, group in _GROUPS for sock in _subscribed(family, group)]
 
     def filenos(self) -> list[int]:
-        """Give the descriptors that become readable."""
+        """Return the descriptors that become readable."""
         return [sock.fileno() for sock in self._sockets]
 
     def heard(self) -> bool:
-        """Read what has come; tell whether the datapath is to be verified.
+        """Read the messages; return whether the datapath must be verified.
 
-        It is when the tunnel device or Fast's nftables table was changed or deleted, when an IPsec policy came,
-        changed or went, and when so much happened that some of it was missed.
+        It must if the tunnel device or Fast's nftables table was changed or deleted, if an IPsec policy was added,
+        changed or deleted, or if messages were lost.
         """
         found = [_concerns_fast(sock) for sock in self._sockets]  # all are read, whatever the first one had
         return any(found)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         for sock in self._sockets:
             sock.close()
 

@@ -1,7 +1,7 @@
-"""The datapath of one node as a whole: brought up, kept as it should be, and the one door for everybody above.
+"""The datapath of one node as a whole: set up, verified and repaired. The one entry point for the layers above.
 
-Everything here blocks on the kernel and is thread-safe; programs call it by asyncio.to_thread. The network namespace
-meant is the calling thread's. Restarting loses nothing: what is there is adopted.
+Everything here blocks on the kernel and is thread-safe; call it by asyncio.to_thread. It works on the calling thread's
+network namespace. A restart loses nothing: what exists is adopted.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fast.datapath.cluster_map import ClusterTable, SyncResult
 from fast.datapath.datapath_config import DatapathConfig
 from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.node import forward
+from fast.datapath.node.fast_path import FastPath
 from fast.datapath.node.firewall import Firewall, Ruleset
 from fast.datapath.node.routing import (
     ensure_node_routes,
@@ -33,7 +34,6 @@ from fast.datapath.node.routing import (
     remove_rules,
     resolve_nodes,
 )
-from fast.datapath.node.shortcut import Shortcut
 from fast.datapath.node.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay, find_ways_out
 from fast.datapath.pod.device_programs import Attachments, DeviceKind
 from fast.datapath.pod.endpoint import Endpoints
@@ -68,7 +68,7 @@ class NodeDatapath:
         self._subnets = frozenset(config.pod_subnets)
         self._subnets_known = bool(config.pod_subnets)
         self._firewall = Firewall()
-        self._shortcut = Shortcut(config)
+        self._fast_path = FastPath(config)
         self._running: _Running | None = None
         self._mtus: Mtus | None = None
         # Guards everything of the node as a whole; endpoints are made and removed beside it.
@@ -77,7 +77,7 @@ class NodeDatapath:
     # The node.
 
     def ensure(self) -> list[Repair]:
-        """Bring the node's datapath up, or adopt the one that runs; packets of running pods are not lost by it.
+        """Set the node's datapath up, or adopt the one that runs. Running pods lose no packets.
 
         Returns:
             What had to be made or changed.
@@ -97,10 +97,10 @@ class NodeDatapath:
             return self._converge(self._running)
 
     def verify(self) -> list[Repair]:
-        """Compare devices, programs, entries, routes, rules and kernel parameters with what they should be; mend them.
+        """Check devices, programs, entries, routes, rules and kernel parameters, and repair what differs.
 
         Returns:
-            What was mended; empty where nothing had to be.
+            What was repaired; empty if nothing differed.
 
         Raises:
             DatapathError: As :meth:`ensure`.
@@ -138,7 +138,7 @@ class NodeDatapath:
         return [address for address in (self.config.node_ip, self.config.node_ip6) if address is not None]
 
     def _converge(self, running: _Running) -> list[Repair]:
-        """Make everything as it should be, in the order in which one thing needs another."""
+        """Create or repair everything, in order of dependency."""
         repairs = self._ensure_pins(running)
         with Netlink() as netlink:
             underlay = find_underlay(netlink, self.config.node_ip)
@@ -151,7 +151,7 @@ class NodeDatapath:
             )
             repairs += changed
             repairs += self._ensure_programs(running, tunnel, underlay)
-            flags = self._shortcut.flags(netlink, mtus)
+            flags = self._fast_path.flags(netlink, mtus)
             devices = {
                 Device.TUNNEL: LocalDev(tunnel.index, mtus.tunnel, flags),
                 Device.UNDERLAY: LocalDev(underlay.index, underlay.mtu),
@@ -166,7 +166,7 @@ class NodeDatapath:
         return repairs
 
     def _ensure_pins(self, running: _Running) -> list[Repair]:
-        """Pin again what somebody unpinned: this process still holds the very maps that the programs use."""
+        """Pin again what somebody unpinned: this process still holds the maps that the programs use."""
         self._pins.ensure()
         lost = [name for name in running.loaded.maps if not (self._pins.maps / name).exists()]
         for name in lost:
@@ -229,26 +229,23 @@ class NodeDatapath:
             pod_subnets=self._subnets,
         )
         if self._firewall.apply(ruleset):
-            return [Repair(RepairKind.FIREWALL, "the nftables table was not as needed; written")]
+            return [Repair(RepairKind.FIREWALL, "the nftables table differed; written")]
         return []
 
     @staticmethod
     def _ensure_endpoints(running: _Running, netlink: Netlink) -> list[Repair]:
         gone = running.endpoints.reap(netlink)
-        mended = running.endpoints.repair(netlink)
+        repaired = running.endpoints.repair(netlink)
         return [
+            *(Repair(RepairKind.STALE_ENTRY, f"{address} had no device; removed") for address in gone),
             *(
-                Repair(RepairKind.STALE_ENTRY, f"{address} had no device any more; removed")
-                for address in gone
-            ),
-            *(
-                Repair(RepairKind.ENDPOINT, f"{item.host_device} of {item.container_id} set right")
-                for item in mended
+                Repair(RepairKind.ENDPOINT, f"{item.host_device} of {item.container_id} repaired")
+                for item in repaired
             ),
         ]
 
     def _follow_nodes(self, before: frozenset[IPAddress]) -> None:
-        """Route to the nodes of the cluster as it is now, where it had others before."""
+        """Update the routes to nodes if the set of nodes changed."""
         running = self._up()
         if running.cluster.nodes == before:
             return
@@ -258,7 +255,7 @@ class NodeDatapath:
                 self._ensure_routes(running, netlink, tunnel, self._mtus)
 
     def set_pod_subnets(self, subnets: Iterable[IPNetwork]) -> None:
-        """Say anew what the subnets of all pools are: their routes, masquerade and kernel parameters follow.
+        """Set the subnets of all pools. Their routes, masquerade and kernel parameters follow.
 
         Raises:
             DatapathError: As :meth:`ensure`.
@@ -308,7 +305,7 @@ class NodeDatapath:
         return self._up().endpoints.detach(container_id, ifname)
 
     def check(self, spec: EndpointSpec) -> None:
-        """Prove that a pod's interface is as it should be.
+        """Check that a pod's interface is complete.
 
         Raises:
             NetnsGone: The pod's namespace does not exist.
@@ -353,7 +350,7 @@ class NodeDatapath:
         return self._up().metrics.read()
 
     def refused_by_firewall(self) -> Metric:
-        """Count what the nftables table dropped: pods' packets that translation made ones for the tunnel's port.
+        """Count what the nftables table dropped: pods' packets that were translated to the tunnel's port.
 
         Raises:
             DatapathError: The datapath is not up, or nft refuses.
@@ -364,7 +361,7 @@ class NodeDatapath:
     def clean(self) -> None:
         """Remove every trace from the node: endpoints, tunnel device, programs, maps, routes, rules. Idempotent.
 
-        Kernel parameters stay as they are: what they were before is not known, and others may rely on them by now.
+        Kernel parameters stay as they are: their earlier values are not known, and others may rely on them.
         """
         with self._lock, Netlink() as netlink:
             for link in netlink.links("veth"):
@@ -385,7 +382,7 @@ class NodeDatapath:
 
 
 class _NodesKept:
-    """Brings the routes to nodes up to date at the end of the block, where the block changed which nodes there are."""
+    """Updates the routes to nodes at the end of the block, if the block changed the set of nodes."""
 
     def __init__(self, datapath: NodeDatapath) -> None:
         self._datapath = datapath

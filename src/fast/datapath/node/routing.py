@@ -1,9 +1,9 @@
-"""Routes to the tunnel device: what the stack sends to other nodes' pods, and pods' packets to other nodes.
+"""Routes to the tunnel device: for what the stack sends to other nodes' pods, and for pods' packets to other nodes.
 
-Two tables. In the main one, the pod subnets. In one of Fast's own, the other nodes' addresses, looked into only for
-packets whose source is a pod: a Service may translate a pod's packet to a process on another node (an API server),
-and if that left by the underlay, its reply would come back by the tunnel and meet no translation. Some underlays drop
-foreign sources, too.
+The main table has the pod subnets. Fast's own table has the other nodes' addresses; it is used for packets whose source
+is a pod: a Service may translate a pod's packet to a process on another node (an API server). If that packet left by
+the underlay, its reply would come back through the tunnel and pass no translation; and some underlays drop foreign
+sources.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def ensure_subnet_routes(
         netlink: In the node's namespace.
         link: The tunnel device.
         mtus: What it carries.
-        subnets: Each with the address that the node itself has towards it; None: whatever the kernel chooses.
+        subnets: Each with the address that the node itself has towards it; None: the kernel chooses.
 
     A subnet that somebody else already routes elsewhere is left alone, and logged: taking the route of the nodes' own
     network would cut the node off.
@@ -70,10 +70,7 @@ def ensure_subnet_routes(
         *(requests.delete_route(subnet, link.index) for subnet in extra),
     )
     return [
-        *(
-            Repair(RepairKind.ROUTE, f"route {subnet} to {link.name} was not as needed; set")
-            for subnet in missing
-        ),
+        *(Repair(RepairKind.ROUTE, f"route {subnet} to {link.name} differed; set") for subnet in missing),
         *(
             Repair(RepairKind.ROUTE, f"route {subnet} to {link.name} is no longer needed; deleted")
             for subnet in extra
@@ -82,16 +79,16 @@ def ensure_subnet_routes(
 
 
 def _goes_before(route: Route, ours: Route | None) -> bool:
-    """Tell whether Fast leaves a destination to somebody else's route.
+    """Return whether Fast leaves a destination to somebody else's route.
 
-    To any that was there first; later to one that counts more, and to the network of one of the node's own devices,
-    whatever its metric. A worse one that a routing daemon learnt is only a second choice.
+    That is any route that was there first; later one with a better metric, and the network of one of the node's own
+    devices, whatever its metric. A worse route of a routing daemon changes nothing.
     """
     return ours is None or route.is_connected or route.priority <= ours.priority
 
 
 def find_subnets(netlink: Netlink) -> frozenset[IPNetwork]:
-    """Give the pod subnets that the node routes to the tunnel device as it is."""
+    """Return the pod subnets that the node routes to the tunnel device now."""
     link = netlink.find_link(TUNNEL_DEVICE)
     if link is None:
         return frozenset()
@@ -145,11 +142,11 @@ def ensure_node_routes(
 
 
 def resolve_nodes(netlink: Netlink, underlay: int, nodes: Iterable[IPAddress]) -> None:
-    """Let the kernel know the MACs of the other nodes before the first packet: for native routing.
+    """Resolve the MACs of the other nodes before the first packet: for native routing.
 
-    A packet of the stack that a program redirects to a node whose MAC is not known yet is lost: it waits for the
-    answer, and is then sent to where its route leads, the tunnel device, instead of the node (net/core/neighbour.c,
-    __neigh_update). Repeated with every check, as entries do not live for ever.
+    A packet that a program redirects to a node whose MAC is unknown is lost: it waits for the answer, and then goes
+    where its route leads, the tunnel device (net/core/neighbour.c, __neigh_update). Repeated with every verification,
+    as entries expire.
 
     Args:
         netlink: In the node's namespace.

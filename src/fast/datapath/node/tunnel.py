@@ -1,7 +1,7 @@
-"""The node's way to other nodes: the underlay device and the collect-metadata VXLAN device.
+"""The devices towards other nodes: the underlay device and the collect-metadata VXLAN device.
 
-The VXLAN device is made in native routing too: there it carries IPv6, whose underlay is IPv4, and is where the stack's
-packets to remote pods leave to, so that a program can send them on. Routes to it are routing.py's.
+The VXLAN device exists in native routing too: it carries IPv6 there, as the underlay is IPv4, and the stack's packets
+to remote pods leave through it, so that a program can send them on. Its routes are in routing.py.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Mtus:
 
 
 def find_underlay(netlink: Netlink, node_ip: IPAddress) -> Link:
-    """Find the device that has the node's address; one that is no loopback, where several have it.
+    """Find the device that has the node's address; if several have it, one that is not the loopback device.
 
-    Where only the loopback device has it, as on nodes whose routers are told of it, its MTU is given as what the
-    devices carry that lead out.
+    If only the loopback device has it, as on nodes that announce it to routers, the MTU returned is the smallest of the
+    devices that lead out.
 
     Raises:
         DatapathError: None has it, or it is down.
@@ -81,9 +81,10 @@ def find_underlay(netlink: Netlink, node_ip: IPAddress) -> Link:
 
 
 def find_ways_out(netlink: Netlink, underlay: Link) -> list[Link]:
-    """Give the devices that nodes' packets come and go by.
+    """Give the devices that carry the packets between nodes.
 
-    The underlay; where that is the loopback device, all that have a route to a gateway; where none has, all hardware.
+    That is the underlay; if that is the loopback device, every device with a route to a gateway; if none has, all
+    hardware devices.
     """
     if underlay.name != _LOOPBACK:
         return [underlay]
@@ -96,14 +97,14 @@ def find_ways_out(netlink: Netlink, underlay: Link) -> list[Link]:
 def ensure_tunnel(
     netlink: Netlink, config: DatapathConfig, mtus: Mtus, guard: Callable[[Link], None]
 ) -> tuple[Link, list[Repair]]:
-    """Make the VXLAN device, or bring the one there is to what it should be; traffic flows on if nothing differs.
+    """Create the VXLAN device, or repair the one that exists; traffic flows on if nothing differs.
 
     Args:
         netlink: In the node's namespace.
         config: The node's.
         mtus: What the device carries.
-        guard: Attaches the programs. Called while the device is down: up without them, it would hand what anybody sends
-            to its port to the stack.
+        guard: Attaches the programs. Called while the device is down: without them, it would pass what anybody sends to
+            its port to the stack.
 
     Raises:
         DatapathError: Its UDP port is taken; the message names the port and who has it.
@@ -117,13 +118,13 @@ def ensure_tunnel(
         link = None
     if link is None:
         link = _make(netlink, config, mac, mtus, guard)
-        repairs.append(Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} was not there; made"))
+        repairs.append(Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} was missing; created"))
     elif differences := _differences(link, mac, mtus):
         if not link.up:
             guard(link)
         _bring_up(netlink, config, requests.set_link(link.index, mac=mac, mtu=mtus.tunnel_device, up=True))
         repairs.append(
-            Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} {', '.join(differences)}; set right")
+            Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} {', '.join(differences)}; repaired")
         )
     return link, repairs + _ensure_addresses(netlink, config, link)
 
@@ -141,13 +142,13 @@ def _ensure_addresses(netlink: Netlink, config: DatapathConfig, link: Link) -> l
     ]
     netlink.execute(*(requests.add_address(link.index, address) for address in lacks))
     return [
-        Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} had no address {address}; set")
+        Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} had no address {address}; added")
         for address in lacks
     ]
 
 
 def _unusable(link: Link, config: DatapathConfig) -> str:
-    """Say in what the device differs that cannot be changed; empty where in nothing."""
+    """Say how the device differs in what cannot be changed; empty if it does not."""
     if link.kind != "vxlan" or not link.collect_metadata:
         return "was no collect-metadata vxlan device"
     if link.vxlan_port != config.tunnel_port:
@@ -167,7 +168,7 @@ def _differences(link: Link, mac: Mac, mtus: Mtus) -> list[str]:
 def _make(
     netlink: Netlink, config: DatapathConfig, mac: Mac, mtus: Mtus, guard: Callable[[Link], None]
 ) -> Link:
-    """Make the device and bring it up; it is deleted again where it cannot be."""
+    """Create the device and bring it up; delete it again if that fails."""
     try:
         netlink.execute(requests.add_vxlan(TUNNEL_DEVICE, mac, config.tunnel_port, mtus.tunnel_device))
     except NetlinkError as error:
@@ -193,7 +194,7 @@ def _bring_up(netlink: Netlink, config: DatapathConfig, request: Request) -> Non
 
 
 def _port_taken(netlink: Netlink, config: DatapathConfig, error: NetlinkError) -> DatapathError:
-    """Name who has the tunnel's port, where that is what the error means; else give the error itself."""
+    """Name the owner of the tunnel's port if that is what the error means; else return the error."""
     if error.errno not in (errno.EADDRINUSE, errno.EEXIST):
         return error
     port = config.tunnel_port
@@ -205,7 +206,7 @@ def _port_taken(netlink: Netlink, config: DatapathConfig, error: NetlinkError) -
 
 
 def find_port_owner(netlink: Netlink, port: int) -> str:
-    """Say who else has a UDP port of this network namespace; empty where nobody, or Fast's own device, has it."""
+    """Say who else has a UDP port of this network namespace; empty if nobody or Fast's own device has it."""
     devices = [link for link in netlink.links("vxlan") if link.vxlan_port == port]
     other = next((link.name for link in devices if link.name != TUNNEL_DEVICE), None)
     if other:

@@ -1,4 +1,4 @@
-"""Which eBPF programs run on which kind of device, and whether they do. How they are attached is bpf.links' matter."""
+"""Which eBPF programs run on which kind of device, and whether they do. Attaching them is in bpf.links."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fast.datapath.bpf.spec import DATAPATH, FROM_OVERLAY, FROM_POD, FROM_UNDERL
 class DeviceKind(Enum):
     """A kind of device, with the programs that run on it and how they are attached.
 
-    Pods' devices get clsact filters although the kernel may have tcx links: making a tcx link waits for RCU, holding
-    the lock of all network configuration, and so does deleting a device that has one: 31 pods/s against 480. A pod
-    whose traffic is shaped gets tcx links: the ``bandwidth`` plugin's ingress qdisc has no place beside clsact.
+    Pods' devices get clsact filters even if the kernel has tcx links: creating a tcx link waits for RCU while holding
+    the lock of all network configuration, as does deleting a device that has one: 31 pods/s against 480. A pod whose
+    traffic is shaped gets tcx links: the ``bandwidth`` plugin's ingress qdisc cannot stand beside clsact.
     """
 
     POD = ((FROM_POD, TO_POD), AttachMode.CLSACT)
@@ -52,7 +52,7 @@ class Attachments:
             self._links.attach(ifindex, self._programs[name], kind.mode)
 
     def missing(self, ifindex: int, kind: DeviceKind) -> list[str]:
-        """Say which programs do not run there; empty where all do."""
+        """List the programs that do not run there."""
         return [
             f"program {name} does not run on device {ifindex}"
             for name in kind.programs
@@ -61,7 +61,7 @@ class Attachments:
         ]
 
     def remove(self, ifindex: int, kind: DeviceKind) -> None:
-        """Take the programs off the device, or their pins away where the device is gone. Idempotent."""
+        """Detach the programs; remove their pins if the device is gone. Idempotent."""
         for name in kind.programs:
             self._links.detach(ifindex, DATAPATH.program(name).direction, name)
 

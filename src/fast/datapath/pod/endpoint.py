@@ -1,7 +1,7 @@
-"""One pod's interface: the veth, what is configured on both its ends, its entry in the map; made whole or not at all.
+"""One pod's interface: the veth, the configuration of both ends, the map entry; created completely or not at all.
 
-The order is chosen so that no packet passes before it can be checked: programs are attached while the pod's end is
-down, and the map entry, by which others reach the pod, comes last. State is in the kernel alone, none here.
+No packet passes before it can be checked: programs are attached while the pod's end is down, and the map entry, by
+which others reach the pod, comes last. All state is in the kernel.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from fast.datapath.netlink import Link, Netlink, Request, records, requests
 from fast.datapath.netns import Netns, run_in
 from fast.datapath.pod.device_programs import Attachments, DeviceKind
 from fast.datapath.pod.identity import (
+    GATEWAY4,
+    GATEWAY6,
     Endpoint,
     EndpointSpec,
     describe,
     endpoint_of,
     format_alias,
+    gateway_of,
     host_device_name,
     macs_of,
     parse_alias,
@@ -36,16 +39,8 @@ from fast.net import IPAddress, IPNetwork, Mac
 
 log = structlog.get_logger()
 
-#: The pod's next hop: on-link, answered by nobody, with a permanent neighbour entry (DESIGN section 5 rule 7).
-GATEWAY4 = IPv4Address("169.254.1.1")
-GATEWAY6 = IPv6Address("fe80::1")
 _DEFAULT4, _DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
 _LOOPBACK_INDEX = 1  # of lo, in every network namespace
-
-
-def gateway_of(address: IPAddress) -> IPAddress:
-    """Give the next hop that a pod with this address uses."""
-    return GATEWAY4 if isinstance(address, IPv4Address) else GATEWAY6
 
 
 def _host_network(address: IPAddress) -> IPNetwork:
@@ -75,7 +70,7 @@ class Endpoints:
 
     @contextlib.contextmanager
     def _exclusively(self, name: str) -> Iterator[None]:
-        """Let only one call at a time work on the device of that name: a DEL may come while its ADD still runs."""
+        """Allow one call at a time on the device of that name: a DEL may come while its ADD still runs."""
         with self._free:
             self._free.wait_for(lambda: name not in self._busy)
             self._busy.add(name)
@@ -87,7 +82,7 @@ class Endpoints:
                 self._free.notify_all()
 
     def attach(self, spec: EndpointSpec, mtu: int) -> Endpoint:
-        """Make the endpoint, or find it made already; on failure nothing of it is left.
+        """Create the endpoint, or find it complete; a failure leaves nothing behind.
 
         An endpoint of that identity which differs from ``spec`` is replaced.
 
@@ -140,7 +135,7 @@ class Endpoints:
         return self._add_veth(host, netns, spec, mtu), True
 
     def _add_veth(self, host: Netlink, netns: Netns, spec: EndpointSpec, mtu: int) -> Link:
-        """Make the pair in one round trip, and learn its index in the same."""
+        """Create the pair and read its index in one round trip."""
         name = host_device_name(spec.container_id, spec.ifname)
         host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
         answers = host.execute(
@@ -150,7 +145,7 @@ class Endpoints:
         return records.parse_link(answers[0])
 
     def _configure(self, host: Netlink, pod: Netlink, netns: Netns, spec: EndpointSpec, link: Link) -> None:
-        """Do everything that comes after the pair exists."""
+        """Configure the pair once it exists."""
         self._programs.ensure(link.index, DeviceKind.of_pod(via_stack=spec.via_stack))
         host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
         if any(address.version == 6 for address in spec.addresses):  # noqa: PLR2004 -- IP version
@@ -169,9 +164,9 @@ class Endpoints:
             yield requests.replace_route(_host_network(address), index, source=source)
 
     def detach(self, container_id: str, ifname: str) -> bool:
-        """Remove the endpoint wherever it still is: also when the pod's namespace, and the veth with it, is gone.
+        """Remove the endpoint, also if the pod's namespace and the veth are gone already.
 
-        Afterwards nothing reaches the pod; the switched-off device itself is deleted a little later.
+        Afterwards nothing reaches the pod. The device is down and is deleted a little later.
 
         Returns:
             Whether anything was there to remove.
@@ -198,13 +193,13 @@ class Endpoints:
         return self._entries.of_device(link.index)
 
     def _remove(self, host: Netlink, link: Link) -> None:
-        """Delete it and wait until it is gone. Entries first: nobody is redirected into a dying device then."""
+        """Delete it and wait until it is gone. Entries go first, so that nothing is redirected into a dying device."""
         self._entries.forget(self._addresses_of(link), link.index)
         host.execute(requests.delete_link(link.index, link.name))
         self._programs.remove(link.index, DeviceKind.POD)
 
     def reap(self, host: Netlink) -> list[IPAddress]:
-        """Delete what is left of endpoints whose device is gone, and give the addresses.
+        """Delete what is left of endpoints whose device is gone; return their addresses.
 
         Entries are listed before devices: an endpoint being attached has its device before its entry.
         """
@@ -222,15 +217,15 @@ class Endpoints:
 
     @staticmethod
     def drop_unfinished(host: Netlink) -> None:
-        """Delete what a process that died left half made. For a process's start: nothing may be in the making."""
+        """Delete what a process that died left half-created. Call it at a process's start, before any ADD."""
         host.execute(requests.delete_group(UNFINISHED_GROUP))
 
     def check(self, spec: EndpointSpec) -> None:
-        """Prove that the endpoint is as it should be.
+        """Check that the endpoint is complete.
 
         Raises:
             NetnsGone: The pod's namespace does not exist.
-            DatapathError: Says everything that is missing or differs.
+            DatapathError: The message lists everything that is missing or differs.
         """
         name = host_device_name(spec.container_id, spec.ifname)
         with Netns.open(spec.netns_path) as netns, Netlink() as host, Netlink(netns.fd) as pod:
@@ -244,7 +239,7 @@ class Endpoints:
             raise DatapathError(f"endpoint {spec.container_id}/{spec.ifname}: {'; '.join(differences)}")
 
     def _differences(self, host: Netlink, pod: Netlink, link: Link, spec: EndpointSpec) -> list[str]:
-        """Say in what the endpoint behind ``link`` differs from ``spec``; empty where in nothing."""
+        """List how the endpoint behind ``link`` differs from ``spec``; empty if it does not."""
         found = self._host_differences(host, link, spec)
         inside = pod.find_link(spec.ifname)
         if inside is None or inside.index != link.peer_index:
@@ -283,16 +278,16 @@ class Endpoints:
         return [endpoint for link in host.links("veth") if (endpoint := endpoint_of(link)) is not None]
 
     def repair(self, host: Netlink) -> list[Endpoint]:
-        """Put right entries, routes and programs of endpoints whose device is there; give those that needed it.
+        """Repair entries, routes and programs of endpoints whose device exists; return those that were repaired.
 
-        Endpoints come and go meanwhile: what seems wrong is looked at again once nobody else works on it.
+        Endpoints come and go meanwhile: what seems wrong is checked again while nobody else works on it.
         """
         routed = {(route.destination, route.index) for route in host.routes()}
         suspects = [link.name for link in host.links("veth") if self._is_wrong(host, link, routed)]
         return [endpoint for name in suspects if (endpoint := self._repair(host, name)) is not None]
 
     def _is_wrong(self, host: Netlink, link: Link, routed: Set[tuple[IPNetwork, int]]) -> bool:
-        """Tell whether the device is of an endpoint, and what should be on the host's side is not all there."""
+        """Return whether the device belongs to an endpoint whose host side is incomplete."""
         endpoint = endpoint_of(link)
         if endpoint is None:
             return False
@@ -331,7 +326,7 @@ class Endpoints:
 
 
 def _pod_requests(spec: EndpointSpec, index: int, host_mac: Mac) -> Iterable[Request]:
-    """Configure the pod's end; the order is the order in which the kernel needs it."""
+    """Configure the pod's end, in the order that the kernel needs."""
     yield requests.set_link(_LOOPBACK_INDEX, up=True)
     yield requests.set_link(index, up=True)
     for address in spec.addresses:
@@ -346,7 +341,7 @@ def _pod_requests(spec: EndpointSpec, index: int, host_mac: Mac) -> Iterable[Req
 
 
 def _enable_ipv6(ifname: str) -> None:
-    """Runtimes make sandboxes with IPv6 switched off; the pod has an address of it."""
+    """Switch IPv6 on: runtimes create sandboxes without it."""
     for device in ("lo", ifname):
         path = f"ipv6/conf/{device}/disable_ipv6"
         if sysctl.read(path) != "0":

@@ -1,13 +1,14 @@
-"""Who an endpoint is: the container and interface it belongs to, how its veth is named, what the veth says of itself.
+"""An endpoint's identity: its container and interface, the names and MACs of its veth, its gateways, its alias.
 
-The host veth's alias holds the identity and the addresses (``ip link show`` prints it), so an agent that starts anew
-knows its endpoints from the kernel alone. Pure; nothing is looked up here.
+The host veth's alias holds identity and addresses (``ip link show`` prints it), so that a restarted agent finds its
+endpoints in the kernel. Pure; nothing is looked up here.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from fast.datapath.netlink import Link
@@ -22,6 +23,15 @@ _VIA_STACK = "via-stack"
 _ALIAS_MAX = 255  # IFALIASZ, with the NUL
 _IFNAME_MAX = 15
 
+#: A pod's next hop: on-link, with a permanent neighbour entry; nobody answers for it.
+GATEWAY4 = IPv4Address("169.254.1.1")
+GATEWAY6 = IPv6Address("fe80::1")
+
+
+def gateway_of(address: IPAddress) -> IPAddress:
+    """Return the next hop of a pod with this address."""
+    return GATEWAY4 if isinstance(address, IPv4Address) else GATEWAY6
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
@@ -33,7 +43,7 @@ class EndpointSpec:
         netns_path: Where the sandbox's network namespace is bound.
         addresses: One or several, of either family; all of one endpoint.
         mtu: None: the node's pod MTU.
-        via_stack: Keep its packets off the short cut, for what is attached to its veth (the ``bandwidth`` plugin).
+        via_stack: Keep its packets off the fast path, for what is attached to its veth (the ``bandwidth`` plugin).
     """
 
     container_id: str
@@ -55,7 +65,7 @@ class EndpointSpec:
 
     @property
     def alias(self) -> Alias:
-        """What the host's device has to say of itself."""
+        """The alias of the host's device."""
         return Alias(self.container_id, self.ifname, self.addresses, self.via_stack)
 
 
@@ -80,7 +90,7 @@ class Endpoint:
 
 
 class Alias(NamedTuple):
-    """What the host's device of an endpoint says of itself; the attributes are :class:`EndpointSpec`'s."""
+    """The alias of an endpoint's host device; the attributes are those of :class:`EndpointSpec`."""
 
     container_id: str
     ifname: str

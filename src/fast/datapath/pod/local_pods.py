@@ -1,6 +1,6 @@
-"""The map of local pods as endpoints use it: what is of one endpoint is told from what another one took over.
+"""The map of local pods as endpoints use it: an endpoint changes only entries that still lead to its device.
 
-An address is by no means one endpoint's for ever: a new sandbox may get it before the old one's is taken down.
+A new sandbox may get an address before the endpoint that had it is removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LocalEntries:
 
     def __init__(self, pods: LocalPods) -> None:
         self._pods = pods
-        # Writing or deleting an entry only if it is of a certain device is no one operation for the kernel.
+        # The kernel cannot write or delete an entry on the condition that it leads to a certain device.
         self._lock = threading.Lock()
 
     def all(self) -> list[tuple[IPAddress, LocalPod]]:
@@ -38,7 +38,7 @@ class LocalEntries:
         return [address for address, entry in self.all() if entry.ifindex == ifindex]
 
     def own(self, host: Netlink, endpoint: Endpoint) -> dict[IPAddress, LocalPod | None]:
-        """Give the endpoint's addresses that no other endpoint of this node has taken over, each with its entry."""
+        """Return the endpoint's addresses that no other endpoint has taken over, each with its entry."""
         found = {}
         for address in endpoint.addresses:
             entry = self._pods.get(address)
@@ -52,7 +52,7 @@ class LocalEntries:
 
     @staticmethod
     def wrong(endpoint: Endpoint, own: Mapping[IPAddress, LocalPod | None]) -> dict[IPAddress, LocalPod]:
-        """Give what has to be written for the endpoint in place of its :meth:`own`; flags that somebody added stay."""
+        """Return the entries to write for the endpoint in place of its :meth:`own`; flags that others added stay."""
         wanted = _entry_of(endpoint)
         entries = {
             address: wanted if found is None else replace(wanted, flags=wanted.flags | found.flags)
@@ -61,7 +61,7 @@ class LocalEntries:
         return {address: entry for address, entry in entries.items() if entry != own[address]}
 
     def put(self, endpoint: Endpoint) -> None:
-        """Let the endpoint's addresses lead to it, whomever they led to.
+        """Make the endpoint's addresses lead to it, whatever they led to.
 
         Raises:
             MapFull: The node has as many pods as the map holds.

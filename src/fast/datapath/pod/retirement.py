@@ -1,9 +1,9 @@
-"""Device groups: deleting devices together a little later, off the caller's path, and finding those never finished.
+"""Device groups: for deleting devices together, off the caller's path, and for finding unfinished ones.
 
 Deleting a device makes the kernel wait for RCU, some 20 ms each; all devices of a group are deleted in one such wait.
-So a pod's veth is first switched off (which takes its routes with it), stripped of its alias and put into a group, in
-0.1 ms, and a thread deletes the group. Whoever dies in between leaves devices that can do nothing, for the next sweep.
-A device that is being made is in a group, too: whoever dies over it leaves it there for the next process to delete.
+So a pod's veth is switched off (which removes its routes), loses its alias and is put into a group, in 0.1 ms; a thread
+deletes the group. If the process dies in between, the devices can do nothing, and the next sweep deletes them. A device
+under construction is in a group as well, so that the next process can delete it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FINISHED_GROUP = 0
 
 
 class Retirement:
-    """Devices on their way out. Thread-safe.
+    """Devices that are about to be deleted. Thread-safe.
 
     Args:
         deleted: Is called with the index of each device after it is gone.
@@ -38,7 +38,7 @@ class Retirement:
         self._sweeper: threading.Thread | None = None
 
     def retire(self, host: Netlink, link: Link) -> None:
-        """Switch the device off for good; it is deleted soon.
+        """Switch the device off; it is deleted soon.
 
         Raises:
             NetlinkError: The kernel refused; ENODEV where the device is gone already.

@@ -14,9 +14,9 @@ from fast.api.core import Pod
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, PoolAddresses, pool_addresses
 from fast.errors import InvalidRange
-from fast.ipam.rules.claim_request import AttachmentKey
 from fast.ipam.rules.ownership import is_retained
 from fast.net import IPAddress, IPNetwork, parse_address
+from fast.net.node_state import NodeState
 
 
 class DriftKind(StrEnum):
@@ -45,36 +45,19 @@ class Drift:
     text: str = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeState:
-    """What a node's kernel says.
-
-    Attributes:
-        name: The node's.
-        sandboxes: Interfaces that exist, by address: the attachment and the index of the host's device. A veth ends
-            with its sandbox's network namespace.
-        local: ``fast_local_pods``: the device's index by address.
-        cluster: ``fast_cluster_pods`` without the nodes' own addresses: the node's IP by address.
-    """
-
-    name: str
-    sandboxes: Mapping[IPAddress, tuple[AttachmentKey, int]]
-    local: Mapping[IPAddress, int]
-    cluster: Mapping[IPAddress, str]
-
-
-def audit_node(records: Iterable[IpEndpoint], node: NodeState) -> list[Drift]:
+def audit_node(records: Iterable[IpEndpoint], name: str, node: NodeState) -> list[Drift]:
     """Compare the records of the cluster with a node's sandboxes and maps.
 
     Args:
         records: All of the cluster, retained ones included.
-        node: Read at about the same time.
+        name: The node's.
+        node: Its state, read at about the same time.
 
     Returns:
         The differences, by kind and address.
     """
     bound, found = _bound(records)
-    mine = {address: record for address, record in bound.items() if record.spec.node == node.name}
+    mine = {address: record for address, record in bound.items() if record.spec.node == name}
     found += _records_and_sandboxes(mine, node)
     found += _sandboxes_and_local_map(node)
     found += _records_and_cluster_map(bound, node)

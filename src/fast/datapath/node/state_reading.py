@@ -1,35 +1,18 @@
-"""What this node's kernel says of addresses, read whole for whoever compares it. Compares and changes nothing."""
+"""Reads what this node's kernel knows of addresses: from devices and maps. Compares and changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from fast.datapath.bpf.layout import Kind
 from fast.datapath.bpf.maps import ClusterPods, LocalPods
 from fast.datapath.netlink import Netlink
 from fast.datapath.pod.identity import endpoint_of
-from fast.net import IPAddress
+from fast.net.node_state import NodeState
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """One look.
-
-    Attributes:
-        sandboxes: By address, the (container ID, interface) whose veth says that it has it, and the veth's index here.
-        local: ``fast_local_pods``: the veth's index by address.
-        cluster: ``fast_cluster_pods`` without the nodes' own addresses: the node's IP by address.
-    """
-
-    sandboxes: Mapping[IPAddress, tuple[tuple[str, str], int]]
-    local: Mapping[IPAddress, int]
-    cluster: Mapping[IPAddress, str]
-
-
-def survey_node(maps: Path) -> Survey:
-    """Look at the devices of this network namespace, and at the maps pinned in ``maps``. Blocking.
+def read_node_state(maps: Path) -> NodeState:
+    """Read the devices of this network namespace, and the maps pinned in ``maps``. Blocking.
 
     Raises:
         BPFError: A map is not pinned there, or may not be read.
@@ -37,7 +20,7 @@ def survey_node(maps: Path) -> Survey:
     """
     with LocalPods.open(maps) as local, ClusterPods.open(maps) as cluster, Netlink() as netlink:
         endpoints = [item for link in netlink.links("veth") if (item := endpoint_of(link)) is not None]
-        return Survey(
+        return NodeState(
             sandboxes={
                 address: ((item.container_id, item.ifname), item.ifindex)
                 for item in endpoints

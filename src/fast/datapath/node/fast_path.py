@@ -1,7 +1,7 @@
-"""Whether programs may put what pods send into the tunnel by themselves, past the tunnel device. Changes nothing.
+"""Decides whether programs may encapsulate what pods send, without the tunnel device. Changes nothing.
 
-What they send that way goes by the kernel's routes, as seen by bpf_fib_lookup, but meets neither IPsec (xfrm) policies
-nor the MTU that a route has of its own: where there are any, the device has to do it, which honours both.
+Such a packet follows the kernel's routes (bpf_fib_lookup), but no IPsec (xfrm) policy and no MTU of a single route
+applies to it. If the node has either, the tunnel device encapsulates, which honours both.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _DEFAULTS = struct.Struct("=BBB")  # in, forwarded, out
 _SECONDS = 5.0
 
 
-class Shortcut:
-    """The answer for one node, kept up to date. Not thread-safe."""
+class FastPath:
+    """The decision for one node, made again at every call. Not thread-safe."""
 
     def __init__(self, config: DatapathConfig) -> None:
         self._config = config
@@ -37,20 +37,22 @@ class Shortcut:
         self._closed_because = ""
 
     def flags(self, netlink: Netlink, mtus: Mtus) -> DevFlag:
-        """Give what programs may do about the tunnel device, as the node is now; a change is logged.
+        """Return what programs may do without the tunnel device at the moment. Logs a change.
 
-        A node that once had an IPsec policy keeps to the device until the agent starts anew: daemons take their
-        policies away to put others into their place, and nothing may leave unencrypted meanwhile.
+        Once an IPsec policy is seen, the device is used until the agent restarts: daemons delete policies in order to
+        replace them, and nothing may leave unencrypted in between.
         """
         because = self._reason_to_close(netlink, mtus)
         if because != self._closed_because:
-            log.info("pods' packets take the way into the tunnel", past_device=not because, because=because)
+            log.info(
+                "the way of pods' packets into the tunnel changed", past_device=not because, because=because
+            )
             self._closed_because = because
         return DevFlag.NONE if because else DevFlag.MAY_BE_SKIPPED
 
     def _reason_to_close(self, netlink: Netlink, mtus: Mtus) -> str:
         if not self._config.skip_tunnel_device:
-            return "told so"
+            return "--no-skip-tunnel-device is set"
         try:
             self._ipsec_seen = self._ipsec_seen or has_ipsec()
             if self._ipsec_seen:
@@ -59,11 +61,11 @@ class Shortcut:
             narrow = any(mtu < needed for mtu in netlink.route_mtus())
         except NetlinkError as error:
             return f"the kernel does not tell: {error}"
-        return "a route has an MTU of its own that is too small" if narrow else ""
+        return "a route has an MTU of its own, which is too small" if narrow else ""
 
 
 def has_ipsec() -> bool:
-    """Tell whether IPsec may have a say in outgoing packets of the calling thread's network namespace.
+    """Return whether an IPsec policy may apply to outgoing packets of the calling thread's network namespace.
 
     Raises:
         NetlinkError: The kernel refused to say.
@@ -89,7 +91,7 @@ def has_ipsec() -> bool:
 
 
 def _open_socket() -> socket.socket | None:
-    """Open a socket for IPsec; None: a kernel without."""
+    """Open a socket for IPsec policies; None if the kernel has none."""
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_XFRM)
     except OSError:
@@ -99,7 +101,7 @@ def _open_socket() -> socket.socket | None:
 
 
 def _ask(sock: socket.socket, kind: int, answer: int, payload: bytes) -> bytes:
-    """Give the answer's payload; empty where the kernel gave another one."""
+    """Return the answer's payload; empty if the kernel answered something else."""
     sock.send(wire.HEADER.pack(wire.HEADER.size + len(payload), kind, wire.NLM_F_REQUEST, 1, 0) + payload)
     found, _flags, _sequence, body = next(wire.parse_messages(sock.recv(4096)))
     return body if found == answer else b""
