@@ -39,7 +39,7 @@ _WALL_CLOCK = {"time", "time_ns", "now", "utcnow", "today", "gmtime", "localtime
 _READERS = {
     ("kube/event_recorder.py", "_now"),
     ("kube/event_recorder.py", "_event_of"),
-    ("kube/lease.py", "_micro_time"),
+    ("kube/lease.py", "micro_time"),
     ("controller/pool_reconciler.py", "_now"),
     ("kube/credentials.py", "_expiry_of"),
 }

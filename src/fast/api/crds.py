@@ -14,9 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fast.api.fastnode_schema import COLUMNS as FASTNODE_COLUMNS
+from fast.api.fastnode_schema import FASTNODE, condition_annotations
 from fast.api.ips import GROUP
 from fast.api.openapi import Annotations, Schema, object_schema
-from fast.api.resources import IPENDPOINTS, IPSES, Resource
+from fast.api.resources import FASTNODES, IPENDPOINTS, IPSES, Resource
+from fast.net import SPECIAL_NETWORKS
 
 #: The longest range: ``address-address``, IPv6 in full.
 _LONGEST_RANGE = 79
@@ -28,6 +31,12 @@ _LONGEST_LABEL = 63
 _FIRST = 'self.find("^[^-]+")'
 _LAST = 'self.find("[^-]+$")'
 _IS_RANGE = f'self.matches("^[^-]+-[^-]+$") && isIP({_FIRST}) && isIP({_LAST})'
+
+
+_NO_SPECIAL_NETWORK = " && ".join(
+    f'!cidr(self).containsCIDR("{network}") && !cidr("{network}").containsCIDR(self)'
+    for network in SPECIAL_NETWORKS
+)
 
 
 def _value(address: str) -> str:
@@ -109,8 +118,6 @@ _RANGE_ITEMS = {
     "x-kubernetes-validations": _range_rules(),
 }
 
-_CONDITION = "status.conditions[]"
-
 _IPS: Annotations = {
     "": {"description": "Ips is a pool of pod addresses."},
     "spec": {
@@ -122,7 +129,12 @@ _IPS: Annotations = {
         "minLength": 1,
         "maxLength": _LONGEST_CIDR,
         "x-kubernetes-validations": [
-            {"rule": "isCIDR(self)", "message": "must be a subnet in CIDR form, such as 10.244.0.0/16"}
+            {"rule": "isCIDR(self)", "message": "must be a subnet in CIDR form, such as 10.244.0.0/16"},
+            {
+                "rule": f"!isCIDR(self) || ({_NO_SPECIAL_NETWORK})",
+                "message": "must not overlap this-host (0.0.0.0/8), loopback, link-local, multicast, broadcast "
+                "or IPv4-mapped addresses: no pod can have one",
+            },
         ],
     },
     "spec.ips": {
@@ -149,24 +161,7 @@ _IPS: Annotations = {
     "status": {"description": "What the controller counted; never the source of truth."},
     "status.totalIPCount": {"description": "Addresses in the pool, at most 2^63-1.", "minimum": 0},
     "status.allocatedIPCount": {"description": "Addresses of the pool that are taken.", "minimum": 0},
-    "status.conditions": {
-        "description": "Ready: addresses can be claimed. Exhausted: all are taken.",
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["type"],
-    },
-    f"{_CONDITION}": {
-        "description": "One condition.",
-        "required": ["type", "status", "reason", "message", "lastTransitionTime"],
-    },
-    f"{_CONDITION}.type": {"description": "The condition's type, such as Ready.", "maxLength": 316},
-    f"{_CONDITION}.status": {"description": "Whether it holds.", "enum": ["True", "False", "Unknown"]},
-    f"{_CONDITION}.reason": {"description": "Why, in one CamelCase word.", "minLength": 1, "maxLength": 1024},
-    f"{_CONDITION}.message": {"description": "Why, for people.", "maxLength": 32768},
-    f"{_CONDITION}.lastTransitionTime": {"description": "When status last changed.", "format": "date-time"},
-    f"{_CONDITION}.observedGeneration": {
-        "description": "The metadata.generation the condition is about.",
-        "minimum": 0,
-    },
+    **condition_annotations("Ready: addresses can be claimed. Exhausted: all are taken."),
 }
 
 _IPENDPOINT: Annotations = {
@@ -254,6 +249,18 @@ def ipendpoint_crd() -> dict[str, Any]:
     )
 
 
+def fastnode_crd() -> dict[str, Any]:
+    """Make the definition of FastNode."""
+    return _definition(
+        FASTNODES,
+        singular="fastnode",
+        short_names=["fn"],
+        schema=object_schema(FASTNODES.type, FASTNODE),
+        columns=FASTNODE_COLUMNS,
+        subresources={"status": {}},
+    )
+
+
 def _definition(
     resource: Resource[Any],
     *,
@@ -295,7 +302,7 @@ def _definition(
 
 def manifests() -> dict[str, dict[str, Any]]:
     """Make every definition, keyed by file name."""
-    return {f"{crd['metadata']['name']}.yaml": crd for crd in (ips_crd(), ipendpoint_crd())}
+    return {f"{crd['metadata']['name']}.yaml": crd for crd in (ips_crd(), ipendpoint_crd(), fastnode_crd())}
 
 
 def to_yaml(manifest: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from fast.api import core
 from fast.api.core import ObjectReference
+from fast.api.fastnode import FastNode
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import GROUP, VERSION, Ips
 from fast.api.meta import HasMetadata
@@ -49,6 +50,7 @@ class Resource(Generic[T]):
 
 IPSES = Resource(GROUP, VERSION, "ipses", "Ips", False, Ips)
 IPENDPOINTS = Resource(GROUP, VERSION, "ipendpoints", "IpEndpoint", False, IpEndpoint)
+FASTNODES = Resource(GROUP, VERSION, "fastnodes", "FastNode", False, FastNode)
 PODS = Resource("", "v1", "pods", "Pod", True, core.Pod)
 NODES = Resource("", "v1", "nodes", "Node", False, core.Node)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, core.Namespace)
@@ -59,7 +61,7 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, core.Lea
 #: Every descriptor, by the type its objects are decoded into.
 BY_TYPE: dict[type, Resource[Any]] = {
     resource.type: resource
-    for resource in (IPSES, IPENDPOINTS, PODS, NODES, NAMESPACES, EVENTS, STATEFULSETS, LEASES)
+    for resource in (IPSES, IPENDPOINTS, FASTNODES, PODS, NODES, NAMESPACES, EVENTS, STATEFULSETS, LEASES)
 }
 
 

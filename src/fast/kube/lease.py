@@ -191,7 +191,7 @@ class LeaderElector:
 
     def _taken(self, lease: Lease) -> Lease:
         """The Lease with this process as its holder."""
-        now = _micro_time()
+        now = micro_time()
         ours = lease.spec.holder_identity == self._identity
         spec = LeaseSpec(
             holder_identity=self._identity,
@@ -207,7 +207,7 @@ class LeaderElector:
         held = self._observed
         if held is None or held.spec.holder_identity != self._identity:
             return
-        now = _micro_time()
+        now = micro_time()
         spec = LeaseSpec(
             lease_duration_seconds=1,
             acquire_time=now,
@@ -244,6 +244,6 @@ def _being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _micro_time() -> str:
-    """Now as ``metav1.MicroTime``."""
+def micro_time() -> str:
+    """Give the time now as ``metav1.MicroTime``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -11,13 +11,16 @@ from fast.net.address import (
 )
 from fast.net.mac import Mac
 from fast.net.ranges import AddressRange, RangeSet, parse_range, parse_subnet
+from fast.net.special import SPECIAL_NETWORKS, find_special_network, special_use
 
 __all__ = [
+    "SPECIAL_NETWORKS",
     "AddressRange",
     "IPAddress",
     "IPNetwork",
     "Mac",
     "RangeSet",
+    "find_special_network",
     "from_map_key",
     "map_key",
     "parse_address",
@@ -25,4 +28,5 @@ __all__ = [
     "parse_record_name",
     "parse_subnet",
     "record_name",
+    "special_use",
 ]

@@ -34,6 +34,7 @@ def test_kubectl_get_ips_and_get_ipe_work_by_singular_and_short_name():
     names = crds.ips_crd()["spec"]["names"]
     assert (names["plural"], names["singular"]) == ("ipses", "ips")
     assert crds.ipendpoint_crd()["spec"]["names"]["shortNames"] == ["ipe"]
+    assert crds.fastnode_crd()["spec"]["names"]["shortNames"] == ["fn"]
 
 
 def test_columns_are_those_of_the_design():
@@ -43,6 +44,7 @@ def test_columns_are_those_of_the_design():
 
     assert columns(crds.ips_crd()) == ["SUBNET", "TOTAL", "ALLOCATED", "READY", "AGE"]
     assert columns(crds.ipendpoint_crd()) == ["POOL", "POD", "NODE", "AGE"]
+    assert columns(crds.fastnode_crd()) == ["READY", "ADDRESS", "PODS", "VERSION", "PROBLEMS", "AGE"]
 
 
 def test_endpoints_can_be_selected_by_node_and_pool():
@@ -68,7 +70,9 @@ def test_a_field_without_a_description_is_refused():
 
 
 @pytest.mark.parametrize(
-    "crd", [crds.ips_crd(), crds.ipendpoint_crd()], ids=lambda crd: crd["metadata"]["name"]
+    "crd",
+    [crds.ips_crd(), crds.ipendpoint_crd(), crds.fastnode_crd()],
+    ids=lambda crd: crd["metadata"]["name"],
 )
 def test_every_text_that_a_rule_reads_has_a_greatest_length(crd):
     def check(node: dict[str, Any], path: str) -> None:
@@ -84,10 +88,10 @@ def test_every_text_that_a_rule_reads_has_a_greatest_length(crd):
     check(schema(crd), "")
 
 
-def refusals(spec: dict[str, Any]) -> list[str]:
-    """The messages of every rule of Ips that the spec breaks."""
+def refusals(spec: dict[str, Any], crd: dict[str, Any] | None = None) -> list[str]:
+    """The messages of every rule of the definition that the spec breaks."""
     found = []
-    node = schema(crds.ips_crd())["properties"]["spec"]
+    node = schema(crd or crds.ips_crd())["properties"]["spec"]
 
     def check(node: dict[str, Any], value: Any, path: str) -> None:
         for rule in node.get("x-kubernetes-validations", []):
@@ -108,7 +112,13 @@ GOOD = [
     {"subnet": "10.244.0.1/16", "ips": ["10.244.10.0-10.244.90.0"]},
     {"subnet": "10.244.0.0/16"},
     {"subnet": "10.244.0.0/16", "ips": ["10.244.0.0/16"], "excludeIPs": ["10.244.0.1", "10.244.1.0/24"]},
-    {"subnet": "0.0.0.0/0", "ips": ["0.0.0.0-255.255.255.255"]},
+    {"subnet": "1.0.0.0/8", "ips": ["1.0.0.0-1.255.255.255"]},
+    {"subnet": "240.0.0.0/8"},
+    {"subnet": "126.0.0.0/8"},
+    {"subnet": "169.253.0.0/16"},
+    {"subnet": "223.0.0.0/8"},
+    {"subnet": "2000::/3"},
+    {"subnet": "fc00::/7"},
     {"subnet": "10.0.0.0/8", "ips": ["10.9.255.255-10.10.0.0", "10.0.0.9-10.0.0.10"]},
     {"subnet": "fd00::/64", "ips": ["fd00::1-fd00::ffff", "fd00::1:0/112", "fd00::7"]},
 ]
@@ -175,3 +185,53 @@ def test_an_endpoint_is_named_as_an_address_is_spelled(name, good):
     (rule,) = schema(crds.ipendpoint_crd())["x-kubernetes-validations"]
     error = Rule(rule).check({"metadata": {"name": name}, "spec": {"pool": "p"}}, "", None)
     assert (error is None) is good
+
+
+#: Networks that no pod can use, alone, inside and around the special ones.
+@pytest.mark.parametrize(
+    "subnet",
+    [
+        *(
+            "0.0.0.0/0",
+            "0.0.0.0/8",
+            "0.1.0.0/16",
+            "127.0.0.0/8",
+            "127.0.0.1/32",
+            "126.0.0.0/7",
+            "169.254.0.0/16",
+        ),
+        *(
+            "169.254.169.254/32",
+            "168.0.0.0/6",
+            "224.0.0.0/4",
+            "239.255.0.0/24",
+            "240.0.0.0/4",
+            "255.255.255.0/24",
+        ),
+        *("::/0", "::/127", "::1/128", "fe80::/64", "fe00::/8", "ff05::/64", "::/80"),
+    ],
+)
+def test_a_pool_that_overlaps_addresses_no_pod_can_have_is_refused(subnet):
+    assert any("must not overlap" in text for text in refusals({"subnet": subnet}))
+
+
+def test_an_ipv4_mapped_pool_is_refused():
+    assert refusals({"subnet": "::ffff:10.0.0.0/112"})
+
+
+def test_a_node_has_at_most_one_address_of_each_family_and_none_of_special_use():
+    node = crds.fastnode_crd()
+    assert refusals({"addresses": ["192.168.77.1", "fd77::1"]}, node) == []
+    for text in (
+        "127.0.0.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+    ):
+        assert any("must not be" in refusal for refusal in refusals({"addresses": [text]}, node)), text
+    assert any("must be an IP" in refusal for refusal in refusals({"addresses": ["node-1"]}, node))
+    assert schema(node)["properties"]["spec"]["properties"]["addresses"]["maxItems"] == 2

@@ -144,16 +144,20 @@ def test_the_playground_grants_exactly_the_rights_of_the_installation():
     assert essence(fast_roles.manifests()) == essence(kustomized().values())
 
 
-def test_an_agent_may_write_nothing_but_addresses_and_events():
+def test_an_agent_may_write_nothing_but_addresses_its_node_and_events():
+    roles = [kustomized()[f"{kind}/fast-agent"] for kind in ("ClusterRole", "Role")]
     writes = {
         (resource, verb)
-        for rule in kustomized()["ClusterRole/fast-agent"]["rules"]
+        for role in roles
+        for rule in role["rules"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
         if verb not in ("get", "list", "watch")
     }
     addresses = {("ipendpoints", verb) for verb in ("create", "update", "delete")}
-    assert writes == addresses | {("events", "create"), ("events", "patch")}
+    node = {("fastnodes", "create"), ("fastnodes", "update"), ("fastnodes/status", "patch")}
+    heartbeat = {("leases", "create"), ("leases", "patch")}
+    assert writes == addresses | node | heartbeat | {("events", "create"), ("events", "patch")}
 
 
 @pytest.mark.parametrize("name", POD_OWNERS)

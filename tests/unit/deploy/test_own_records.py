@@ -1,12 +1,12 @@
 """The admission policy that keeps an agent to the records of its own node, its expressions evaluated for real."""
 
-import cel
+import functools
+
 import pytest
 
-from unit.deploy.manifests import kustomized
+from unit.deploy.admission import verdict as answer
 
-NODE_NAME = "authentication.kubernetes.io/node-name"
-AGENT = "system:serviceaccount:fast-system:fast-agent"
+verdict = functools.partial(answer, "fast-agent-own-records")
 
 
 def record(node="n1", container="c1", sticky=""):
@@ -16,26 +16,6 @@ def record(node="n1", container="c1", sticky=""):
 
 def retained():
     return record(node="", container="", sticky="uid/0")
-
-
-def verdict(operation, new=None, old=None, node="n1", user=AGENT):
-    """Say what the policy answers: the message of a refusal, or nothing."""
-    spec = kustomized()["ValidatingAdmissionPolicy/fast-agent-own-records"]["spec"]
-    info = {"username": user} | ({"extra": {NODE_NAME: [node]}} if node else {})
-    known = {"request": {"operation": operation, "userInfo": info}, "object": new, "oldObject": old}
-
-    def evaluate(expression, **more):
-        return cel.compile(expression).execute(cel.Context(variables=known | more))
-
-    if not all(evaluate(condition["expression"]) for condition in spec["matchConditions"]):
-        return ""
-    variables = {}
-    for variable in spec["variables"]:
-        variables[variable["name"]] = evaluate(variable["expression"], variables=variables)
-    refusals = [
-        v["message"] for v in spec["validations"] if not evaluate(v["expression"], variables=variables)
-    ]
-    return refusals[0] if refusals else ""
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ _RULES: dict[str, list[Object]] = {
     AGENT: [
         _rule("sample.fast.io", "ipendpoints", f"{_READ} create update delete"),
         _rule("sample.fast.io", "ipses", _READ),
+        _rule("sample.fast.io", "fastnodes", f"{_READ} create update"),
+        _rule("sample.fast.io", "fastnodes/status", "patch"),
         _rule("", "nodes pods namespaces", _READ),
         _rule("", "events", "create patch"),
     ],
@@ -31,13 +33,14 @@ _RULES: dict[str, list[Object]] = {
         _rule("sample.fast.io", "ipendpoints", f"{_READ} update delete"),
         _rule("sample.fast.io", "ipses", f"{_READ} patch"),
         _rule("sample.fast.io", "ipses/status", "patch"),
+        _rule("sample.fast.io", "fastnodes", f"{_READ} delete"),
         _rule("", "nodes", _READ),
         _rule("", "pods", "get"),
         _rule("apps", "statefulsets", "list"),
         _rule("", "events", "create patch"),
     ],
 }
-_LEASES = [_rule("coordination.k8s.io", "leases", "get create update")]
+_LEASES = {AGENT: "create patch", CONTROLLER: f"{_READ} create update delete"}
 
 
 def manifests() -> list[Object]:
@@ -47,7 +50,9 @@ def manifests() -> list[Object]:
         account = {"name": name, "namespace": NAMESPACE}
         found.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
         found += _bound("ClusterRole", name, {"name": name}, rules)
-    found += _bound("Role", CONTROLLER, {"name": CONTROLLER, "namespace": NAMESPACE}, _LEASES)
+    for name, verbs in _LEASES.items():
+        rules = [_rule("coordination.k8s.io", "leases", verbs)]
+        found += _bound("Role", name, {"name": name, "namespace": NAMESPACE}, rules)
     return found
 
 

@@ -42,6 +42,7 @@ class AgentConfig:
     node_ip: IPv4Address | None
     node_ip6: IPv6Address | None
     kubeconfig: Path | None
+    namespace: str
     socket: Path
     bpf_dir: Path
     state_dir: Path
@@ -169,6 +170,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         envvar="KUBECONFIG",
         show_envvar=True,
         help="How to reach the API server. Default: as a pod of the cluster.",
+    ),
+    click.option(
+        "--namespace",
+        envvar="FAST_NAMESPACE",
+        default="fast-system",
+        show_default=True,
+        show_envvar=True,
+        help="Fast's namespace, in which the agent renews its heartbeat Lease.",
     ),
     click.option(
         "--socket",

@@ -1,0 +1,51 @@
+"""FastNode: what is read from one that its agent, or anybody, wrote."""
+
+from ipaddress import ip_address
+
+import msgspec
+import pytest
+
+from fast.api.fastnode import FastNode, find_lease_node, lease_name
+from fast.api.meta import ObjectMeta
+
+
+def made(*addresses, **more):
+    value = {"metadata": {"name": "n1"}, "spec": {"addresses": list(addresses), **more}}
+    return msgspec.convert(value, FastNode)
+
+
+def test_the_underlay_is_the_first_ipv4_address_wherever_it_stands():
+    node = made("fd77::1", "192.168.77.1")
+    assert node.find_underlay() == ip_address("192.168.77.1")
+    assert node.find_ipv6() == ip_address("fd77::1")
+
+
+def test_text_that_is_not_an_address_and_addresses_beyond_two_do_not_count():
+    node = made("nonsense", "192.168.77.1", "192.168.77.2")
+    assert node.find_addresses() == (ip_address("192.168.77.1"),)
+
+
+def test_a_node_without_addresses_has_no_underlay():
+    assert made().find_underlay() is None
+    assert FastNode(metadata=ObjectMeta(name="n1")).find_underlay() is None
+
+
+def test_spec_and_status_are_written_as_the_definition_names_them():
+    node = made("192.168.77.1", nodeUID="u", bootID="b", podMTU=1450, tunnel={"port": 8479, "vni": 1})
+    assert msgspec.to_builtins(node)["spec"] == {
+        "nodeUID": "u",
+        "bootID": "b",
+        "addresses": ("192.168.77.1",),
+        "tunnel": {"protocol": "vxlan", "port": 8479, "vni": 1},
+        "podMTU": 1450,
+    }
+
+
+@pytest.mark.parametrize("node", ["n1", "ip-10-0-0-1.example", "fast-node-n1"])
+def test_a_lease_names_its_node(node):
+    assert find_lease_node(lease_name(node)) == node
+
+
+@pytest.mark.parametrize("name", ["fast-controller-manager", "fast-node-", ""])
+def test_other_leases_are_no_nodes(name):
+    assert find_lease_node(name) is None
