@@ -1,10 +1,12 @@
 # syntax=docker/dockerfile:1
 # The image of agent, controller and fast-ctl. `make image` builds the same content without a registry or a daemon.
-FROM debian:12-slim AS build
+# What is built here depends on the base's packages only. To fix them: --build-arg BASE=debian:12-slim@sha256:…
+ARG BASE=debian:12-slim
+FROM ${BASE} AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update -qq \
- && apt-get install -y -qq --no-install-recommends python3 python3-venv python3-dev gcc libc6-dev clang make \
+ && apt-get install -y -qq --no-install-recommends python3 python3-venv python3-dev binutils gcc libc6-dev clang make \
       musl-tools pkg-config libbpf-dev libelf-dev zlib1g-dev nftables iptables \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src

@@ -95,15 +95,20 @@ fmt: setup ## Format Python and C
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
 	@$(BIN)/clang-format -i $(wildcard bpf/*.c bpf/lib/*.h cni-plugin/*.c)
 
+.PHONY: wheels
+wheels: build ## Build the wheels of fast and fast-playground (dist/)
+	@scripts/wheels.sh $(ARGS)
+
 .PHONY: image
-image: setup ## Build the container image as an OCI archive (build/fast-image.tar); needs no registry
+image: build ## Build the container image and its bill of materials (build/fast-image.tar, .cdx.json); needs no registry
 	@$(BIN)/python scripts/image $(ARGS)
 
 .PHONY: lock
-lock: setup ## Write requirements/*.txt anew from pyproject.toml (pinned and hashed)
+lock: setup ## Write requirements/*.txt from the pyproject.toml files (pinned and hashed)
 	@scripts/lock.sh
 
 .PHONY: clean
 clean: ## Take down playgrounds, remove build products and the virtual environment
 	@if [ -x $(BIN)/fast-ctl ]; then $(BIN)/fast-ctl playground down --all || true; fi
-	rm -rf build dist $(VENV) $(OBJECTS) src/fast/datapath/bpf/_libbpf* src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist $(VENV) $(OBJECTS) src/fast/datapath/bpf/_libbpf* src/*.egg-info playground/build \
+	  playground/src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

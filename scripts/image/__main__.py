@@ -1,7 +1,9 @@
 """``make image``: builds Fast's container image as an OCI archive, without a registry, a daemon or the network.
 
+Beside it goes its bill of materials (CycloneDX), named as the archive with ``.cdx.json``.
+
 The same content as the Dockerfile's, from what `make setup` put on this machine: files of Debian packages, the pinned
-distributions of .venv, Fast's wheel and fast-cni. The same inputs give the same bytes.
+distributions of .venv, and Fast's wheel. The same inputs give the same bytes.
 """
 
 import argparse
@@ -11,6 +13,7 @@ from pathlib import Path
 from archive import Image, unpack, write_archive
 from debian import base_layer, closure
 from python import add_byte_code, dependencies_layer, fast_layer
+from sbom import sbom
 
 from fast import __version__
 
@@ -49,7 +52,8 @@ def main() -> None:
     if options.unpack:
         unpack(image, options.unpack)
         return
-    unpacked, packed = write_archive(image, options.output)
+    unpacked, packed, digest = write_archive(image, options.output)
+    options.output.with_suffix(".cdx.json").write_text(sbom(ROOT, packages, digest))
     print(
         f"{options.output}: {image.name}, {packed / MIB:.1f} MiB, {unpacked / MIB:.1f} MiB unpacked, "
         f"{len(packages)} Debian packages, in {time.monotonic() - started:.1f} s"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_COMPRESSION = 4
+_COMPRESSION = 9
 _ARCHITECTURE = "amd64"
 
 
@@ -102,11 +102,11 @@ class _Blobs:
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
 
 
-def write_archive(image: Image, path: Path) -> tuple[int, int]:
+def write_archive(image: Image, path: Path) -> tuple[int, int, str]:
     """Write the image as an OCI archive, whole or not at all.
 
     Returns:
-        Bytes of its layers, uncompressed; bytes of the archive.
+        Bytes of its layers, uncompressed; bytes of the archive; the manifest's digest.
     """
     blobs = _Blobs()
     tars = [layer.tar() for layer in image.layers]
@@ -148,7 +148,7 @@ def write_archive(image: Image, path: Path) -> tuple[int, int]:
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_bytes(written)
     fresh.rename(path)
-    return sum(map(len, tars)), len(written)
+    return sum(map(len, tars)), len(written), described["digest"]
 
 
 def _json(value: object) -> bytes:

@@ -8,15 +8,85 @@ from pathlib import Path
 
 from archive import Layer
 
-#: Dependencies of maintainer scripts and for people at a terminal; nothing that runs in the image needs them.
+#: Dependencies of maintainer scripts, of people at a terminal, and of the modules of Python that are left out below.
 _NOT_NEEDED = frozenset(
-    {"debconf", "debconf-2.0", "dpkg", "install-info", "media-types", "mime-support", "tzdata", "base-files"}
-    | {"libcrypt1", "readline-common", "gcc-12-base", "python3-minimal", "perl-base"}
+    [
+        "base-files",
+        "debconf",
+        "debconf-2.0",
+        "dpkg",
+        "gcc-12-base",
+        "install-info",
+        "libcrypt1",
+        "media-types",
+        "mime-support",
+        "perl-base",
+        "python3-minimal",
+        "readline-common",
+        "tzdata",
+        "libcom-err2",
+        "libdb5.3",
+        "libgssapi-krb5-2",
+        "libk5crypto3",
+        "libkeyutils1",
+        "libkrb5-3",
+        "libkrb5support0",
+        "libnsl2",
+        "libreadline8",
+        "libsqlite3-0",
+        "libtirpc-common",
+        "libtirpc3",
+    ]
 )
+#: Of Python's own library: what is for development, for desktops and for databases; codecs of other scripts.
+_PYTHON_FOLDERS = [
+    "dbm",
+    "distutils",
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "pydoc_data",
+    "sqlite3",
+    "test",
+    "tkinter",
+    "turtledemo",
+    "unittest",
+    "venv",
+    "xmlrpc",
+]
+_PYTHON_MODULES = [
+    "_pydecimal",
+    "cgi",
+    "doctest",
+    "mailbox",
+    "nntplib",
+    "pdb",
+    "pydoc",
+    "smtpd",
+    "telnetlib",
+    "turtle",
+]
+_PYTHON_NATIVE = [
+    "_codecs_",
+    "_crypt",
+    "_ctypes_test",
+    "_dbm",
+    "_sqlite3",
+    "_test",
+    "_tkinter",
+    "_xx",
+    "audioop",
+    "nis",
+    "ossaudiodev",
+    "readline",
+]
 _NOT_SHIPPED = re.compile(
-    r"/usr/share/(man|locale|info|lintian|bug|doc-base|apps|applications|pixmaps|binfmts)/|/usr/share/doc/.*/(?!copyright$)"
-    r"|/usr/share/python3?/|/usr/lib/python3[^/]*/(test|idlelib|turtledemo|ensurepip|lib2to3|pydoc_data)/"
-    r"|/usr/bin/(pdb|pydoc|2to3|pygettext|py3|x86_64-linux-gnu-python)|/usr/lib/[^/]+/gconv/|/etc/(init|cron|logrotate)|\.pyc$"
+    r"/usr/share/(man|locale|info|lintian|bug|doc-base|apps|applications|pixmaps|binfmts|bash-completion|gcc)/"
+    r"|/usr/share/doc/.*/(?!copyright$)|/usr/share/python3?/|/usr/lib/[^/]+/(gconv|audit)/|/etc/(init|cron|logrotate)"
+    rf"|/usr/lib/python3[^/]*/(({'|'.join(_PYTHON_FOLDERS)})/|({'|'.join(_PYTHON_MODULES)})\.py$"
+    rf"|lib-dynload/({'|'.join(_PYTHON_NATIVE)}))"
+    r"|/usr/bin/(pdb|pydoc|2to3|pygettext|py3|x86_64-linux-gnu-python|iconv|localedef|zdump|ldd|tzselect|catchsegv)"
+    r"|/lib(mvec|BrokenLocale|c_malloc_debug|memusage|pcprofile|thread_db|nss_compat|nss_hesiod|expatw)[-.]|\.pyc$"
 )
 _MERGED = ("bin", "sbin", "lib", "lib64")
 

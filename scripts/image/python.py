@@ -1,4 +1,4 @@
-"""The image's Python parts: the pinned distributions as .venv has them, Fast's wheel, its commands and plugin."""
+"""The image's Python parts: the pinned distributions as .venv has them, Fast's wheel and its commands."""
 
 import importlib.metadata
 import io
@@ -16,7 +16,11 @@ from archive import Layer
 _SITE = "/usr/local/lib/python3.11/dist-packages"
 #: Interpreter of Debian, which the image has: .venv's may be another of the same minor version.
 _PYTHON = "/usr/bin/python3"
-_NOT_SHIPPED = re.compile(r"(^|/)(__pycache__|tests?)/|\.pyi$|^\.\.")
+#: Besides tests and stubs: cffi's compiler, which a compiled extension does not need.
+_NOT_SHIPPED = re.compile(
+    r"(^|/)(__pycache__|tests?)/|\.(pyi|pxd|pyx|c|h)$|^\.\.|^(cffi|pycparser)/|_testcapi\.|_testing\."
+    r"|^frozenlist/_frozenlist\."  # needs the C++ library, 2 MiB; Python's own version serves
+)
 _SCRIPT = "#!{python} -I\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
 
 
@@ -27,11 +31,7 @@ def dependencies_layer(root: Path) -> Layer:
         SystemExit: The environment has another version, or none.
     """
     layer = Layer()
-    for line in (root / "requirements" / "run.txt").read_text().splitlines():
-        pinned = re.match(r"([\w.-]+)==(\S+)", line)
-        if pinned is None:
-            continue
-        name, version = pinned.groups()
+    for name, version in pinned(root):
         distribution = importlib.metadata.distribution(name)
         if distribution.version != version:
             raise SystemExit(
@@ -40,22 +40,37 @@ def dependencies_layer(root: Path) -> Layer:
         for file in distribution.files or ():
             path = Path(str(distribution.locate_file(file)))
             if not _NOT_SHIPPED.search(str(file)) and path.is_file():
-                layer.add(f"{_SITE}/{file}", path)
+                layer.add(f"{_SITE}/{file}", _stripped(path) if path.suffix == ".so" else path)
     return layer
 
 
+def _stripped(library: Path) -> bytes:
+    """Give a shared library without the symbols that only debuggers and linkers read."""
+    with tempfile.NamedTemporaryFile(prefix="fast-image-") as scratch:
+        subprocess.run(["strip", "--strip-unneeded", "-o", scratch.name, library], check=True)
+        return Path(scratch.name).read_bytes()
+
+
+def pinned(root: Path) -> list[tuple[str, str]]:
+    """Give name and version of each distribution that requirements/run.txt pins and the image has."""
+    text = (root / "requirements" / "run.txt").read_text()
+    found = re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
+    return [(name, version) for name, version in found if name != "pycparser"]
+
+
 def fast_layer(root: Path) -> Layer:
-    """Build Fast's wheel and unpack it; with its commands and its plugin."""
+    """Build Fast's wheel and unpack it; with its commands."""
     layer = Layer()
     with tempfile.TemporaryDirectory(prefix="fast-image-") as scratch:
         wheel = _build_wheel(root, Path(scratch))
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-            for name in archive.namelist():
-                layer.add(f"{_SITE}/{name}", archive.read(name))
+            for member in archive.infolist():
+                executable = member.external_attr >> 16 & 0o100
+                content = archive.read(member)
+                layer.add(f"{_SITE}/{member.filename}", content, 0o755 if executable else 0o644)
     for point in importlib.metadata.distribution("fast").entry_points.select(group="console_scripts"):
         script = _SCRIPT.format(python=_PYTHON, module=point.module, function=point.attr)
         layer.add(f"/usr/local/bin/{point.name}", script.encode(), 0o755)
-    layer.add("/usr/lib/fast/fast-cni", root / "build" / "fast-cni", 0o755)
     return layer
 
 

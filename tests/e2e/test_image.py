@@ -1,7 +1,11 @@
 """The container image: agent and controller run from it in containerd, with the rights of deploy/ and no more."""
 
+import io
+import json
+import re
 import subprocess
 import sys
+import tarfile
 import uuid
 from pathlib import Path
 
@@ -15,13 +19,16 @@ from unit.deploy.manifests import CLEAN, DOCTOR, kustomized
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = f"docker.io/library/fast:{fast.__version__}"
-MAX_MIB = 64
+MAX_MIB = 20
 LOOK_AROUND = """
-import os, shutil, subprocess
+import importlib, os, pkgutil, shutil, subprocess, fast
 for program in ("fast-agent", "fast-controller-manager", "fast-ctl"):
     print(subprocess.run([program, "--help"], check=True, capture_output=True, text=True).stdout)
 absent = ("fast-apiserver", "sh", "bash", "gcc", "clang", "apt", "pip")
 print("not there:", *(name for name in absent if not shutil.which(name)))
+for module in pkgutil.walk_packages(fast.__path__, "fast."):
+    if module.name != "fast.datapath.bpf.build_libbpf":
+        importlib.import_module(module.name)
 print("user", os.getuid())
 """
 #: What kubelet asks a runtime for by default (``procMount: Default``).
@@ -191,6 +198,53 @@ def test_the_archive_is_small(archive):
     assert archive.stat().st_size < MAX_MIB << 20
 
 
+def unpacked(archive):
+    """The files of the image by their path: what kind, and content."""
+    with tarfile.open(archive) as outer:
+
+        def blob(digest):
+            return outer.extractfile(f"blobs/{digest.replace(':', '/')}").read()
+
+        (manifest,) = json.loads(outer.extractfile("index.json").read())["manifests"]
+        for layer in json.loads(blob(manifest["digest"]))["layers"]:
+            with tarfile.open(fileobj=io.BytesIO(blob(layer["digest"]))) as inner:
+                for member in inner:
+                    yield member, inner.extractfile(member).read() if member.isreg() else b""
+
+
+def test_every_shared_library_that_the_image_needs_is_in_it(archive, tmp_path):
+    names, needed = set(), {}
+    for member, content in unpacked(archive):
+        names.add(Path(member.name).name)
+        if content.startswith(b"\x7fELF") and not member.name.endswith(".bpf.o"):
+            (tmp_path / "elf").write_bytes(content)
+            told = subprocess.run(
+                ["readelf", "-dW", tmp_path / "elf"], capture_output=True, text=True, check=True
+            ).stdout
+            needed[member.name] = set(re.findall(r"\(NEEDED\).*\[(.+)\]", told))
+    assert len(needed) > 100
+    assert {name: wanted - names for name, wanted in needed.items() if wanted - names} == {}
+
+
+def test_the_bill_of_materials_names_what_is_in_the_image(archive):
+    bom = json.loads(archive.with_suffix(".cdx.json").read_text())
+    named = {(item["purl"].split("/")[0], item["name"], item["version"]) for item in bom["components"]}
+    paths = [member.name for member, _ in unpacked(archive)]
+    found = {
+        ("pkg:pypi", match[1].lower().replace("_", "-"), match[2])
+        for path in paths
+        if (match := re.search(r"/dist-packages/([^/]+)-([^/-]+)\.dist-info/METADATA$", path))
+    }
+    assert {item for item in named if item[0] == "pkg:pypi"} == found
+    documented = {
+        match[1] for path in paths if (match := re.match(r"usr/share/doc/([^/]+)/copyright$", path))
+    }
+    assert documented <= {name for kind, name, _ in named if kind == "pkg:deb"}
+    with tarfile.open(archive) as outer:
+        (manifest,) = json.loads(outer.extractfile("index.json").read())["manifests"]
+    assert bom["metadata"]["component"]["purl"] == f"pkg:oci/fast@{manifest['digest']}"
+
+
 def test_every_program_is_in_the_image_and_neither_shell_nor_compiler(runtime):
     output = runtime.run("python3", "-c", LOOK_AROUND)
     for program in ("fast-agent", "fast-controller-manager", "fast-ctl"):
@@ -213,7 +267,7 @@ def test_agent_and_controller_run_from_the_image_with_the_rights_of_the_manifest
     assert "10 checks: 1 errors" in runtime.log("doctor")
 
     assert runtime.exit_code(runtime.start(AGENTS, "install-plugin")) == 0
-    assert "/opt/cni/bin/fast-cni is /usr/lib/fast/fast-cni" in runtime.log("install-plugin")
+    assert re.search(r"/opt/cni/bin/fast-cni is /usr/\S+/fast/cni/fast-cni\n", runtime.log("install-plugin"))
     agent = {"NODE_NAME": "n1", "FAST_NODE_IP": str(node.address)}
     runtime.start(AGENTS, "agent", "/etc/fast/agent.kubeconfig", **agent)
     conflist = node.path("/etc/cni/net.d/10-fast.conflist")

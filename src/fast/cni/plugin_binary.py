@@ -12,9 +12,8 @@ PLUGIN = "fast-cni"
 #: Names the executable, before every other place.
 PLUGIN_VARIABLE = "FAST_CNI_BINARY"
 _PACKAGE = Path(fast.__file__).resolve().parent
-#: Where container images, wheels and source trees keep it.
+#: Where an installed wheel (also the one in the container image) and a source tree keep it.
 PLUGIN_PLACES = (
-    Path("/usr/lib/fast") / PLUGIN,
     _PACKAGE / "cni" / PLUGIN,
     _PACKAGE.parents[1] / "build" / PLUGIN,
 )
