@@ -35,12 +35,14 @@ def test_changed_groups_count_at_once(tmp_path):
     assert server.find_user(token).groups == ("ops", "system:authenticated")
 
 
-def test_holders_of_one_service_account_have_tokens_of_their_own(tmp_path):
+def test_each_node_has_its_own_token_of_a_service_account_which_names_the_node(tmp_path):
     store = TokenStore(tmp_path / "tokens.json")
-    tokens = [store.ensure_service_account("kube-system", "fast-agent", holder=node) for node in ("n1", "n2")]
+    tokens = [store.ensure_service_account("kube-system", "fast-agent", node=node) for node in ("n1", "n2")]
     assert len(set(tokens)) == 2
-    user = store.find_user(tokens[0])
-    assert user == store.find_user(tokens[1])
+    user, other = map(store.find_user, tokens)
+    assert (user.name, user.groups) == (other.name, other.groups)
+    nodes = [found.extra["authentication.kubernetes.io/node-name"] for found in (user, other)]
+    assert nodes == [("n1",), ("n2",)]
     assert user.name == "system:serviceaccount:kube-system:fast-agent"
     assert "system:serviceaccounts:kube-system" in user.groups
 

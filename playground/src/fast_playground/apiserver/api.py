@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,19 @@ Change = tuple[str, GVR, Object]
 
 
 @dataclass(frozen=True)
+class User:
+    """Who asks. ``extra``: what else its credentials say, such as the node that a token is bound to."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+
+#: The server's own controllers.
+SERVER = User("system:apiserver", ("system:masters",))
+
+
+@dataclass(frozen=True)
 class Options:
     """How a write is to be done.
 
@@ -24,6 +38,7 @@ class Options:
         field_validation: ``Ignore``, ``Warn`` or ``Strict``, for fields the schema does not know.
         manager: Who writes; owns fields in server-side apply.
         force: Server-side apply takes over fields that other managers own.
+        user: Who asks for it.
         warnings: What the answer should warn about; appended to.
     """
 
@@ -31,12 +46,5 @@ class Options:
     field_validation: str = "Warn"
     manager: str = "unknown"
     force: bool = False
+    user: User = SERVER
     warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class User:
-    """Who asks."""
-
-    name: str
-    groups: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fast_playground.apiserver import pod_kind
@@ -34,7 +35,12 @@ def is_released(obj: Object) -> bool:
 
 
 def delete_in(
-    tx: Transaction, kind: Kind, registry: Registry, key: str, name: str, asked: Deletion
+    tx: Transaction,
+    kind: Kind,
+    registry: Registry,
+    key: str,
+    asked: Deletion,
+    check: Callable[[Object], None],
 ) -> tuple[Object, bool]:
     """Delete one object, or mark it.
 
@@ -43,8 +49,8 @@ def delete_in(
         kind: Its kind.
         registry: The kinds, for what a definition's deletion takes along.
         key: Its key.
-        name: Its name.
         asked: How.
+        check: Refuses the deletion of the object where a policy does.
 
     Returns:
         Its last state, and whether it is gone.
@@ -53,6 +59,7 @@ def delete_in(
         ApiError: 404, or 409 for a precondition that does not hold.
     """
     record = tx.get(kind.storage, key)
+    name = key.rpartition("/")[2]
     if record is None:
         raise not_found(kind.gvr, name)
     obj = record.decode()
@@ -60,6 +67,7 @@ def delete_in(
     _check_preconditions(kind, name, meta, asked.preconditions)
     if kind.gvr == NAMESPACES and name in _PERMANENT_NAMESPACES:
         raise forbidden(kind.gvr, name, "this namespace may not be deleted")
+    check(obj)
     finalizer = _finalizer(asked.propagation)
     grace = pod_kind.grace_seconds(obj, asked.grace_period_seconds) if kind.gvr == PODS else 0
     before = {**meta, "finalizers": list(meta.get("finalizers") or [])}

@@ -11,7 +11,7 @@ import yaml
 from aiohttp import web
 
 from fast_playground.apiserver import protobuf
-from fast_playground.apiserver.api import Object, Options
+from fast_playground.apiserver.api import Object, Options, User
 from fast_playground.apiserver.deletion import Deletion
 from fast_playground.apiserver.kinds import GVR
 from fast_playground.apiserver.status import ApiError, bad_request, unsupported_media_type
@@ -207,8 +207,8 @@ def parse_yaml(body: bytes) -> Any:
         raise bad_request(f"error converting YAML to JSON: {error}") from error
 
 
-def read_options(request: web.Request, *, body: Object | None = None) -> Options:
-    """Read how a write is to be done from the query (and a deletion's body).
+def read_options(request: web.Request, user: User, body: Object | None = None) -> Options:
+    """Read how a write is to be done, and by whom, from the query (and a deletion's body).
 
     Raises:
         ApiError: 400 for values that make no sense.
@@ -226,6 +226,7 @@ def read_options(request: web.Request, *, body: Object | None = None) -> Options
         field_validation=validation,
         manager=query.get("fieldManager") or agent,
         force=is_true(query, "force"),
+        user=user,
     )
 
 

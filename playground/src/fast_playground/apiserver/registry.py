@@ -18,6 +18,7 @@ from fast_playground.apiserver.api import Object
 from fast_playground.apiserver.kinds import GVR
 from fast_playground.apiserver.schema import Definitions, Schema
 
+_ADMISSION = "io.k8s.api.admissionregistration.v1."
 _CORE = "io.k8s.api.core.v1."
 
 
@@ -169,6 +170,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "io.k8s.api.apps.v1.StatefulSet": {"status": {"replicas": 0, "availableReplicas": 0}},
     "io.k8s.api.rbac.v1.Role": {"rules": None},
     "io.k8s.api.rbac.v1.ClusterRole": {"rules": None},
+    _ADMISSION + "MatchResources": {
+        "matchPolicy": "Equivalent",
+        "namespaceSelector": {},
+        "objectSelector": {},
+    },
+    _ADMISSION + "NamedRuleWithOperations": {"scope": "*"},
+    _ADMISSION + "ValidatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
     "io.k8s.api.networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
     "io.k8s.api.networking.v1.NetworkPolicySpec": {"podSelector": {}},
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec": {
@@ -207,6 +215,7 @@ def _builtins(definitions: Definitions) -> Iterator[Kind]:
             "rbac.authorization.k8s.io": "api.rbac",
             "coordination.k8s.io": "api.coordination",
             "networking.k8s.io": "api.networking",
+            "admissionregistration.k8s.io": "api.admissionregistration",
             "apiextensions.k8s.io": "apiextensions-apiserver.pkg.apis.apiextensions",
         }.get(group, f"api.{group or 'core'}")
         schema = definitions.get(f"io.k8s.{package}.{version}.{name}")
@@ -250,12 +259,16 @@ def _builtins(definitions: Definitions) -> Iterator[Kind]:
     yield kind("coordination.k8s.io/v1", "Lease", "update_needs_version")
     for name in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"):
         yield kind("rbac.authorization.k8s.io/v1", name, "cluster" if name.startswith("Cluster") else "")
+    policy = "cluster generation update_needs_version"
+    extends: dict[str, Any] = {"categories": ("api-extensions",)}
+    yield kind("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", f"{policy} status", **extends)
+    yield kind("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", policy, **extends)
     yield kind(
         "apiextensions.k8s.io/v1",
         "CustomResourceDefinition",
         "cluster status generation update_needs_version",
         "crd crds",
-        categories=("api-extensions",),
+        **extends,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from fast_playground.apiserver import pod_kind, status, writing
+from fast_playground.apiserver.admission_policies import AdmissionPolicies, Attempt
 from fast_playground.apiserver.api import Change, Object, Options
 from fast_playground.apiserver.apply import apply_patch
 from fast_playground.apiserver.deletion import Deletion, delete_in, is_released, remove
@@ -43,6 +44,7 @@ class Verbs:
         self.store = store
         self.registry = registry
         self._definitions = self.kind(CUSTOM_RESOURCE_DEFINITIONS)
+        self._policies = AdmissionPolicies(lambda gvr: store.bucket(self.kind(gvr).storage).records, registry)
         for record in store.bucket(self._definitions.storage).records.values():
             registry.install(record.decode())
 
@@ -111,6 +113,9 @@ class Verbs:
             if tx.get(kind.storage, key) is not None:
                 raise status.already_exists(kind.gvr, obj["metadata"]["name"])
             writing.admit(tx, kind, obj, self.registry)
+            name = obj["metadata"]["name"]
+            new = kind.whole(obj)
+            self._policies.check(Attempt(kind, "CREATE", name, namespace, "", new, None, options))
             tx.put(kind.storage, key, obj)
             if options.dry_run:
                 del obj["metadata"]["resourceVersion"]
@@ -253,6 +258,8 @@ class Verbs:
             else:
                 new, subject = change(tx, kind.whole(record.decode())), subresource
             new = writing.make_replacement(kind, old, new, subject, options, applied=applied)
+            judged = (new, old) if subresource != "scale" else (scale_of(kind, new), scale_of(kind, old))
+            self._policies.check(Attempt(kind, "UPDATE", name, namespace, subresource, *judged, options))
             if new != old:
                 if is_released(new):
                     remove(tx, kind, self.registry, key, new)
@@ -275,6 +282,7 @@ class Verbs:
                 raise status.not_found(kind.gvr, name)
             pod = record.decode()
             pod_kind.bind(pod, binding)
+            self._policies.check(Attempt(kind, "CREATE", name, namespace, "binding", binding, None, options))
             tx.put(kind.storage, key, pod)
 
         await self.store.write(run, dry_run=options.dry_run)
@@ -309,8 +317,11 @@ class Verbs:
         asked = Deletion(grace_period_seconds, propagation, dict(preconditions or {}))
         options = options or Options()
 
+        def check(old: Object) -> None:
+            self._policies.check(Attempt(kind, "DELETE", name, namespace, "", None, kind.whole(old), options))
+
         def run(tx: Transaction) -> tuple[Object, bool]:
-            return delete_in(tx, kind, self.registry, kind.key(name, namespace), name, asked)
+            return delete_in(tx, kind, self.registry, kind.key(name, namespace), asked, check)
 
         obj, gone = await self.store.write(run, dry_run=options.dry_run)
         self._serve_as_defined(kind, [obj])
@@ -336,13 +347,17 @@ class Verbs:
         """Delete the objects that a selector fits; returns them as they were."""
         kind = self.kind(gvr)
 
+        def check(old: Object) -> None:
+            name, place = old["metadata"]["name"], old["metadata"].get("namespace")
+            self._policies.check(Attempt(kind, "DELETE", name, place, "", None, kind.whole(old), options))
+
         def run(tx: Transaction) -> Objects:
             found = []
             for key in sorted(tx.keys(kind.storage, f"{namespace}/" if namespace else "")):
                 record = tx.get(kind.storage, key)
                 if record is not None and (not selector or selector.matches(record.decode())):
                     found.append(kind.whole(record.decode()))
-                    delete_in(tx, kind, self.registry, key, key.rpartition("/")[2], deletion)
+                    delete_in(tx, kind, self.registry, key, deletion, check)
             return found
 
         found = await self.store.write(run, dry_run=options.dry_run)

@@ -16,6 +16,8 @@ from cel.stdlib import EXTENSIONS
 
 from fast_playground.apiserver.status import FieldError, quote
 
+#: What evaluating an expression may raise.
+CEL_ERRORS = (ValueError, TypeError, LookupError, RuntimeError)
 _OLD_SELF = re.compile(r"\boldSelf\b")
 #: A ``$`` (as a group), after what it stands in as itself: an escape or a character class.
 _DOLLAR = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(\$)", re.DOTALL)
@@ -141,7 +143,7 @@ class Rule:
         context = cel.Context(variables=variables, functions=FUNCTIONS)
         try:
             holds = self._program.execute(context)
-        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        except CEL_ERRORS as error:
             return self._error(value, path, f"rule evaluation error: {error}")
         return None if holds is True else self._error(value, path, self._explain(context))
 
@@ -149,7 +151,7 @@ class Rule:
         if self._expression is not None:
             try:
                 made = self._expression.execute(context)
-            except (ValueError, TypeError, IndexError, RuntimeError):
+            except CEL_ERRORS:
                 made = ""
             if isinstance(made, str) and made.strip():
                 return made

@@ -153,7 +153,7 @@ class Handler:
         if subresource == "exec" and kind.gvr == PODS:
             return await self._exec.handle(request, target.namespace or "", target.name)
         if subresource == "binding" and kind.gvr == PODS and verb == "create":
-            options = http_requests.read_options(request)
+            options = http_requests.read_options(request, user)
             body = await http_requests.read_object(request, "Binding")
             return _json(await self._verbs.bind(target.name, target.namespace or "", body, options), 201)
         if subresource and not _has(kind, subresource):
@@ -165,11 +165,11 @@ class Handler:
         if verb == "get":
             return self._read_one(request, kind, target)
         if verb in ("create", "update") and not (verb == "create" and (target.name or subresource)):
-            return await self._write(request, kind, target, verb)
+            return await self._write(request, user, kind, target, verb)
         if verb == "patch":
             return await self._patch(request, user, kind, target)
         if verb in ("delete", "deletecollection") and not subresource:
-            return await self._delete(request, kind, target)
+            return await self._delete(request, user, kind, target)
         raise status.method_not_allowed()
 
     def _read_one(self, request: web.Request, kind: Kind, target: Target) -> web.Response:
@@ -225,9 +225,11 @@ class Handler:
             version=version if match == "Exact" else None,
         )
 
-    async def _write(self, request: web.Request, kind: Kind, target: Target, verb: str) -> web.Response:
+    async def _write(
+        self, request: web.Request, user: User, kind: Kind, target: Target, verb: str
+    ) -> web.Response:
         view = http_requests.read_view(request)
-        options = http_requests.read_options(request)
+        options = http_requests.read_options(request, user)
         scale = target.subresource == "scale"
         body = await http_requests.read_object(request, "Scale" if scale else kind.kind)
         if scale:
@@ -258,7 +260,7 @@ class Handler:
                     if how != "strategic" or not kind.custom
                 ]
             )
-        options = http_requests.read_options(request)
+        options = http_requests.read_options(request, user)
         text = await http_requests.read_body(request)
         patch = http_requests.parse_yaml(text) if how == "apply" else http_requests.parse_json(text)
         created = False
@@ -279,12 +281,12 @@ class Handler:
         )
         return _json(_shown(view, kind, made), 201 if created else 200, options=options)
 
-    async def _delete(self, request: web.Request, kind: Kind, target: Target) -> web.Response:
+    async def _delete(self, request: web.Request, user: User, kind: Kind, target: Target) -> web.Response:
         text = await http_requests.read_body(request)
         body = http_requests.parse_any(text) if text else {}
         if not isinstance(body, dict):
             raise status.bad_request("cannot read DeleteOptions: no object")
-        options = http_requests.read_options(request, body=body)
+        options = http_requests.read_options(request, user, body)
         asked = http_requests.read_deletion(request.query, body)
         if target.name:
             return _json(
@@ -296,14 +298,17 @@ class Handler:
                     propagation=asked.propagation,
                     preconditions=asked.preconditions,
                     options=options,
-                )
+                ),
+                options=options,
             )
         selector = _selector(request, kind)
         version = self._verbs.store.version
         gone = await self._verbs.delete_collection(kind.gvr, target.namespace, selector, asked, options)
         meta: Object = {"continue": ""} if kind.custom else {}
         head = {"apiVersion": kind.gvr.group_version, "kind": kind.list_kind}
-        return _json(head | {"metadata": meta | {"resourceVersion": str(version)}, "items": gone})
+        return _json(
+            head | {"metadata": meta | {"resourceVersion": str(version)}, "items": gone}, options=options
+        )
 
 
 def _has(kind: Kind, subresource: str) -> bool:

@@ -11,7 +11,7 @@ import ipaddress
 import random
 from collections.abc import Callable
 
-from fast_playground.apiserver import kinds, network_policy_kind, pod_kind
+from fast_playground.apiserver import admission_policies, kinds, network_policy_kind, pod_kind
 from fast_playground.apiserver.api import Object
 from fast_playground.apiserver.kinds import GVR
 from fast_playground.apiserver.metadata import prepare_new, validate_labels
@@ -291,6 +291,8 @@ VALIDATE: dict[GVR, _Validate] = {
     kinds.ROLE_BINDINGS: _validate_binding,
     kinds.CLUSTER_ROLE_BINDINGS: _validate_binding,
     kinds.CUSTOM_RESOURCE_DEFINITIONS: _validate_crd,
+    kinds.ADMISSION_POLICIES: admission_policies.validate_policy,
+    kinds.ADMISSION_POLICY_BINDINGS: admission_policies.validate_binding,
 }
 #: Kinds that keep the status they are created with, and metadata written through their status subresource.
 STATUS_AT_CREATION = {kinds.NODES}

@@ -42,7 +42,7 @@ class Identities:
 
     def write_agent(self, node: str, path: Path) -> None:
         """Write the kubeconfig of a node's agent, as the agents' ServiceAccount, with a token of its own."""
-        token = self._tokens.ensure_service_account(NAMESPACE, AGENT, holder=node)
+        token = self._tokens.ensure_service_account(NAMESPACE, AGENT, node=node)
         self._write(path, self._node_server, AGENT, token)
 
     def write_kubelet(self, node: str, path: Path) -> None:

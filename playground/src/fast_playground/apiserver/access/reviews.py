@@ -32,7 +32,9 @@ def review(access: AccessControl, user: User, gvr: GVR, body: Object) -> Object:
     """
     spec = body.get("spec") or {}
     if REVIEWS[gvr] == "SelfSubjectReview":
-        status: Object = {"userInfo": {"username": user.name, "groups": list(user.groups)}}
+        info: Object = {"username": user.name, "groups": list(user.groups)}
+        extra = {"extra": {key: list(values) for key, values in user.extra.items()}} if user.extra else {}
+        status: Object = {"userInfo": info | extra}
     elif REVIEWS[gvr] == "SelfSubjectAccessReview":
         status = {"allowed": _allowed(access, user, spec)}
     else:

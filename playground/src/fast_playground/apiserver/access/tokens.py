@@ -15,17 +15,19 @@ from fast_playground.apiserver.access.private_files import write_private
 from fast_playground.apiserver.api import User
 
 MASTERS = "system:masters"
+#: What a token that is bound to a node says about its bearer, as Kubernetes calls it.
+NODE_NAME = "authentication.kubernetes.io/node-name"
 AUTHENTICATED = "system:authenticated"
 SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
 
 
 class _Identity(msgspec.Struct, frozen=True):
-    """One token: who its bearer is. ``holder`` tells tokens of the same user apart (an agent has one on each node)."""
+    """One token: who its bearer is, and the node it is bound to if any (a DaemonSet's account has one on each)."""
 
     token: str
     name: str
     groups: tuple[str, ...]
-    holder: str = ""
+    node: str = ""
 
 
 class TokenStore:
@@ -43,35 +45,38 @@ class TokenStore:
         self._by_token: dict[str, User] = {}
         self._seen: tuple[int, int] | None = None
 
-    def ensure_identity(self, name: str, groups: Sequence[str] = (), *, holder: str = "") -> str:
+    def ensure_identity(self, name: str, groups: Sequence[str] = (), *, node: str = "") -> str:
         """Give the token of an identity; the same one every time.
 
         Args:
             name: The user's name, as ``admin`` or ``system:node:n1``.
             groups: The user's groups. Where they changed, the token stays and means the new ones.
-            holder: Tells apart several tokens of one user.
+            node: Binds the token to a node, which admission policies then see; each node's token is another one.
 
         Returns:
             The bearer token. It is durable (fsync) when this returns.
         """
         with _locked(self._path.with_suffix(".lock")):
             identities = self._read()
-            found = next((i for i in identities if (i.name, i.holder) == (name, holder)), None)
+            found = next((i for i in identities if (i.name, i.node) == (name, node)), None)
             token = found.token if found else secrets.token_urlsafe(32)
-            wanted = _Identity(token, name, tuple(groups), holder)
+            wanted = _Identity(token, name, tuple(groups), node)
             if found != wanted:
                 self._write([*(i for i in identities if i is not found), wanted])
             return token
 
-    def ensure_service_account(self, namespace: str, name: str, *, holder: str = "") -> str:
+    def ensure_service_account(self, namespace: str, name: str, *, node: str = "") -> str:
         """Give a token of a ServiceAccount (``system:serviceaccount:NAMESPACE:NAME``, with the groups it has)."""
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
-        return self.ensure_identity(f"{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}", groups, holder=holder)
+        return self.ensure_identity(f"{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}", groups, node=node)
 
     def find_user(self, token: str) -> User | None:
         """Tell whose token this is; None: nobody's."""
         if self._changed():
-            self._by_token = {i.token: User(i.name, (*i.groups, AUTHENTICATED)) for i in self._read()}
+            self._by_token = {
+                i.token: User(i.name, (*i.groups, AUTHENTICATED), {NODE_NAME: (i.node,)} if i.node else {})
+                for i in self._read()
+            }
         return self._by_token.get(token)
 
     def _changed(self) -> bool:
