@@ -343,7 +343,7 @@ def test_claims_and_conflicts_are_counted_and_timed(cluster):
     assert agent_metric(cluster, "n2", "fast_ipam_conflicts_total")['{pool="counted"}'] >= 1
     states = controller_metric(cluster, "fast_ipam_addresses")
     cluster.until(
-        lambda: controller_metric(cluster, "fast_ipam_addresses")['{pool="counted",state="used"}'] == 1,
+        lambda: controller_metric(cluster, "fast_ipam_addresses")['{pool="counted",state="bound"}'] == 1,
         "gauges",
     )
     assert '{pool="counted",state="retained"}' in states

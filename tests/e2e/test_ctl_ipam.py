@@ -33,10 +33,10 @@ def address_of(cluster, pod):
 
 def test_pools_are_counted_and_what_cools_is_known_on_a_node_only(cluster):
     (row,) = cluster.ctl("n1", "ipam", "pools")
-    assert (row["pool"], row["total"], row["used"], row["free"], row["retained"]) == (POOL, 10, 2, 8, 0)
+    assert (row["pool"], row["total"], row["bound"], row["free"], row["retained"]) == (POOL, 10, 2, 8, 0)
     assert row["cooling"] == 0
     status, rows, _ = on_admins_machine(cluster, "pools", "--agent-metrics", "http://127.0.0.1:9/metrics")
-    assert (status, rows[0]["used"], rows[0]["cooling"]) == (0, 2, None)
+    assert (status, rows[0]["bound"], rows[0]["cooling"]) == (0, 2, None)
 
 
 def test_why_names_the_owner_and_the_rules_of_controller_and_agent(cluster):

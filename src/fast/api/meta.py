@@ -81,6 +81,10 @@ class ObjectMeta(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=Tru
         """
         return int(self.resource_version) if self.resource_version.isdecimal() else 1 << 63
 
+    def is_same_version(self, other: ObjectMeta) -> bool:
+        """Whether both are of one version of one object."""
+        return (self.uid, self.resource_version) == (other.uid, other.resource_version)
+
 
 class Condition(msgspec.Struct, rename="camel", omit_defaults=False, kw_only=True):
     """``metav1.Condition``."""

@@ -1,4 +1,4 @@
-"""Counts the cluster's records by pool, record by record as they change, and knows which pools overlap. No I/O."""
+"""Follows the cluster's records and pools: who holds addresses of which pool, and which pools overlap. No I/O."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fast.api.ipendpoint import IpEndpoint
-from fast.api.ips import Ips, IpsSpec, PoolAddresses, pool_addresses
+from fast.api.ips import Ips
 from fast.errors import InvalidRange
-from fast.ipam.rules.ownership import is_retained
-from fast.ipam.store.record_store import EndpointChange, PoolChange, Store
+from fast.ipam.pool.ledger import Ledger
+from fast.ipam.pool.pool_counts import PoolCounts
+from fast.ipam.store.record_store import EndpointChange, PoolChange, ReadStore
 from fast.net import AddressRange
 
 
 @dataclass(slots=True)
 class PoolFacts:
-    """What is known of one pool: its addresses (None and ``problem`` where its spec cannot be read), and its records.
+    """The names of a pool's records; ``outside`` are those whose address the pool's ranges do not hold."""
 
-    ``outside`` names those of its records that its ranges do not hold any more.
-    """
-
-    spec: IpsSpec | None = None
-    addresses: PoolAddresses | None = None
-    problem: str = ""
     records: set[str] = field(default_factory=set)
-    retained: set[str] = field(default_factory=set)
     outside: set[str] = field(default_factory=set)
 
 
@@ -36,22 +30,33 @@ class Census:
         changed: Called with the name of each pool about which something changed.
     """
 
-    def __init__(self, store: Store, changed: Callable[[str], None]) -> None:
+    def __init__(self, store: ReadStore, changed: Callable[[str], None]) -> None:
         self._store = store
         self._changed = changed
         self._facts: dict[str, PoolFacts] = {}
-        for pool in store.pools.values():
-            self._read_pool(pool)
+        self._overlapping: dict[str, dict[str, AddressRange]] = {}
+        self._ledger = Ledger(store, "", clock=lambda: 0.0)  # of no node: what cools is free all the same
         for endpoint in store.endpoints.values():
-            self._count(endpoint)
+            self._note(endpoint)
+        for name in store.pools:
+            self._overlapping[name] = self._ledger.overlapping(name)
         store.subscribe(self._endpoint_changed, self._pool_changed)
 
     def facts(self, pool: str) -> PoolFacts:
-        """What is known of the pool; of one that nobody wrote down, only its records."""
+        """Give what is known of the pool; if there is no such pool, only its records."""
         return self._facts.setdefault(pool, PoolFacts())
 
+    def counts(self, pool: str) -> PoolCounts:
+        """Count the pool's addresses by state."""
+        return self._ledger.counts(pool)
+
+    def problem(self, pool: str) -> str:
+        """Say why the pool's spec cannot be read; empty if it can."""
+        entry = self._ledger.pools.get(pool)
+        return entry.problem if entry is not None else ""
+
     def records(self, names: Iterable[str]) -> list[IpEndpoint]:
-        """The records of these names, by name."""
+        """Give the records of these names, by name."""
         endpoints = self._store.endpoints
         return [endpoints[name] for name in sorted(names) if name in endpoints]
 
@@ -60,87 +65,73 @@ class Census:
 
         Only the younger of two is at fault, so that nobody can make somebody else's pool unready.
         """
-        mine = self.facts(pool.metadata.name).addresses
-        if mine is None:
-            return None
-        for name, other in sorted(self._store.pools.items()):
-            theirs = self.facts(name).addresses
-            if theirs is None or name == pool.metadata.name or _age(other) > _age(pool):
-                continue
-            if theirs.version == mine.version and theirs.subnet.overlaps(mine.subnet):
-                shared = mine.usable.overlaps(theirs.usable)
-                if shared is not None:
-                    return name, shared
+        for name, shared in sorted(self._overlapping.get(pool.metadata.name, {}).items()):
+            other = self._store.pools.get(name)
+            if other is not None and _age(other) < _age(pool):
+                return name, shared
         return None
 
     def _endpoint_changed(self, change: EndpointChange) -> None:
         if change.old is not None:
-            self._uncount(change.old)
+            facts = self.facts(change.old.spec.pool)
+            facts.records.discard(change.old.metadata.name)
+            facts.outside.discard(change.old.metadata.name)
         if change.new is not None:
-            self._count(change.new)
-        touched = {endpoint.spec.pool for endpoint in (change.old, change.new) if endpoint is not None}
-        for pool in touched:
+            self._note(change.new)
+        shown = {endpoint.spec.pool for endpoint in (change.old, change.new) if endpoint is not None}
+        if (change.old is None) != (change.new is None):  # an overlapping pool has one address less, or more
+            for endpoint in (change.old, change.new):
+                address = endpoint.find_address() if endpoint is not None else None
+                shown.update(self._ledger.holding(address) if address is not None else ())
+        for pool in shown:
             self._changed(pool)
 
-    def _count(self, endpoint: IpEndpoint) -> None:
-        name = endpoint.metadata.name
+    def _note(self, endpoint: IpEndpoint) -> None:
         facts = self.facts(endpoint.spec.pool)
-        facts.records.add(name)
-        if is_retained(endpoint):
-            facts.retained.add(name)
-        if _is_outside(endpoint, facts):
-            facts.outside.add(name)
+        facts.records.add(endpoint.metadata.name)
+        if self._is_outside(endpoint):
+            facts.outside.add(endpoint.metadata.name)
 
-    def _uncount(self, endpoint: IpEndpoint) -> None:
-        name = endpoint.metadata.name
-        facts = self.facts(endpoint.spec.pool)
-        for names in (facts.records, facts.retained, facts.outside):
-            names.discard(name)
+    def _is_outside(self, endpoint: IpEndpoint) -> bool:
+        entry = self._ledger.pools.get(endpoint.spec.pool)
+        if entry is None or entry.book is None:
+            return False
+        try:
+            return endpoint.address not in entry.book
+        except InvalidRange:
+            return True
 
     def _pool_changed(self, change: PoolChange) -> None:
         pool = change.new or change.old
         if pool is None:
             return
         name = pool.metadata.name
-        if change.new is not None:
-            self._read_pool(change.new)
-        else:
-            self._forget_pool(name)
-        self._changed(name)
+        touched = {name}
         if change.old is None or change.new is None or change.old.spec != change.new.spec:
-            for other in self._store.pools:  # who overlaps whom may have changed
-                self._changed(other)
+            facts = self.facts(name)
+            facts.outside = {
+                endpoint.metadata.name
+                for endpoint in self.records(facts.records)
+                if self._is_outside(endpoint)
+            }
+            if change.new is None and not facts.records:
+                del self._facts[name]
+            touched |= self._overlaps_changed(name)
+        for other in touched:
+            self._changed(other)
 
-    def _read_pool(self, pool: Ips) -> None:
-        facts = self.facts(pool.metadata.name)
-        if facts.spec == pool.spec:
-            return
-        facts.spec, facts.addresses, facts.problem = pool.spec, None, ""
-        try:
-            facts.addresses = pool_addresses(pool.spec)
-        except InvalidRange as error:
-            facts.problem = str(error)
-        facts.outside = {
-            endpoint.metadata.name for endpoint in self.records(facts.records) if _is_outside(endpoint, facts)
-        }
-
-    def _forget_pool(self, name: str) -> None:
-        facts = self.facts(name)
-        if facts.records:
-            facts.spec, facts.addresses, facts.problem, facts.outside = None, None, "", set()
-        else:
-            del self._facts[name]
+    def _overlaps_changed(self, name: str) -> set[str]:
+        """Find out again which pools this one overlaps; gives those that it did overlap or does now."""
+        before, now = self._overlapping.pop(name, {}), self._ledger.overlapping(name)
+        if now:
+            self._overlapping[name] = now
+        for other in before.keys() - now.keys():
+            self._overlapping.get(other, {}).pop(name, None)
+        for other, shared in now.items():
+            self._overlapping.setdefault(other, {})[name] = shared
+        return before.keys() | now.keys()
 
 
 def _age(pool: Ips) -> tuple[str, str]:
-    """Sorts older pools first; those of one second by name."""
+    """Sort older pools first; those of one second by name."""
     return pool.metadata.creation_timestamp or "", pool.metadata.name
-
-
-def _is_outside(endpoint: IpEndpoint, facts: PoolFacts) -> bool:
-    if facts.addresses is None:
-        return False
-    try:
-        return endpoint.address not in facts.addresses.usable
-    except InvalidRange:
-        return True

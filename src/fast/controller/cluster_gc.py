@@ -15,7 +15,7 @@ from fast.api.core import Node
 from fast.errors import FastError
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.release.controller_sweep import Finding, SweepPlan, carry_out, plan_sweep
-from fast.ipam.rules.ownership import is_retained
+from fast.ipam.rules.record_states import is_retained
 from fast.ipam.store.live_reads import ClusterReader
 from fast.ipam.store.record_store import EndpointChange, PoolChange, Store
 from fast.kube import Change, EventRecorder, WorkQueue

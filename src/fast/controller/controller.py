@@ -96,14 +96,7 @@ class Controller:
         return "" if self._store.synced else "records and pools have not been read from the API server yet"
 
     def _update_gauges(self) -> None:
-        self._metrics.addresses.clear()  # of pools that are gone
-        for name in self._store.pools:
-            facts = self._census.facts(name)
-            size = facts.addresses.usable.size if facts.addresses else 0
-            retained, used = len(facts.retained), len(facts.records) - len(facts.retained)
-            free = max(0, size - (len(facts.records) - len(facts.outside)))
-            for state, count in (("used", used), ("retained", retained), ("free", free)):
-                self._metrics.addresses.labels(name, state).set(count)
+        self._metrics.count_pools({name: self._census.counts(name) for name in self._store.pools})
 
 
 async def run_controller(config: ControllerConfig) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, IpsStatus
 from fast.api.meta import Condition
+from fast.ipam.pool.pool_counts import PoolCounts
 from fast.net import AddressRange
 
 READY = "Ready"
@@ -25,18 +26,17 @@ _MOST_NAMED = 10
 class PoolState:
     """Everything that a pool's status follows from."""
 
-    size: int
+    counts: PoolCounts
     problem: str = ""
     overlap: tuple[str, AddressRange] | None = None
-    allocated: int = 0
     holders: Sequence[IpEndpoint] = ()
     outside: Sequence[IpEndpoint] = ()
     gc_stopped: str = ""
 
     @property
-    def free(self) -> int:
-        """Addresses of the pool's ranges that no record of the pool holds."""
-        return max(0, self.size - (self.allocated - len(self.outside)))
+    def allocated(self) -> int:
+        """Records of this pool, bound and retained, also outside its ranges."""
+        return self.counts.bound + self.counts.retained
 
 
 def status_of(pool: Ips, state: PoolState, now: str) -> IpsStatus:
@@ -60,7 +60,7 @@ def status_of(pool: Ips, state: PoolState, now: str) -> IpsStatus:
         same = old is not None and old.status == condition.status
         condition.last_transition_time = old.last_transition_time if old is not None and same else now
     return IpsStatus(
-        total_ip_count=min(state.size, _MOST_IN_STATUS),
+        total_ip_count=min(state.counts.size, _MOST_IN_STATUS),
         allocated_ip_count=state.allocated,
         conditions=conditions,
     )
@@ -98,8 +98,9 @@ def _ready(pool: Ips, state: PoolState) -> Condition:
 
 
 def _exhausted(state: PoolState) -> Condition:
-    if state.size and not state.free:
-        return _condition(EXHAUSTED, True, "NoFreeAddress", f"all {state.size} addresses are in use")
+    counts = state.counts
+    if counts.size and not counts.free:
+        return _condition(EXHAUSTED, True, "NoFreeAddress", f"all {counts.size} addresses are in use")
     return _condition(EXHAUSTED, False, "FreeAddresses", "")
 
 

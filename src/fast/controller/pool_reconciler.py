@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import msgspec
 import structlog
@@ -12,6 +11,7 @@ import structlog
 from fast.api.ips import FINALIZER_IN_USE, Ips, IpsStatus
 from fast.api.meta import Condition
 from fast.api.resources import IPSES
+from fast.api.timestamps import now_text
 from fast.controller.census import Census
 from fast.controller.pool_conditions import EXHAUSTED, PoolState, status_of
 from fast.errors import Conflict, NotFound
@@ -112,7 +112,7 @@ class PoolReconciler:
     async def _ensure_status(self, pool: Ips) -> None:
         name = pool.metadata.name
         state = self._state(pool)
-        status = status_of(pool, state, _now())
+        status = status_of(pool, state, now_text())
         self._tell_when_low(pool, state)
         if status == pool.status:
             return
@@ -134,23 +134,22 @@ class PoolReconciler:
         facts = self._census.facts(name)
         deleting = pool.metadata.deletion_timestamp is not None
         return PoolState(
-            size=facts.addresses.usable.size if facts.addresses else 0,
-            problem=facts.problem,
+            counts=self._census.counts(name),
+            problem=self._census.problem(name),
             overlap=self._census.overlap(pool),
-            allocated=len(facts.records),
             holders=self._census.records(facts.records) if deleting else (),
             outside=self._census.records(facts.outside),
             gc_stopped=self._gc_stopped(name),
         )
 
     def _tell_when_low(self, pool: Ips, state: PoolState) -> None:
-        name = pool.metadata.name
-        if state.free > 2 * _LOW_SHARE * state.size:
+        name, counts = pool.metadata.name, state.counts
+        if counts.free > 2 * _LOW_SHARE * counts.size:
             self._low.discard(name)
-        elif 0 < state.free < _LOW_SHARE * state.size and name not in self._low:
+        elif 0 < counts.free < _LOW_SHARE * counts.size and name not in self._low:
             self._low.add(name)
             self._events.event(
-                pool, "Warning", "PoolLow", f"less than {_LOW_SHARE:.0%} of {state.size} addresses are free"
+                pool, "Warning", "PoolLow", f"less than {_LOW_SHARE:.0%} of {counts.size} addresses are free"
             )
 
     def _tell_when_exhausted(self, pool: Ips, status: IpsStatus) -> None:
@@ -163,7 +162,3 @@ class PoolReconciler:
 
 def _is_true(conditions: list[Condition], kind: str) -> bool:
     return any(condition.type == kind and condition.status == "True" for condition in conditions)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

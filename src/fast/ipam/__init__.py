@@ -8,7 +8,7 @@ the kernel: whether a sandbox exists, others say.
 from fast.ipam.attachment_locks import AttachmentLocks, finish
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.node_ipam import Ipam
-from fast.ipam.pool.ledger import PoolCounts
+from fast.ipam.pool.pool_counts import PoolCounts
 from fast.ipam.rules.claim_request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, resolve_pools
 from fast.ipam.store.kube_store import KubeStore
 from fast.ipam.store.record_store import EndpointChange, PodView, PoolChange, Store

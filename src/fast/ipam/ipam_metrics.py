@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from fast.ipam.pool.pool_counts import PoolCounts
 
 
 class IpamMetrics:
@@ -34,8 +38,14 @@ class IpamMetrics:
         )
         self.addresses = Gauge(
             "fast_ipam_addresses",
-            "Addresses of a pool by state: used, retained, cooling, free",
+            "Addresses of a pool by state: bound, retained, free",
             ["pool", "state"],
+            registry=registry,
+        )
+        self.cooling = Gauge(
+            "fast_ipam_cooling_addresses",
+            "Free addresses of a pool that this agent does not give out yet, as they were just released",
+            ["pool"],
             registry=registry,
         )
         self.released = Counter(
@@ -55,3 +65,18 @@ class IpamMetrics:
             "1 while the controller's garbage collection is stopped by its circuit breaker",
             registry=registry,
         )
+
+    def count_pools(self, counts: Mapping[str, PoolCounts], *, cooling: bool = False) -> None:
+        """Set the gauges of addresses; pools that are not named lose theirs.
+
+        Args:
+            counts: By pool.
+            cooling: Whether this process knows what cools.
+        """
+        self.addresses.clear()
+        self.cooling.clear()
+        for pool, found in counts.items():
+            for state in ("bound", "retained", "free"):
+                self.addresses.labels(pool, state).set(getattr(found, state))
+            if cooling:
+                self.cooling.labels(pool).set(found.cooling)

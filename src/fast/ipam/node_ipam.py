@@ -21,11 +21,12 @@ from fast.ipam.claim.allocator import Allocator
 from fast.ipam.claim.claiming import Claiming, Step
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.ipam_metrics import IpamMetrics
-from fast.ipam.pool.ledger import Ledger, PoolCounts
+from fast.ipam.pool.ledger import Ledger
+from fast.ipam.pool.pool_counts import PoolCounts
 from fast.ipam.release.releasing import Releasing
-from fast.ipam.rules import ownership
+from fast.ipam.rules import claim_rules
 from fast.ipam.rules.claim_request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, resolve_pools
-from fast.ipam.rules.ownership import Decision
+from fast.ipam.rules.decision import Decision
 from fast.ipam.store.record_store import PodView, Store
 from fast.ipam.store.record_writes import Writes
 from fast.net import IPAddress, record_name
@@ -91,16 +92,12 @@ class Ipam:
         return self._store.endpoints.get(record_name(address))
 
     def counts(self, pool: str) -> PoolCounts:
-        """How many addresses of the pool are used, retained, cooling and free."""
+        """Count the pool's addresses by state."""
         return self.ledger.counts(pool)
 
     def update_gauges(self) -> None:
-        """Bring ``fast_ipam_addresses`` up to date; to be called before metrics are read."""
-        self.metrics.addresses.clear()  # of pools that are gone
-        for name in self.ledger.pools:
-            counts = self.ledger.counts(name)
-            for state in ("used", "retained", "cooling", "free"):
-                self.metrics.addresses.labels(name, state).set(getattr(counts, state))
+        """Bring the gauges of addresses up to date; to be called before metrics are read."""
+        self.metrics.count_pools({name: self.ledger.counts(name) for name in self.ledger.pools}, cooling=True)
 
     # ── ADD ──
 
@@ -137,7 +134,7 @@ class Ipam:
             return attachment, ClaimRequest(pools_named=False, addresses=attachment.addresses)
         ref = attachment.pod
         pod = await self._pods.pod(ref.namespace, ref.name)
-        why_not = ownership.admit(pod, ref, self.node.name)
+        why_not = claim_rules.admit(pod, ref, self.node.name)
         if why_not or pod is None:
             raise PodNotEligible(why_not)
         namespace = await self._pods.namespace(ref.namespace)

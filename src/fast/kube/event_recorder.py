@@ -7,7 +7,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 import structlog
@@ -15,6 +14,7 @@ import structlog
 from fast.api.core import Event, EventSource, ObjectReference
 from fast.api.meta import HasMetadata, ObjectMeta
 from fast.api.resources import EVENTS, reference_to
+from fast.api.timestamps import now_text
 from fast.errors import FastError, NotFound
 from fast.kube.client import KubeClient
 
@@ -117,7 +117,7 @@ class EventRecorder:
         try:
             about = obj if isinstance(obj, ObjectReference) else reference_to(obj)
             message = message.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
-            occurrence = _Occurrence(about, type, reason, message, _now())
+            occurrence = _Occurrence(about, type, reason, message, now_text())
             if not self._allowed(about):
                 self._drop(occurrence, "rate limit")
                 return
@@ -221,7 +221,3 @@ def _remember(table: OrderedDict[tuple[str, ...], _V], key: tuple[str, ...], val
 
 def _namespace_of(about: ObjectReference) -> str:
     return about.namespace or _CLUSTER_SCOPED_NAMESPACE
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

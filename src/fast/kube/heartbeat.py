@@ -13,11 +13,12 @@ import structlog
 
 from fast.api.core import Lease, LeaseSpec
 from fast.api.meta import ObjectMeta
+from fast.api.timestamps import now_micro_text
 from fast.api.resources import LEASES
 from fast.errors import Conflict, FastError, NotFound
 from fast.kube.client import KubeClient
 from fast.kube.informer import Change, Informer
-from fast.kube.lease import boot_seconds, micro_time
+from fast.kube.lease import boot_seconds
 
 log = structlog.get_logger()
 
@@ -65,13 +66,13 @@ class Heartbeat:
             KubeError: The server refused or cannot be reached.
         """
         try:
-            patch = {"spec": {"holderIdentity": self._holder, "renewTime": micro_time()}}
+            patch = {"spec": {"holderIdentity": self._holder, "renewTime": now_micro_text()}}
             await self._client.patch(LEASES, self._name, patch, self._namespace)
         except NotFound:
             await self._create()
 
     async def _create(self) -> None:
-        now = micro_time()
+        now = now_micro_text()
         spec = LeaseSpec(
             holder_identity=self._holder,
             lease_duration_seconds=max(1, round(self._interval_seconds * 3)),

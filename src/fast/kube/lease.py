@@ -12,13 +12,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import structlog
 
 from fast.api.core import Lease, LeaseSpec
 from fast.api.meta import ObjectMeta
 from fast.api.resources import LEASES
+from fast.api.timestamps import now_micro_text
 from fast.errors import Conflict, FastError, InvalidConfig, NotFound
 from fast.kube.client import KubeClient
 
@@ -191,7 +191,7 @@ class LeaderElector:
 
     def _taken(self, lease: Lease) -> Lease:
         """The Lease with this process as its holder."""
-        now = micro_time()
+        now = now_micro_text()
         ours = lease.spec.holder_identity == self._identity
         spec = LeaseSpec(
             holder_identity=self._identity,
@@ -207,7 +207,7 @@ class LeaderElector:
         held = self._observed
         if held is None or held.spec.holder_identity != self._identity:
             return
-        now = micro_time()
+        now = now_micro_text()
         spec = LeaseSpec(
             lease_duration_seconds=1,
             acquire_time=now,
@@ -242,8 +242,3 @@ async def _cancelled(work: asyncio.Future[None]) -> None:
 def _being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def micro_time() -> str:
-    """Give the time now as ``metav1.MicroTime``."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -42,7 +42,7 @@ async def test_an_event_about_exhausted_pools_has_no_counts_as_these_differ_at_e
 
     await claim("p1")
     await claim("p2")
-    with pytest.raises(PoolExhausted, match="1 used, 0 retained"):
+    with pytest.raises(PoolExhausted, match="1 bound, 0 retained"):
         await claim("p3")
     ((_, _, reason, message),) = told
     assert (reason, message) == ("PoolExhausted", "no address is free in pool a or pool b")

@@ -7,6 +7,7 @@ from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
 from fast.api.ips import IpsStatus
 from fast.api.meta import ObjectMeta
 from fast.controller.pool_conditions import PoolState, holders_text, status_of
+from fast.ipam import PoolCounts
 from fast.net import AddressRange, parse_range
 
 EARLIER, NOW = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
@@ -21,27 +22,31 @@ def a_record(number, **fields):
     return IpEndpoint(metadata=ObjectMeta(name=f"10.244.1.{number}"), spec=IpEndpointSpec(**spec | fields))
 
 
+def a_state(*, size=10, bound=0, free=None, **more):
+    counts = PoolCounts(size=size, bound=bound, retained=0, free=size - bound if free is None else free)
+    return PoolState(counts=counts, **more)
+
+
 def conditions_of(state, pool=None, now=NOW):
     status = status_of(pool or a_pool("a"), state, now)
     return {condition.type: condition for condition in status.conditions}
 
 
 def test_a_pool_with_room_is_ready_and_not_exhausted():
-    found = conditions_of(PoolState(size=10, allocated=9))
+    found = conditions_of(a_state(size=10, bound=9))
     assert found["Ready"].status == "True"
     assert found["Exhausted"].status == "False"
     assert found.keys() == {"Ready", "Exhausted"}
 
 
 def test_a_pool_without_a_free_address_is_exhausted_and_still_ready():
-    found = conditions_of(PoolState(size=10, allocated=10))
+    found = conditions_of(a_state(size=10, bound=10))
     assert (found["Exhausted"].status, found["Exhausted"].message) == ("True", "all 10 addresses are in use")
     assert found["Ready"].status == "True"
 
 
 def test_records_outside_the_ranges_take_no_address_of_the_pool():
-    state = PoolState(size=2, allocated=2, outside=[a_record(9)])
-    assert state.free == 1
+    state = a_state(size=2, bound=2, free=1, outside=[a_record(9)])
     found = conditions_of(state)
     assert found["Exhausted"].status == "False"
     assert "pod shop/p9 (10.244.1.9)" in found["AddressesOutsideRanges"].message
@@ -51,31 +56,31 @@ def test_what_hinders_most_is_the_reason_why_a_pool_is_not_ready():
     overlap: tuple[str, AddressRange] = ("older", parse_range("10.244.1.1-10.244.1.2"))
     deleted = a_pool("a")
     deleted.metadata.deletion_timestamp = NOW
-    held = PoolState(size=2, problem="bad", overlap=overlap, allocated=1, holders=[a_record(1)])
+    held = a_state(size=2, problem="bad", overlap=overlap, bound=1, holders=[a_record(1)])
     assert conditions_of(held, deleted)["Ready"].reason == "BeingDeleted"
     assert "pod shop/p1 (10.244.1.1)" in conditions_of(held, deleted)["Ready"].message
     assert conditions_of(held)["Ready"].reason == "InvalidSpec"
-    overlapping = conditions_of(PoolState(size=2, overlap=overlap))["Ready"]
+    overlapping = conditions_of(a_state(size=2, overlap=overlap))["Ready"]
     assert (overlapping.status, overlapping.reason) == ("False", "Overlap")
     assert "older" in overlapping.message
 
 
 def test_a_stopped_garbage_collection_is_a_condition_with_the_breakers_words():
-    found = conditions_of(PoolState(size=2, gc_stopped="would free 30 of 30"))
+    found = conditions_of(a_state(size=2, gc_stopped="would free 30 of 30"))
     assert found["GarbageCollectionStopped"].message == "would free 30 of 30"
 
 
 def test_a_condition_keeps_the_time_of_its_last_change():
     pool = a_pool("a")
-    pool.status = status_of(pool, PoolState(size=1), EARLIER)
+    pool.status = status_of(pool, a_state(size=1), EARLIER)
     assert isinstance(pool.status, IpsStatus)
-    found = conditions_of(PoolState(size=1, allocated=1), pool)
+    found = conditions_of(a_state(size=1, bound=1), pool)
     assert found["Ready"].last_transition_time == EARLIER
     assert found["Exhausted"].last_transition_time == NOW
 
 
 def test_a_status_of_a_pool_that_holds_more_than_an_integer_says_the_largest():
-    assert status_of(a_pool("a"), PoolState(size=1 << 64), NOW).total_ip_count == (1 << 63) - 1
+    assert status_of(a_pool("a"), a_state(size=1 << 64), NOW).total_ip_count == (1 << 63) - 1
 
 
 @pytest.mark.parametrize(

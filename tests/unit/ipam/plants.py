@@ -1,6 +1,6 @@
 """The design's races, each planted as a bug: context managers that take one guard out of the real code.
 
-Names are those of the list in ``fast.ipam.rules.ownership``. Nothing here knows what the model does.
+Names are those of the list in ``fast.ipam.rules``. Nothing here knows what the model does.
 """
 
 from __future__ import annotations
@@ -25,9 +25,18 @@ from fast.ipam.node_ipam import Ipam
 from fast.ipam.pool.ledger import Ledger
 from fast.ipam.release import controller_sweep
 from fast.ipam.release.releasing import Releasing, _unchanged
-from fast.ipam.rules import ownership
+from fast.ipam.rules import (
+    agent_gc_rules,
+    breaker,
+    claim_rules,
+    controller_gc_rules,
+    record_states,
+    release_rules,
+)
+from fast.ipam.rules.agent_gc_rules import Sighting
 from fast.ipam.rules.claim_request import Attachment, AttachmentKey, NodeIdentity
-from fast.ipam.rules.ownership import Action, Decision, Sighting, holder_of
+from fast.ipam.rules.decision import Action, Decision
+from fast.ipam.rules.record_states import holder_of
 from fast.ipam.store.record_view import EndpointView
 from fast.ipam.store.record_writes import Writes
 from unit.ipam.processes import Controller
@@ -96,7 +105,7 @@ def _on_add(change: Callable[[IpEndpoint, Attachment, NodeIdentity, Decision], D
 
         return planted
 
-    return _instead(ownership, "on_add", make)
+    return _instead(claim_rules, "on_add", make)
 
 
 def _turned(before: Action, after: Action) -> Any:
@@ -150,7 +159,7 @@ def admission_ignores_the_uid() -> Iterator[None]:
     def make(original: Any) -> Any:
         return lambda pod, ref, node: original(pod, PodRef(namespace=ref.namespace, name=ref.name), node)
 
-    with _instead(ownership, "admit", make):
+    with _instead(claim_rules, "admit", make):
         yield
 
 
@@ -159,7 +168,7 @@ def admission_ignores_the_node() -> Iterator[None]:
     def make(original: Any) -> Any:
         return lambda pod, ref, node: original(pod, ref, pod.spec.node_name if pod else node)
 
-    with _instead(ownership, "admit", make):
+    with _instead(claim_rules, "admit", make):
         yield
 
 
@@ -172,7 +181,7 @@ def admission_ignores_the_deletion() -> Iterator[None]:
 
         return planted
 
-    with _instead(ownership, "admit", make):
+    with _instead(claim_rules, "admit", make):
         yield
 
 
@@ -190,7 +199,7 @@ def container_id_is_unique_in_the_cluster() -> Iterator[None]:
             record, container_id, ifname, record.spec.node
         )
 
-    with patch.object(Ledger, "of_attachment", of_attachment), _instead(ownership, "on_del", on_del):
+    with patch.object(Ledger, "of_attachment", of_attachment), _instead(release_rules, "on_del", on_del):
         yield
 
 
@@ -204,7 +213,7 @@ def interface_does_not_matter() -> Iterator[None]:
             record, container_id, record.spec.interface, node
         )
 
-    with patch.object(Ledger, "of_attachment", of_attachment), _instead(ownership, "on_del", on_del):
+    with patch.object(Ledger, "of_attachment", of_attachment), _instead(release_rules, "on_del", on_del):
         yield
 
 
@@ -227,7 +236,7 @@ def container_id_does_not_matter_to_del() -> Iterator[None]:
             record, record.spec.container_id, ifname, node
         )
 
-    with _instead(ownership, "on_del", on_del):
+    with _instead(release_rules, "on_del", on_del):
         yield
 
 
@@ -256,7 +265,7 @@ def _on_agent_sweep(**changed: Any) -> Any:
 
         return planted
 
-    return _instead(ownership, "on_agent_sweep", make)
+    return _instead(agent_gc_rules, "on_agent_sweep", make)
 
 
 @_plant("add-in-flight")
@@ -283,7 +292,7 @@ def sweep_goes_by_what_it_saw() -> Iterator[None]:
 
 
 def _seen_long_ago(record: IpEndpoint, told: dict[str, Any]) -> Sighting:
-    return Sighting(record.metadata.uid, record.metadata.resource_version, float("-inf"))
+    return Sighting(record.metadata, float("-inf"))
 
 
 @_plant("half-seen-sandbox")
@@ -309,7 +318,7 @@ def boots_are_not_told_apart() -> Iterator[None]:
     def make(original: Any) -> Any:
         return lambda record, node, **told: original(_with_spec(record, boot_id=node.boot_id), node, **told)
 
-    with _instead(ownership, "on_agent_sweep", make):
+    with _instead(agent_gc_rules, "on_agent_sweep", make):
         yield
 
 
@@ -321,7 +330,7 @@ def agent_answers_for_every_node() -> Iterator[None]:
         )
 
     everything = patch.object(Ledger, "mine", lambda self: tuple(self._store.endpoints.values()))
-    with everything, _instead(ownership, "on_agent_sweep", make):
+    with everything, _instead(agent_gc_rules, "on_agent_sweep", make):
         yield
 
 
@@ -335,7 +344,7 @@ def pods_absence_is_enough() -> Iterator[None]:
 
     async def once_more(record: IpEndpoint, cluster: Any) -> Decision:
         pod = await cluster.pod(record.spec.pod.namespace, record.spec.pod.name)
-        return ownership.on_controller_sweep(record, pod, None)
+        return controller_gc_rules.on_controller_sweep(record, pod, None)
 
     with (
         patch.object(controller_sweep, "_on_bound", on_bound),
@@ -365,7 +374,7 @@ def pods_are_of_the_sweep_before() -> Iterator[None]:
 
 @_plant("mass-disappearance")
 def breaker_never_trips() -> Iterator[None]:
-    with patch.object(ownership, "breaker", lambda to_free, total, limit=0: ""):
+    with patch.object(breaker, "breaker", lambda to_free, total, limit=0: ""):
         yield
 
 
@@ -374,7 +383,7 @@ def retained_is_freed_as_what_it_is_now() -> Iterator[None]:
     def make(original: Any) -> Any:
         async def planted(plan: Any, store: Any, cluster: Any, freed: Any) -> int:
             for finding in plan.to_free:
-                if ownership.is_retained(finding.record):
+                if record_states.is_retained(finding.record):
                     now = await store.refresh(finding.record.metadata.name)
                     if now is not None:
                         await store.delete(now)
@@ -396,7 +405,7 @@ def second_retained_address_is_kept() -> Iterator[None]:
 
         return planted
 
-    with _instead(ownership, "on_retained", make):
+    with _instead(controller_gc_rules, "on_retained", make):
         yield
 
 

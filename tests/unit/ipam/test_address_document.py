@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from fast.controller import pool_conditions
 from fast.errors import AddressConflict, InvalidConfig, PoolExhausted, PoolNotAllowed, PoolNotFound
+from fast.ipam import rules
 from fast.ipam.ipam_metrics import IpamMetrics
-from fast.ipam.rules import ownership
 
 DOCS = Path(__file__).parents[3] / "docs"
 DOCUMENT = (DOCS / "use" / "pools.md").read_text()
@@ -17,12 +17,12 @@ NAMED = set(re.findall(r"`([^`\n]+)`", DOCUMENT))
 
 
 def races():
-    assert ownership.__doc__
-    return re.findall(r"^- ``([a-z-]+)``:", ownership.__doc__, re.MULTILINE)
+    assert rules.__doc__
+    return re.findall(r"^- ``([a-z-]+)``:", rules.__doc__, re.MULTILINE)
 
 
 def rules_that_free():
-    source = "".join(path.read_text() for path in Path(ownership.__file__).parent.glob("*.py"))
+    source = "".join(path.read_text() for path in Path(rules.__file__).parent.glob("*.py"))
     return re.findall(r'(?:_free\(\s*record,|Action\.RELEASE,)\s*"([a-z-]+)"', source)
 
 

@@ -6,7 +6,8 @@ from fakes.nasty_server import nasty_server
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
 from fast.ipam.release.controller_sweep import plan_sweep
-from fast.ipam.rules.ownership import Action, on_retained
+from fast.ipam.rules.controller_gc_rules import on_retained
+from fast.ipam.rules.decision import Action
 from fast.ipam.store.live_reads import KubeCluster
 from fast.kube import ClusterConfig, KubeClient
 

@@ -315,7 +315,8 @@ async def test_an_overlapping_pool_never_gives_an_address_that_the_other_one_gav
     assert names(await agent.claim(sandbox(1), ClaimRequest(pools=("a",)))) == ["10.244.1.0"]
     assert names(await agent.claim(sandbox(2), ClaimRequest(pools=("b",)))) == ["10.244.1.1"]
     with pytest.raises(
-        PoolExhausted, match="2 addresses: 1 used, 0 retained, 0 cooling, 1 taken otherwise, 0 free"
+        PoolExhausted,
+        match="2 addresses: 1 bound, 0 retained, 0 cooling, 1 recorded for other pools, 0 available",
     ):
         await agent.claim(sandbox(3), ClaimRequest(pools=("a",)))
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from fast.ipam.rules import ownership
+from fast.ipam import rules
 from unit.ipam.plants import PLANTS, Plant
 from unit.ipam.processes import Violation
 from unit.ipam.sequences import UnluckyCluster
@@ -64,6 +64,6 @@ def test_the_model_finds_a_planted_race(plant: Plant):
 
 
 def test_every_race_that_the_rules_list_is_planted():
-    listed = set(re.findall(r"^- ``([a-z-]+)``", inspect.getdoc(ownership) or "", re.MULTILINE))
+    listed = set(re.findall(r"^- ``([a-z-]+)``", inspect.getdoc(rules) or "", re.MULTILINE))
     assert listed
     assert listed <= {race.partition(" ")[0] for race in PLANTS}

@@ -20,7 +20,8 @@ from fast.api.meta import ObjectMeta
 from fast.errors import PodNotEligible
 from fast.ipam import Attachment, NodeIdentity
 from fast.ipam.explain.drift import audit_cluster
-from fast.ipam.rules.ownership import Action, on_controller_sweep
+from fast.ipam.rules.controller_gc_rules import on_controller_sweep
+from fast.ipam.rules.decision import Action
 from unit.ipam.nodes import Caller
 
 HASH, OTHER_HASH = "70a2d08f8ad8cd5dfc51ad71fefd1e78", "1fa419d8454b29b54d3295c64c05e200"
@@ -84,7 +85,7 @@ async def test_a_new_sandbox_of_a_static_pod_takes_the_address_over_though_its_m
 
 
 async def test_a_static_pod_whose_mirror_still_shows_the_manifest_before_is_another_pod(setting):
-    with pytest.raises(PodNotEligible, match=f"another one by now: UID {HASH}"):
+    with pytest.raises(PodNotEligible, match=f"was recreated: its UID is {HASH}"):
         await setting.start("c1", uid=OTHER_HASH)
 
 

@@ -16,7 +16,7 @@ from fast.agent.config.interval import Interval
 from fast.datapath.pod.identity import Endpoint
 from fast.errors import FastError
 from fast.ipam import AttachmentKey, Ipam
-from fast.ipam.rules.ownership import holder_of
+from fast.ipam.rules.record_states import holder_of
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class AgentCollector:
             await interval.wait()
 
     async def sweep(self) -> None:
-        """Free every address of this node whose sandbox is gone; ``ownership.on_agent_sweep`` has the rule.
+        """Free every address of this node whose sandbox is gone; ``agent_gc_rules.on_agent_sweep`` has the rule.
 
         Raises:
             DatapathError: The kernel cannot be asked; nothing was freed.

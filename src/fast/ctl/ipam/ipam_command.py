@@ -31,7 +31,7 @@ _POOLS = (
     Column("POOL", "pool"),
     Column("SUBNET", "subnet"),
     Column("TOTAL", "total"),
-    Column("USED", "used"),
+    Column("BOUND", "bound"),
     Column("FREE", "free"),
     Column("COOLING", "cooling", spell=_or_unknown),
     Column("RETAINED", "retained"),
@@ -73,7 +73,7 @@ def ipam() -> None:
 )
 @output_option
 def pools(kubeconfig: Path | None, agent_metrics: str, output: str) -> None:
-    """Show the pools: used, free (cooling ones among them), cooling, retained addresses."""
+    """Show the pools: their bound, retained and free addresses, and how many of the free ones cool."""
     from fast.ctl.ipam.pools_command import cooling_of_agent, pool_rows
     from fast.ipam.store.snapshot import read_snapshot
 

@@ -8,12 +8,10 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from fast.api.ips import pool_addresses
-from fast.errors import InvalidRange
-from fast.ipam.rules.ownership import is_retained
-from fast.ipam.store.snapshot import Snapshot
+from fast.ipam.pool.ledger import Ledger
+from fast.ipam.store.snapshot import Snapshot, SnapshotStore
 
-_COOLING = re.compile(r'^fast_ipam_addresses\{pool="([^"]*)",state="cooling"\} (\S+)$', re.MULTILINE)
+_COOLING = re.compile(r'^fast_ipam_cooling_addresses\{pool="([^"]*)"\} (\S+)$', re.MULTILINE)
 _TIMEOUT_SECONDS = 2.0
 
 
@@ -30,43 +28,33 @@ def cooling_of_agent(url: str) -> Mapping[str, int]:
 
 
 def pool_rows(snapshot: Snapshot, cooling: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Count each pool's addresses.
+    """Count each pool's addresses as agents and controller do.
 
-    ``used`` and ``retained`` are the pool's own records; ``free`` is what has no record of any pool; ``outside``
-    counts records whose address the ranges do not hold any more.
+    ``outside`` counts records of the pool whose address its ranges do not hold.
     """
-    addresses = []
-    for record in snapshot.records.values():
-        try:
-            addresses.append((record.address, record))
-        except InvalidRange:
-            continue
+    ledger = Ledger(SnapshotStore(snapshot), "", clock=lambda: 0.0)
     rows = []
     for name, pool in sorted(snapshot.pools.items()):
-        own = [record for record in snapshot.records.values() if record.spec.pool == name]
-        retained = sum(map(is_retained, own))
-        row: dict[str, Any] = {
-            "pool": name,
-            "subnet": pool.spec.subnet,
-            "total": 0,
-            "used": len(own) - retained,
-            "free": 0,
-            "cooling": cooling.get(name),
-            "retained": retained,
-            "outside": 0,
-            "problem": "",
-        }
-        rows.append(row)
-        try:
-            usable = pool_addresses(pool.spec).usable
-        except InvalidRange as error:
-            row["problem"] = str(error)
-            continue
-        version = usable.ranges[0].version
-        taken = {address for address, _ in addresses if address.version == version and address in usable}
-        row["total"] = usable.size
-        row["free"] = usable.size - len(taken)
-        row["outside"] = sum(
-            1 for address, record in addresses if record.spec.pool == name and address not in taken
+        counts, entry = ledger.counts(name), ledger.pools[name]
+        inside = [
+            record
+            for record in snapshot.records.values()
+            if record.spec.pool == name
+            and entry.book is not None
+            and (address := record.find_address()) is not None
+            and address in entry.book
+        ]
+        rows.append(
+            {
+                "pool": name,
+                "subnet": pool.spec.subnet,
+                "total": counts.size,
+                "bound": counts.bound,
+                "retained": counts.retained,
+                "free": counts.free,
+                "cooling": cooling.get(name),
+                "outside": counts.bound + counts.retained - len(inside) if entry.book else 0,
+                "problem": entry.problem,
+            }
         )
     return rows

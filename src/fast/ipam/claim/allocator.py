@@ -21,7 +21,7 @@ from fast.ipam.claim.contention import Contention
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.pool.ledger import Ledger, PoolEntry
 from fast.ipam.rules.claim_request import Attachment, ClaimRequest, NodeIdentity, sticky_labels
-from fast.ipam.rules.ownership import bound
+from fast.ipam.rules.record_states import bound
 from fast.ipam.store.record_store import Store
 from fast.ipam.store.record_writes import Writes
 from fast.net import IPAddress, record_name

@@ -12,9 +12,10 @@ from fast.errors import AddressConflict, Conflict, FastError, KubeError, NotFoun
 from fast.ipam.claim.allocator import Allocator, FamilyPlan
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.pool.ledger import Ledger
-from fast.ipam.rules import ownership
+from fast.ipam.rules import claim_rules, record_states
 from fast.ipam.rules.claim_request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity
-from fast.ipam.rules.ownership import Action, Decision, holder_of
+from fast.ipam.rules.decision import Action, Decision
+from fast.ipam.rules.record_states import holder_of
 from fast.ipam.store.record_store import Store
 from fast.ipam.store.record_writes import MOST_ATTEMPTS, Writes
 
@@ -112,10 +113,7 @@ class Claiming:
             record = await self._writes.change(record, step.before.spec)
         if holder not in deleted:
             return
-        if record.spec.sticky_key:
-            await self._writes.change(record, ownership.retained(record).spec)
-        else:
-            await self._writes.delete(record)
+        await self._writes.free(record)
 
     async def _claim_family(
         self, plan: FamilyPlan, attachment: Attachment, request: ClaimRequest, node: NodeIdentity
@@ -141,7 +139,7 @@ class Claiming:
                 if decision.action is Action.RELEASE:
                     await self._writes.delete(record)
                     continue
-                spec = ownership.bound(record.spec.pool, attachment, node, request.sticky_key)
+                spec = record_states.bound(record.spec.pool, attachment, node, request.sticky_key)
                 after = await self._writes.bind(IpEndpoint(metadata=record.metadata, spec=spec), record)
             except (Conflict, NotFound):  # it changed meanwhile: look again at what it is now
                 await self._writes.read(record)
@@ -181,7 +179,7 @@ class Claiming:
         self, record: IpEndpoint, attachment: Attachment, sticky_key: str, node: NodeIdentity
     ) -> Decision:
         overtaken = self._adding.is_overtaken(attachment.key, by=holder_of(record))
-        return ownership.on_add(record, attachment, node, sticky_key, overtaken=overtaken)
+        return claim_rules.on_add(record, attachment, node, sticky_key, overtaken=overtaken)
 
     def _still_fits(self, record: IpEndpoint, plan: FamilyPlan) -> bool:
         """Whether a retained address is one that the pod would get today."""

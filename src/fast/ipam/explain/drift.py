@@ -14,7 +14,7 @@ from fast.api.core import Pod
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, PoolAddresses, pool_addresses
 from fast.errors import InvalidRange
-from fast.ipam.rules.ownership import is_retained
+from fast.ipam.rules.record_states import is_retained
 from fast.net import IPAddress, IPNetwork, parse_address
 from fast.net.node_state import NodeState
 

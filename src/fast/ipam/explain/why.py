@@ -14,9 +14,9 @@ from fast.api.ips import Ips, pool_addresses
 from fast.api.resources import EVENTS
 from fast.errors import Forbidden, InvalidRange
 from fast.ipam.release.controller_sweep import plan_sweep
-from fast.ipam.rules import ownership
+from fast.ipam.rules import agent_gc_rules, controller_gc_rules, record_states
 from fast.ipam.rules.claim_request import AttachmentKey, NodeIdentity
-from fast.ipam.rules.ownership import Decision
+from fast.ipam.rules.decision import Decision
 from fast.ipam.store.live_reads import KubeCluster
 from fast.ipam.store.snapshot import Snapshot
 from fast.kube import KubeClient
@@ -82,7 +82,7 @@ async def explain(
     if record is None:
         state = "free" if pools else "in no pool"
     else:
-        state = "retained" if ownership.is_retained(record) else "bound"
+        state = "retained" if record_states.is_retained(record) else "bound"
     verdicts: list[tuple[str, Decision]] = []
     if record is not None:
         verdicts.append(("controller", await _by_the_controller(client, snapshot, record)))
@@ -95,11 +95,11 @@ async def explain(
 async def _by_the_controller(client: KubeClient, snapshot: Snapshot, record: IpEndpoint) -> Decision:
     """What the controller's sweep would say, its pod asked for also where the node alone decides."""
     cluster = KubeCluster(client)
-    if not ownership.is_retained(record):
+    if not record_states.is_retained(record):
         ref = record.spec.pod
         node = await cluster.node(record.spec.node)
         pod = await cluster.pod(ref.namespace, ref.name) if ref.name else None
-        return ownership.on_controller_sweep(record, pod, node)
+        return controller_gc_rules.on_controller_sweep(record, pod, node)
     plan = await plan_sweep(snapshot.records.values(), cluster, limit=_NO_LIMIT)
     return next(finding.decision for finding in (*plan.to_free, *plan.kept) if finding.record is record)
 
@@ -107,7 +107,7 @@ async def _by_the_controller(client: KubeClient, snapshot: Snapshot, record: IpE
 def _by_its_agent(record: IpEndpoint, address: IPAddress, node: ThisNode) -> Decision:
     """What a first sweep of the node's agent would say."""
     key = (record.spec.container_id, record.spec.interface)
-    return ownership.on_agent_sweep(
+    return agent_gc_rules.on_agent_sweep(
         record,
         node.identity,
         has_sandbox=node.sandboxes.get(address) == key,

@@ -1,4 +1,4 @@
-"""Which addresses of a pool are free: lowest first, recently released last. Pure bookkeeping; no records, no I/O.
+"""Which addresses of a pool are available: lowest first, recently released last. Pure bookkeeping; no I/O.
 
 Memory follows the addresses in use, never the size of the pool (a /8 or an IPv6 /64 costs nothing by itself), and
 choosing an address costs O(log n).
@@ -117,7 +117,7 @@ def _lowest_bit(bits: int) -> int:
 
 
 class PoolBook:
-    """The free addresses of one pool, as far as this process knows.
+    """Which addresses of one pool are free and which available, as far as this process knows.
 
     An address is *blocked* while a record of it is in the view (of this or an overlapping pool), while it cools
     after its release, and, for a short time, after the API server said that it is taken though the view does not
@@ -197,7 +197,12 @@ class PoolBook:
                 self.release(address, at)
 
     def free_count(self, now: float) -> int:
-        """The number of addresses without a record that do not cool."""
+        """The number of addresses without a record, whether they cool or not."""
+        self._expire(now)
+        return self.size - self._blocked.size + len(self._cooling) + len(self._doubted)
+
+    def available_count(self, now: float) -> int:
+        """The number of addresses that an ADD may get now: without a record, not cooling, not doubted."""
         self._expire(now)
         return self.size - self._blocked.size
 
@@ -207,14 +212,14 @@ class PoolBook:
         return len(self._cooling)
 
     def candidate(self, now: float, skip: int = 0) -> IPAddress | None:
-        """Choose the lowest free address after ``skip`` others (counted round), else the one that cools longest.
+        """Choose the lowest available address after ``skip`` others (counted round), else the one that cools longest.
 
         Returns:
             None where every address is in use. O(log n), plus O(skip).
         """
-        free = self.free_count(now)
-        if free:
-            return self._nth_free(skip % free)
+        available = self.available_count(now)
+        if available:
+            return self._nth_available(skip % available)
         if self._cooling:
             oldest_first = iter(self._cooling)
             for _ in range(skip % len(self._cooling)):
@@ -222,7 +227,7 @@ class PoolBook:
             return self.usable.ranges[0].address(next(oldest_first))
         return None
 
-    def _nth_free(self, skip: int) -> IPAddress | None:
+    def _nth_available(self, skip: int) -> IPAddress | None:
         for item in self.usable.ranges:
             found, skip = self._blocked.nth_absent(item.first, item.last, skip)
             if found is not None:
@@ -230,7 +235,7 @@ class PoolBook:
         return None
 
     def _expire(self, now: float) -> None:
-        """Free what has cooled, and what was doubted and never confirmed."""
+        """Make available what has cooled, and what was doubted and never confirmed."""
         for waiting, seconds in (
             (self._cooling, self.release_delay_seconds),
             (self._doubted, self.doubt_seconds),

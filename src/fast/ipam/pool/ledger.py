@@ -1,4 +1,4 @@
-"""The books kept over the view of a store: records by attachment, pod and sticky key; free addresses by pool.
+"""Indexes over the view of a store: records by attachment, pod and sticky key; free addresses by pool.
 
 Follows the store's changes and answers questions; decides nothing and writes nothing.
 """
@@ -16,10 +16,12 @@ from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, IpsSpec, pool_addresses
 from fast.errors import InvalidRange
 from fast.ipam.pool.free_addresses import NumberSet, PoolBook
+from fast.ipam.pool.pool_counts import PoolCounts
+from fast.ipam.pool.pool_index import PoolIndex
 from fast.ipam.rules.claim_request import AttachmentKey
-from fast.ipam.rules.ownership import is_retained
-from fast.ipam.store.record_store import EndpointChange, PoolChange, Store
-from fast.net import IPAddress
+from fast.ipam.rules.record_states import is_retained
+from fast.ipam.store.record_store import EndpointChange, PoolChange, ReadStore
+from fast.net import AddressRange, IPAddress
 
 log = structlog.get_logger()
 
@@ -28,31 +30,11 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(slots=True)
 class PoolEntry:
-    """One pool: the object, and its book (None where its spec cannot be read; ``problem`` says why)."""
+    """One pool: the object, and its book (None if its spec cannot be read; ``problem`` says why)."""
 
     pool: Ips
     book: PoolBook | None
     problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolCounts:
-    """What becomes of a pool's addresses; ``used`` and ``retained`` count this pool's records only."""
-
-    size: int
-    used: int
-    retained: int
-    cooling: int
-    free: int
-
-    def __str__(self) -> str:
-        text = f"{self.size} addresses: {self.used} used, {self.retained} retained, {self.cooling} cooling"
-        others = self.size - self.free - self.cooling - self.used - self.retained
-        return (
-            f"{text}, {others} taken otherwise, {self.free} free"
-            if others > 0
-            else f"{text}, {self.free} free"
-        )
 
 
 class Ledger:
@@ -65,7 +47,7 @@ class Ledger:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, store: Store, node_name: str, clock: Callable[[], float]) -> None:
+    def __init__(self, store: ReadStore, node_name: str, clock: Callable[[], float]) -> None:
         self._store = store
         self._node_name = node_name
         self._clock = clock
@@ -73,10 +55,11 @@ class Ledger:
         self._by_attachment: dict[AttachmentKey, set[str]] = {}
         self._by_pod_uid: dict[str, set[str]] = {}
         self._by_sticky_key: dict[str, set[str]] = {}
-        self._used: Counter[str] = Counter()
+        self._bound: Counter[str] = Counter()
         self._retained: Counter[str] = Counter()
         self._taken = {4: NumberSet(), 6: NumberSet()}  # every record's address as a number, by IP version
         self.pools: dict[str, PoolEntry] = {}
+        self._index_of_pools = PoolIndex()
         for endpoint in store.endpoints.values():
             self._index(endpoint, +1)
             if (address := endpoint.find_address()) is not None:
@@ -104,22 +87,29 @@ class Ledger:
         return tuple(self._mine.values())
 
     def counts(self, pool: str) -> PoolCounts:
-        """Count a pool's addresses; all zero but for records where its spec cannot be read."""
+        """Count a pool's addresses; only records count if its spec cannot be read."""
         entry = self.pools.get(pool)
         book, now = entry.book if entry else None, self._clock()
         return PoolCounts(
             size=book.size if book else 0,
-            used=self._used[pool],
+            bound=self._bound[pool],
             retained=self._retained[pool],
-            cooling=book.cooling_count(now) if book else 0,
             free=book.free_count(now) if book else 0,
+            cooling=book.cooling_count(now) if book else 0,
         )
 
     def books_of(self, address: IPAddress) -> Iterable[PoolBook]:
         """The books of every pool that holds the address (pools may overlap)."""
-        return [
-            entry.book for entry in self.pools.values() if entry.book is not None and address in entry.book
-        ]
+        found = (self.pools[name].book for name in self._index_of_pools.holding(address))
+        return [book for book in found if book is not None]
+
+    def holding(self, address: IPAddress) -> list[str]:
+        """The names of the pools that hold the address."""
+        return self._index_of_pools.holding(address)
+
+    def overlapping(self, pool: str) -> dict[str, AddressRange]:
+        """The other pools that share addresses with this one, each with the first range that both hold."""
+        return self._index_of_pools.overlapping(pool)
 
     def _named(self, names: Iterable[str]) -> tuple[IpEndpoint, ...]:
         return tuple(self._store.endpoints[name] for name in sorted(names))
@@ -150,7 +140,7 @@ class Ledger:
 
     def _index(self, endpoint: IpEndpoint, sign: int) -> None:
         name, spec = endpoint.metadata.name, endpoint.spec
-        (self._retained if is_retained(endpoint) else self._used)[spec.pool] += sign
+        (self._retained if is_retained(endpoint) else self._bound)[spec.pool] += sign
         if spec.sticky_key:
             _link(self._by_sticky_key, spec.sticky_key, name, sign)
         if spec.node != self._node_name or is_retained(endpoint):
@@ -167,6 +157,7 @@ class Ledger:
         if change.new is None:
             if change.old is not None:
                 self.pools.pop(change.old.metadata.name, None)
+                self._index_of_pools.discard(change.old.metadata.name)
             return
         known = self.pools.get(change.new.metadata.name)
         if known is not None and _addressing(known.pool.spec) == _addressing(change.new.spec):
@@ -185,12 +176,14 @@ class Ledger:
         except InvalidRange as error:
             log.warning("pool cannot be used", pool=name, error=str(error))
             self.pools[name] = PoolEntry(pool, None, str(error))
+            self._index_of_pools.discard(name)
             return
         book = PoolBook(usable, pool.spec.release_delay_seconds)
         book.take_all(self._taken[book.version])
         if before is not None and before.book is not None:
             book.adopt_cooling(before.book)
         self.pools[name] = PoolEntry(pool, book)
+        self._index_of_pools.put(name, usable)
 
 
 def _addressing(spec: IpsSpec) -> tuple[object, ...]:

@@ -16,11 +16,12 @@ from fast.api.core import Node, StatefulSet
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.meta import ObjectMeta
 from fast.errors import Conflict, InvalidRange, NotFound
-from fast.ipam.rules import ownership
+from fast.ipam.rules import breaker, controller_gc_rules, record_states
 from fast.ipam.rules.claim_request import parse_sticky_key
-from fast.ipam.rules.ownership import Action, Decision
+from fast.ipam.rules.decision import Decision
 from fast.ipam.store.live_reads import ClusterReader
 from fast.ipam.store.record_store import Store
+from fast.ipam.store.record_writes import Writes
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ async def plan_sweep(
     records: Iterable[IpEndpoint],
     cluster: ClusterReader,
     *,
-    limit: int = ownership.BREAKER_COUNT,
+    limit: int = breaker.BREAKER_COUNT,
 ) -> SweepPlan:
     """Decide about every record.
 
@@ -70,18 +71,18 @@ async def plan_sweep(
     known = list(records)
     plan = SweepPlan(total=len(known))
     nodes = await cluster.nodes()
-    retained = any(map(ownership.is_retained, known))
+    retained = any(map(record_states.is_retained, known))
     sets = await cluster.stateful_sets() if retained else {}
     # Live, too: a view that lags behind does not know the pool of a record that is newer.
     pools = await cluster.pools() if retained else {}
     holders = _holders_of_sticky_keys(known)
     for record in known:
-        if ownership.is_retained(record):
+        if record_states.is_retained(record):
             decision = _on_retained(record, sets, pools, holders)
         else:
             decision = await _on_bound(record, nodes.get(record.spec.node), cluster)
         (plan.to_free if decision.frees else plan.kept).append(Finding(record, decision))
-        plan.stopped = ownership.breaker(len(plan.to_free), plan.total, limit)
+        plan.stopped = breaker.breaker(len(plan.to_free), plan.total, limit)
         if plan.stopped:
             break  # no more questions to a server whose answers cannot be right
     return plan
@@ -108,18 +109,15 @@ async def carry_out(
         KubeError: The API server refused or is away; the next sweep goes on.
     """
     assert not plan.stopped, "a stopped sweep frees nothing"
-    count = 0
+    count, writes = 0, Writes(store)
     for finding in plan.to_free:
         record, decision = finding.record, finding.decision
-        if not ownership.is_retained(record):
+        if not record_states.is_retained(record):
             decision = await _once_more(record, cluster)
         if not decision.frees:
             continue
         try:
-            if decision.action is Action.RETAIN:
-                await store.replace(ownership.retained(record))
-            else:
-                await store.delete(record)
+            await writes.free(record)
         except (
             Conflict,
             NotFound,
@@ -136,10 +134,10 @@ async def carry_out(
 async def _on_bound(record: IpEndpoint, node: Node | None, cluster: ClusterReader) -> Decision:
     """Decide about a bound record; its pod is asked for only where its node does not answer for it."""
     if node is not None and not node.out_of_service:
-        return ownership.on_controller_sweep(record, None, node)
+        return controller_gc_rules.on_controller_sweep(record, None, node)
     pod = record.spec.pod
     found = await cluster.pod(pod.namespace, pod.name) if pod.name else None
-    return ownership.on_controller_sweep(record, found, node)
+    return controller_gc_rules.on_controller_sweep(record, found, node)
 
 
 async def _once_more(record: IpEndpoint, cluster: ClusterReader) -> Decision:
@@ -150,7 +148,7 @@ async def _once_more(record: IpEndpoint, cluster: ClusterReader) -> Decision:
     """
     ref = record.spec.pod
     pod = await cluster.pod(ref.namespace, ref.name) if ref.name else None
-    return ownership.on_controller_sweep(record, pod, await cluster.node(record.spec.node))
+    return controller_gc_rules.on_controller_sweep(record, pod, await cluster.node(record.spec.node))
 
 
 def _on_retained(
@@ -162,7 +160,7 @@ def _on_retained(
     key = parse_sticky_key(record.spec.sticky_key)
     holder = holders.get(_sticky_slot(record), record)
     pool = pools.get(record.spec.pool)
-    return ownership.on_retained(
+    return controller_gc_rules.on_retained(
         record,
         sets.get(key[0]) if key else None,
         bound_elsewhere="" if holder is record else holder.metadata.name,
@@ -181,7 +179,7 @@ def _holders_of_sticky_keys(records: Sequence[IpEndpoint]) -> dict[tuple[str, st
 
 
 def _strength(record: IpEndpoint) -> tuple[bool, int]:
-    return not ownership.is_retained(record), record.metadata.version
+    return not record_states.is_retained(record), record.metadata.version
 
 
 def _sticky_slot(record: IpEndpoint) -> tuple[str, str, int]:

@@ -14,9 +14,10 @@ from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.pool.ledger import Ledger
 from fast.ipam.release.suspicion import Suspicions
-from fast.ipam.rules import ownership
+from fast.ipam.rules import release_rules
 from fast.ipam.rules.claim_request import AttachmentKey, NodeIdentity
-from fast.ipam.rules.ownership import Action, Decision, holder_of
+from fast.ipam.rules.decision import Action, Decision
+from fast.ipam.rules.record_states import holder_of
 from fast.ipam.store.record_writes import MOST_ATTEMPTS, Writes
 
 log = structlog.get_logger()
@@ -60,7 +61,7 @@ class Releasing:
         await self._writes.look_up_unanswered(key)
 
         def decide(record: IpEndpoint) -> Decision:
-            return ownership.on_del(record, *key, node.name)
+            return release_rules.on_del(record, *key, node.name)
 
         held = self._ledger.of_attachment(key)
         return tuple([record for record in held if await self._free(record, decide) is not None])
@@ -105,10 +106,7 @@ class Releasing:
             if not decision.frees:
                 return None
             try:
-                if decision.action is Action.RETAIN:
-                    await self._writes.change(current, ownership.retained(current).spec)
-                else:
-                    await self._writes.delete(current)
+                await self._writes.free(current)
             except (Conflict, NotFound):  # race: del-against-takeover: decide about what it is now
                 current = await self._writes.read(current)
                 continue
@@ -122,9 +120,6 @@ class Releasing:
 
 def _unchanged(before: IpEndpoint, decision: Decision, current: IpEndpoint) -> Decision:
     """Keep to a sweep's decision only while the record is the very version it was made about."""
-    if (current.metadata.uid, current.metadata.resource_version) == (
-        before.metadata.uid,
-        before.metadata.resource_version,
-    ):
+    if current.metadata.is_same_version(before.metadata):
         return decision
     return Decision(Action.KEEP, "changed", "it changed since the sweep looked")

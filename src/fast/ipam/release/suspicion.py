@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from fast.api.ipendpoint import IpEndpoint
-from fast.ipam.rules import ownership
+from fast.ipam.rules import agent_gc_rules
+from fast.ipam.rules.agent_gc_rules import Sighting
 from fast.ipam.rules.claim_request import AttachmentKey, NodeIdentity
-from fast.ipam.rules.ownership import Action, Decision, Sighting, holder_of
+from fast.ipam.rules.decision import Action, Decision
+from fast.ipam.rules.record_states import holder_of
 
 
 class Suspicions:
@@ -50,7 +52,7 @@ class Suspicions:
         for record in records:
             name, key = record.metadata.name, holder_of(record)
             sighting = self._sightings.get(name)
-            decision = ownership.on_agent_sweep(
+            decision = agent_gc_rules.on_agent_sweep(
                 record,
                 node,
                 has_sandbox=key in alive,
@@ -59,7 +61,7 @@ class Suspicions:
                 now=now,
             )
             if decision.action is Action.SUSPECT:
-                kept[name] = Sighting(record.metadata.uid, record.metadata.resource_version, now)
+                kept[name] = Sighting(record.metadata, now)
             elif decision.rule == "seen-once" and sighting is not None:
                 kept[name] = sighting
             elif decision.frees:

@@ -31,14 +31,8 @@ class PoolChange:
     new: Ips | None
 
 
-class Store(Protocol):
-    """IpEndpoint records and Ips pools: a synchronous view, and asynchronous writes that the view shows at once.
-
-    The view may lag behind what *others* wrote, never behind what this process wrote (a claim just made must be seen
-    by the next one). Every write but ``create`` carries the record's uid and resourceVersion as preconditions.
-    Any call may raise another :class:`fast.errors.KubeError`; after ``Unavailable`` it is not known whether a write
-    took effect.
-    """
+class ReadStore(Protocol):
+    """A synchronous view of records and pools."""
 
     @property
     def endpoints(self) -> Mapping[str, IpEndpoint]:
@@ -52,6 +46,16 @@ class Store(Protocol):
         self, endpoint: Callable[[EndpointChange], None], pool: Callable[[PoolChange], None]
     ) -> None:
         """Call the functions, synchronously, for every change of the view from now on."""
+
+
+class Store(ReadStore, Protocol):
+    """IpEndpoint records and Ips pools: a synchronous view, and asynchronous writes that the view shows at once.
+
+    The view may lag behind what *others* wrote, never behind what this process wrote (a claim just made must be seen
+    by the next one). Every write but ``create`` carries the record's uid and resourceVersion as preconditions.
+    Any call may raise another :class:`fast.errors.KubeError`; after ``Unavailable`` it is not known whether a write
+    took effect.
+    """
 
     async def create(self, endpoint: IpEndpoint) -> IpEndpoint:
         """Write a new record; Conflict (``already_exists``) where one of that name is there."""

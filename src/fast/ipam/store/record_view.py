@@ -24,14 +24,6 @@ class _OwnWrite:
     written_at: float
 
 
-def _is_same(one: IpEndpoint, other: IpEndpoint) -> bool:
-    """Whether both are one version of one object."""
-    return (one.metadata.uid, one.metadata.resource_version) == (
-        other.metadata.uid,
-        other.metadata.resource_version,
-    )
-
-
 class EndpointView:
     """Records by name, with subscribers told of every change.
 
@@ -96,7 +88,7 @@ class EndpointView:
         current = self.endpoints.get(name)
         if meta.uid in gone or (current is not None and current.metadata.version > endpoint.metadata.version):
             return
-        if current is not None and name not in self._own and _is_same(current, endpoint):
+        if current is not None and name not in self._own and current.metadata.is_same_version(meta):
             return  # the watch has shown it already, and will not again
         self._remember(endpoint, deleted=False)
         self._put(name, endpoint)

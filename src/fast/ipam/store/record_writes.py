@@ -5,10 +5,10 @@ from __future__ import annotations
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.errors import KubeError, Unavailable
 from fast.ipam.rules.claim_request import AttachmentKey
-from fast.ipam.rules.ownership import holder_of
+from fast.ipam.rules.record_states import freed, holder_of
 from fast.ipam.store.record_store import Store
 
-#: How often somebody decides anew about a record that turned out to have changed.
+#: How often a decision is made again about a record that turned out to have changed.
 MOST_ATTEMPTS = 8
 
 
@@ -51,6 +51,14 @@ class Writes:
         except Unavailable:
             self._remember(record)
             raise
+
+    async def free(self, record: IpEndpoint) -> None:
+        """Free that very version of the record: delete it, or retain it for its sticky key."""
+        after = freed(record)
+        if after is None:
+            await self.delete(record)
+        else:
+            await self.change(record, after.spec)
 
     async def read(self, record: IpEndpoint, before: IpEndpoint | None = None) -> IpEndpoint | None:
         """Read past the view what the record is now; where that fails, it is read before the next call decides."""

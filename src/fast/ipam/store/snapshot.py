@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fast.api.core import Pod
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips
 from fast.api.resources import IPENDPOINTS, IPSES, PODS
+from fast.ipam.store.record_store import EndpointChange, PoolChange
 from fast.kube import KubeClient
 
 
@@ -19,6 +20,19 @@ class Snapshot:
     records: Mapping[str, IpEndpoint]
     pools: Mapping[str, Ips]
     pods: Mapping[str, Pod]
+
+
+class SnapshotStore:
+    """A snapshot as the view of a :class:`fast.ipam.store.record_store.ReadStore`: nothing changes any more."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.endpoints = snapshot.records
+        self.pools = snapshot.pools
+
+    def subscribe(
+        self, endpoint: Callable[[EndpointChange], None], pool: Callable[[PoolChange], None]
+    ) -> None:
+        """Do nothing: there will be no change."""
 
 
 async def read_snapshot(client: KubeClient, *, pods: bool = True) -> Snapshot:
