@@ -15,6 +15,7 @@ import pytest
 import fast
 from fakes.nasty_server import nasty_server, status
 from fakes.store import FakeCluster, FakeStore, a_pool
+from fast.api import timestamps
 from fast.api.ipendpoint import PodRef
 from fast.api.resources import IPENDPOINTS
 from fast.ipam import Attachment, ClaimRequest, NodeIdentity
@@ -25,8 +26,6 @@ from fast.kube import (
     LeaderElector,
     WorkQueue,
     credentials,
-    event_recorder,
-    lease,
 )
 from fast.kube.credentials import ExecPlugin, TokenFile
 from fast.kube.lease import Terms
@@ -37,10 +36,9 @@ _WALL_CLOCK = {"time", "time_ns", "now", "utcnow", "today", "gmtime", "localtime
 #: Who may read it: for times that people read, Events' names, and the expiry that an exec plugin names by the wall
 #: clock.
 _READERS = {
-    ("kube/event_recorder.py", "_now"),
+    ("api/timestamps.py", "now_text"),
+    ("api/timestamps.py", "now_micro_text"),
     ("kube/event_recorder.py", "_event_of"),
-    ("kube/lease.py", "micro_time"),
-    ("controller/pool_reconciler.py", "_now"),
     ("kube/credentials.py", "_expiry_of"),
 }
 
@@ -68,7 +66,7 @@ def jump(request, monkeypatch):
 
     monkeypatch.setattr(time, "time", wall.time)
     monkeypatch.setattr(time, "time_ns", lambda: int(wall.time() * 1e9))
-    for module in (lease, event_recorder, credentials):
+    for module in (timestamps, credentials):
         monkeypatch.setattr(module, "datetime", JumpingDatetime)
 
     def jumping() -> None:

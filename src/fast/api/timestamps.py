@@ -13,11 +13,3 @@ def now_text() -> str:
 def now_micro_text() -> str:
     """Now, to the microsecond, as ``metav1.MicroTime``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def seconds_since(text: str) -> float | None:
-    """Give the seconds since that time by this machine's clock; None if the text is no RFC 3339 time."""
-    try:
-        return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()
-    except (ValueError, TypeError):
-        return None
