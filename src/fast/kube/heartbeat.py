@@ -13,8 +13,8 @@ import structlog
 
 from fast.api.core import Lease, LeaseSpec
 from fast.api.meta import ObjectMeta
-from fast.api.timestamps import now_micro_text
 from fast.api.resources import LEASES
+from fast.api.timestamps import now_micro_text
 from fast.errors import Conflict, FastError, NotFound
 from fast.kube.client import KubeClient
 from fast.kube.informer import Change, Informer
