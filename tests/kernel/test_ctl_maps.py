@@ -82,8 +82,8 @@ def test_an_alias_prints_what_its_command_prints(node, alias, name):
 
 def test_tables_are_titled_and_sorted_by_address_and_wide_ones_have_more_columns(node):
     table, wide = ctl(node, "cips list").splitlines(), ctl(node, "cips list -o wide").splitlines()
-    assert table[0].split() == ["IP", "NODE-IP", "KIND"]
-    assert wide[0].split() == ["IP", "NODE-IP", "KIND", "FLAGS"]
+    assert table[0].split() == ["IP", "POD", "NODE-IP", "KIND"]
+    assert wide[0].split() == ["IP", "POD", "NODE-IP", "KIND", "FLAGS"]
     addresses = [line.split()[0] for line in table[1:] if "." in line.split()[0]]
     assert addresses == sorted(addresses, key=lambda text: tuple(map(int, text.split("."))))
 
@@ -94,9 +94,8 @@ def test_yaml_holds_the_same_as_json(node):
 
 def test_a_set_cluster_address_is_in_the_map_until_it_is_deleted(node):
     ctl(node, "cluster-ips set 10.244.77.7 --node-ip 192.168.77.2")
-    assert {"ip": "10.244.77.7", "nodeIP": "192.168.77.2", "kind": "pod", "flags": 0} in rows(
-        node, "cips list"
-    )
+    entry = {"ip": "10.244.77.7", "nodeIP": "192.168.77.2", "kind": "pod", "flags": 0}
+    assert {**entry, "pod": ""} in rows(node, "cips list")
     ctl(node, "cluster-ips delete 10.244.77.7")
     assert "10.244.77.7" not in ctl(node, "cips list")
 

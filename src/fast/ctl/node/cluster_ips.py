@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import click
 
 from fast.ctl.node.map_options import AddressType, delete_entries, open_pinned, sort_key
-from fast.ctl.output import Column, output_option, print_rows
+from fast.ctl.output import Column, Row
+from fast.ctl.reach.every_node import listing
 from fast.datapath.bpf_dir import bpf_dir_option
 from fast.net import IPAddress
 
 _COLUMNS = (
     Column("IP", "ip"),
+    Column("POD", "pod", spell=lambda pod: pod or "-"),
     Column("NODE-IP", "nodeIP"),
     Column("KIND", "kind"),
     Column("FLAGS", "flags", wide=True, spell=hex),
@@ -27,18 +30,17 @@ def cluster_ips() -> None:
 
 @cluster_ips.command("list")
 @bpf_dir_option
-@output_option
-def list_(bpf_dir: Path, output: str) -> None:
+@listing(_COLUMNS, nothing="No addresses of the cluster are known on this node.", address_field="ip")
+def list_(bpf_dir: Path) -> Sequence[Row]:
     """List the pods and nodes of the cluster."""
     from fast.datapath.bpf.maps import ClusterPods
 
     with open_pinned(ClusterPods.open, bpf_dir) as pods:
         entries = sorted(pods.items(), key=lambda entry: sort_key(entry[0]))
-    rows = [
+    return [
         {"ip": str(address), "nodeIP": str(pod.node_ip), "kind": pod.kind.name.lower(), "flags": pod.flags}
         for address, pod in entries
     ]
-    print_rows(rows, _COLUMNS, output, nothing="No addresses of the cluster are known on this node.")
 
 
 @cluster_ips.command("set")

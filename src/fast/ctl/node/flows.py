@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from fast.ctl.node.map_options import boot_age_seconds, open_pinned, sort_key
-from fast.ctl.output import Column, output_option, print_rows
+from fast.ctl.output import Column, Row
+from fast.ctl.reach.every_node import listing
 from fast.datapath.bpf_dir import bpf_dir_option
 
 _COLUMNS = (
@@ -28,15 +30,15 @@ def flows() -> None:
 
 @flows.command("list")
 @bpf_dir_option
-@output_option
-def list_(bpf_dir: Path, output: str) -> None:
+@listing(_COLUMNS, nothing="No flows are kept on the stack.")
+def list_(bpf_dir: Path) -> Sequence[Row]:
     """List the flows; the order of a flow's two ends means nothing. Ports of ICMP echoes are their identifier."""
     from fast.datapath.bpf.layout import protocol_name
     from fast.datapath.bpf.maps import Flows
 
     with open_pinned(Flows.open, bpf_dir) as found:
         entries = sorted(found.items(), key=lambda entry: (sort_key(entry[0].low), sort_key(entry[0].high)))
-    rows = [
+    return [
         {
             "protocol": protocol_name(key.protocol),
             "lowIP": str(key.low),
@@ -48,4 +50,3 @@ def list_(bpf_dir: Path, output: str) -> None:
         }
         for key, flow in entries
     ]
-    print_rows(rows, _COLUMNS, output, nothing="No flows are kept on the stack.")

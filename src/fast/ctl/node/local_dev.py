@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from fast.ctl.node.map_options import device_name, open_pinned
-from fast.ctl.output import Column, output_option, print_rows
+from fast.ctl.output import Column, Row
+from fast.ctl.reach.every_node import listing
 from fast.datapath.bpf_dir import bpf_dir_option
 
 _COLUMNS = (
@@ -26,14 +28,14 @@ def local_dev() -> None:
 
 @local_dev.command("list")
 @bpf_dir_option
-@output_option
-def list_(bpf_dir: Path, output: str) -> None:
+@listing(_COLUMNS, nothing="No devices are known on this node.")
+def list_(bpf_dir: Path) -> Sequence[Row]:
     """List the devices by role."""
     from fast.datapath.bpf.maps import LocalDevices
 
     with open_pinned(LocalDevices.open, bpf_dir) as devices:
         found = devices.by_role()
-    rows = [
+    return [
         {
             "role": role.name.lower(),
             "device": device_name(device.ifindex),
@@ -43,4 +45,3 @@ def list_(bpf_dir: Path, output: str) -> None:
         }
         for role, device in found.items()
     ]
-    print_rows(rows, _COLUMNS, output, nothing="No devices are set on this node.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -15,12 +16,14 @@ from fast.ctl.node.map_options import (
     open_pinned,
     sort_key,
 )
-from fast.ctl.output import Column, output_option, print_rows
+from fast.ctl.output import Column, Row
+from fast.ctl.reach.every_node import listing
 from fast.datapath.bpf_dir import bpf_dir_option
 from fast.net import IPAddress, Mac
 
 _COLUMNS = (
     Column("IP", "ip"),
+    Column("POD", "pod", spell=lambda pod: pod or "-"),
     Column("DEVICE", "device", spell=lambda name: name or "<gone>"),
     Column("IFINDEX", "ifindex"),
     Column("POD-MAC", "podMAC"),
@@ -36,14 +39,14 @@ def local_ips() -> None:
 
 @local_ips.command("list")
 @bpf_dir_option
-@output_option
-def list_(bpf_dir: Path, output: str) -> None:
+@listing(_COLUMNS, nothing="No pods on this node.", address_field="ip")
+def list_(bpf_dir: Path) -> Sequence[Row]:
     """List the pods of this node."""
     from fast.datapath.bpf.maps import LocalPods
 
     with open_pinned(LocalPods.open, bpf_dir) as pods:
         entries = sorted(pods.items(), key=lambda entry: sort_key(entry[0]))
-    rows = [
+    return [
         {
             "ip": str(address),
             "device": device_name(pod.ifindex),
@@ -54,7 +57,6 @@ def list_(bpf_dir: Path, output: str) -> None:
         }
         for address, pod in entries
     ]
-    print_rows(rows, _COLUMNS, output, nothing="No pods on this node.")
 
 
 @local_ips.command("set")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from fast.ctl.node.map_options import open_pinned
-from fast.ctl.output import Column, output_option, print_rows
+from fast.ctl.output import Column, Row
+from fast.ctl.reach.every_node import listing
 from fast.datapath.bpf_dir import bpf_dir_option
 
 _COLUMNS = (
-    Column("REASON", "reason"),
+    Column("REASON", "reason", colour=lambda reason: "red" if reason.startswith("drop_") else None),
     Column("DIRECTION", "direction"),
     Column("PACKETS", "packets"),
     Column("BYTES", "bytes"),
@@ -22,14 +24,14 @@ _COLUMNS = (
 @click.command()
 @click.option("--drops", is_flag=True, help="Only packets that were dropped.")
 @bpf_dir_option
-@output_option
-def metrics(drops: bool, bpf_dir: Path, output: str) -> None:
+@listing(_COLUMNS, nothing="No packets were counted on this node.")
+def metrics(drops: bool, bpf_dir: Path) -> Sequence[Row]:
     """Count this node's packets by reason and direction. Counters only grow, also over restarts of the agent."""
     from fast.datapath.bpf.maps import Metrics
 
     with open_pinned(Metrics.open, bpf_dir) as counters:
         found = counters.read()
-    rows = [
+    return [
         {
             "reason": reason.name.lower(),
             "direction": direction.name.lower(),
@@ -41,6 +43,3 @@ def metrics(drops: bool, bpf_dir: Path, output: str) -> None:
         for (reason, direction), metric in sorted(found.items())
         if reason.is_drop or not drops
     ]
-    print_rows(
-        rows, _COLUMNS, output, nothing="No packets were counted on this node." if not drops else "No drops."
-    )

@@ -59,12 +59,21 @@ _options: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
 )
 
 
-def listing(columns: Sequence[Column], *, nothing: str) -> Callable[[Rows], Callable[..., None]]:
+_no_names_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
+    "--no-names", is_flag=True, help="Do not ask the API server which pod holds an address."
+)
+
+
+def listing(
+    columns: Sequence[Column], *, nothing: str, address_field: str = ""
+) -> Callable[[Rows], Callable[..., None]]:
     """Make a command out of a function that gives rows: adds the options above, and prints.
 
     Args:
         columns: Of the table; NODE comes before them if other nodes are asked for.
         nothing: The sentence for a table without rows.
+        address_field: The rows' field with an address: each row gets a field ``pod``, who holds it, and the command
+            an option ``--no-names``. Empty: no names.
     """
 
     def decorate(rows_of: Rows) -> Callable[..., None]:
@@ -77,6 +86,7 @@ def listing(columns: Sequence[Column], *, nothing: str) -> Callable[[Rows], Call
             kubeconfig: Path | None,
             watch: float | None,
             output: str,
+            no_names: bool = True,
             **arguments: Any,
         ) -> None:
             ctx = click.get_current_context()
@@ -87,6 +97,8 @@ def listing(columns: Sequence[Column], *, nothing: str) -> Callable[[Rows], Call
                     shown = [Column("NODE", "node"), *columns]
                 else:
                     rows, shown = list(rows_of(**arguments)), list(columns)
+                    if address_field:
+                        rows = _named(rows, address_field, kubeconfig, no_names=no_names)
                 if watch is not None and sys.stdout.isatty():
                     click.clear()
                 _print(rows, silent, shown, output, nothing)
@@ -95,7 +107,7 @@ def listing(columns: Sequence[Column], *, nothing: str) -> Callable[[Rows], Call
                 time.sleep(watch)
 
         made: Callable[..., None] = command
-        for option in reversed(_options):
+        for option in reversed(_options + ((_no_names_option,) if address_field else ())):
             made = option(made)
         return made
 
@@ -112,6 +124,14 @@ def _print(
         print_rows(rows, columns, output, nothing=nothing)
     for row in silent:
         click.echo(f"{row['node']}   unreachable: {row['unreachable']}", err=output == "name")
+
+
+def _named(rows: Sequence[Row], field: str, kubeconfig: Path | None, *, no_names: bool) -> list[Row]:
+    """Add who holds each row's address; empty if nobody does, or if it cannot be known."""
+    from fast.ctl.reach.pod_names import find_pod_names
+
+    names = {} if no_names else find_pod_names(kubeconfig, (row[field] for row in rows))
+    return [{**row, "pod": names.get(row[field], "")} for row in rows]
 
 
 def _gather(
