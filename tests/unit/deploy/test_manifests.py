@@ -144,6 +144,14 @@ def test_the_playground_grants_exactly_the_rights_of_the_installation():
     assert essence(fast_roles.manifests()) == essence(kustomized().values())
 
 
+def test_the_playground_enforces_the_admission_policies_of_the_installation():
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    shipped = {name: one["spec"] for name, one in kustomized().items() if one["kind"] in kinds}
+    assert len(shipped) >= 2
+    enforced = fast_roles.admission_policies()
+    assert {f"{one['kind']}/{one['metadata']['name']}": one["spec"] for one in enforced} == shipped
+
+
 def test_an_agent_may_write_nothing_but_addresses_its_node_and_events():
     roles = [kustomized()[f"{kind}/fast-agent"] for kind in ("ClusterRole", "Role")]
     writes = {

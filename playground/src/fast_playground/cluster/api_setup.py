@@ -13,6 +13,7 @@ from fast.api.meta import ObjectMeta
 from fast.api.resources import IPENDPOINTS, IPSES, Resource
 from fast.errors import Conflict, FastError, NotFound
 from fast.kube import ClusterConfig, KubeClient
+from fast_playground.cluster.fast_roles import admission_policies
 from fast_playground.cluster.fast_roles import manifests as rbac_manifests
 from fast_playground.cluster.pod_types import NODES, Node
 
@@ -38,6 +39,7 @@ def _resource(group: str, version: str, plural: str, kind: str, namespaced: bool
     return Resource(group, version, plural, kind, namespaced, Created)
 
 
+_ADMISSION = "admissionregistration.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 _RESOURCES = {
     resource.kind: resource
@@ -45,6 +47,8 @@ _RESOURCES = {
         _resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition"),
         _resource("", "v1", "namespaces", "Namespace"),
         _resource("", "v1", "serviceaccounts", "ServiceAccount", True),
+        _resource(_ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy"),
+        _resource(_ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
         _resource(_RBAC, "v1", "clusterroles", "ClusterRole"),
         _resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding"),
         _resource(_RBAC, "v1", "roles", "Role", True),
@@ -86,7 +90,7 @@ class Cluster:
 
     async def _install(self) -> None:
         async with self._client() as client:
-            for obj in (*crd_manifests().values(), *rbac_manifests()):
+            for obj in (*crd_manifests().values(), *rbac_manifests(), *admission_policies()):
                 try:
                     await client.create(_RESOURCES[obj["kind"]], Manifest(obj))
                 except Conflict as error:

@@ -5,7 +5,10 @@ A test holds the two equal; an installed package has no deploy/.
 
 from __future__ import annotations
 
+import importlib.resources
 from typing import Any
+
+import yaml
 
 Object = dict[str, Any]
 
@@ -54,6 +57,13 @@ def manifests() -> list[Object]:
         rules = [_rule("coordination.k8s.io", "leases", verbs)]
         found += _bound("Role", name, {"name": name, "namespace": NAMESPACE}, rules)
     return found
+
+
+def admission_policies() -> list[Object]:
+    """Read the admission policies and bindings of deploy/base: ``policies/`` links to its files."""
+    folder = importlib.resources.files("fast_playground.cluster").joinpath("policies")
+    files = sorted(folder.iterdir(), key=lambda path: path.name)
+    return [obj for path in files for obj in yaml.safe_load_all(path.read_text()) if obj]
 
 
 def _bound(kind: str, account: str, metadata: Object, rules: list[Object]) -> list[Object]:
