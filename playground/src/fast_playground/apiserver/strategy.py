@@ -36,7 +36,7 @@ _STATEFUL_SET_MUTABLE: tuple[str, ...] = (
     "minReadySeconds",
 )
 _STATEFUL_SET_MUTABLE += ("persistentVolumeClaimRetentionPolicy", "revisionHistoryLimit")
-_NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 
 
 def _default_workload(obj: Object) -> None:
@@ -77,8 +77,8 @@ def _admit_namespace(tx: Transaction, obj: Object, registry: Registry) -> None:
 
 def _admit_node(_tx: Transaction, obj: Object, _registry: Registry) -> None:
     taints = obj["spec"].setdefault("taints", [])
-    if not any(taint.get("key") == _NOT_READY["key"] for taint in taints):
-        taints.append(dict(_NOT_READY))
+    if not any(taint.get("key") == NOT_READY["key"] for taint in taints):
+        taints.append(dict(NOT_READY))
 
 
 def _admit_service(tx: Transaction, obj: Object, registry: Registry) -> None:

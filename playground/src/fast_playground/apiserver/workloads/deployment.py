@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 
-from fast_playground.apiserver.api import ApiError, Object
+from fast_playground.apiserver.api import Object
 from fast_playground.apiserver.kinds import DEPLOYMENTS, REPLICA_SETS
 from fast_playground.apiserver.resource_verbs import Verbs
 from fast_playground.apiserver.workloads import owned_pods, rollout
-from fast_playground.apiserver.workloads.deployment_status import deployment_status
 from fast_playground.apiserver.workloads.events import record_event
 from fast_playground.apiserver.workloads.loop import ControlLoop, Key, controller_key, find, own_key
 from fast_playground.apiserver.workloads.rollout import HASH_LABEL, REVISION, replicas
@@ -19,10 +18,10 @@ _MOST = "deployment.kubernetes.io/max-replicas"
 
 
 class DeploymentController(ControlLoop[Key]):
-    """Reconciles Deployments. ReplicaSets that nobody controls are not adopted.
+    """Reconciles Deployments. It does not adopt ReplicaSets that nobody controls, and keeps all old ones.
 
     Args:
-        api: Where they are.
+        api: The verbs.
     """
 
     def __init__(self, api: Verbs) -> None:
@@ -38,19 +37,17 @@ class DeploymentController(ControlLoop[Key]):
         if not owned_pods.is_terminating(deployment):
             deployment, sets = await self._roll(deployment, sets)
         new, _ = rollout.split(deployment, sets)
-        status, wait = deployment_status(deployment, sets, new)
+        status = rollout.status_of(deployment, sets, new)
         await owned_pods.write_status(self._api, DEPLOYMENTS, deployment, status)
-        return wait
+        return None
 
     async def _roll(self, deployment: Object, sets: list[Object]) -> tuple[Object, list[Object]]:
-        """Take the next step from the old templates' pods to the new one's; give what there is then."""
+        """Take the next step from the old templates' pods to the new one's; give the resulting state."""
         new, old = rollout.split(deployment, sets)
         if deployment["spec"].get("paused"):
             if new is None:
                 return deployment, old
-            size = max(
-                0, replicas(deployment) - sum(map(replicas, old))
-            )  # paused, but its scale still counts
+            size = max(0, replicas(deployment) - sum(map(replicas, old)))  # its scale still counts
             return deployment, [*old, await self._scale(deployment, new, size)]
         if rollout.is_recreate(deployment):
             old = [await self._scale(deployment, item, 0) for item in old]
@@ -61,25 +58,24 @@ class DeploymentController(ControlLoop[Key]):
         new = await self._scale(deployment, new, rollout.new_size(deployment, new, old))
         sizes = rollout.old_sizes(deployment, new, old)
         old = [await self._scale(deployment, item, size) for item, size in zip(old, sizes, strict=True)]
-        return deployment, [*await self._forget(deployment, new, old), new]
+        return deployment, [*old, new]
 
     async def _ensure_new(self, deployment: Object, new: Object | None, old: list[Object]) -> Object:
         """Have a ReplicaSet for the template, with the highest revision."""
         last = max(map(rollout.revision, old), default=0)
-        if new is not None:
-            return (
-                new if rollout.revision(new) > last else await self._annotate(new, {REVISION: str(last + 1)})
-            )
-        created = await self._create(deployment, rollout.new_size(deployment, None, old), last + 1)
-        message = f"Scaled up replica set {created['metadata']['name']} from 0 to {replicas(created)}"
-        await record_event(self._api, deployment, _KIND, "ScalingReplicaSet", message)
-        return created
+        if new is None:
+            created = await self._create(deployment, rollout.new_size(deployment, None, old), last + 1)
+            message = f"Scaled up replica set {created['metadata']['name']} from 0 to {replicas(created)}"
+            await record_event(self._api, deployment, _KIND, "ScalingReplicaSet", message)
+            return created
+        if rollout.revision(new) > last:
+            return new
+        return await self._patch(new, {"metadata": {"annotations": {REVISION: str(last + 1)}}})
 
     async def _create(self, deployment: Object, size: int, revision: int) -> Object:
         metadata, spec = deployment["metadata"], deployment["spec"]
         template, selector = copy.deepcopy(spec["template"]), copy.deepcopy(spec["selector"])
-        collisions = (deployment.get("status") or {}).get("collisionCount", 0)
-        added = {HASH_LABEL: owned_pods.template_hash(template, collisions)}
+        added = {HASH_LABEL: owned_pods.template_hash(template)}
         labels = ((template.get("metadata") or {}).get("labels") or {}) | added
         template["metadata"] = (template.get("metadata") or {}) | {"labels": labels}
         selector["matchLabels"] = (selector.get("matchLabels") or {}) | added
@@ -95,15 +91,8 @@ class DeploymentController(ControlLoop[Key]):
             "spec": {"replicas": size, "selector": selector, "template": template}
             | ({"minReadySeconds": spec["minReadySeconds"]} if spec.get("minReadySeconds") else {}),
         }
-        try:
-            return await self._api.create(
-                REPLICA_SETS, replica_set, metadata["namespace"], options=owned_pods.MANAGER
-            )
-        except ApiError as error:
-            if error.reason == "AlreadyExists":  # another template has the same hash: count on, and try anew
-                status = (deployment.get("status") or {}) | {"collisionCount": collisions + 1}
-                await owned_pods.write_status(self._api, DEPLOYMENTS, deployment, status)
-            raise
+        namespace = metadata["namespace"]
+        return await self._api.create(REPLICA_SETS, replica_set, namespace, options=owned_pods.MANAGER)
 
     async def _ensure_revision(self, deployment: Object, new: Object) -> Object:
         revision = new["metadata"]["annotations"][REVISION]
@@ -116,38 +105,24 @@ class DeploymentController(ControlLoop[Key]):
         )
 
     async def _scale(self, deployment: Object, replica_set: Object, size: int) -> Object:
-        """Give a ReplicaSet another size, and note the Deployment's on it."""
-        before, annotations = replicas(replica_set), _scale_annotations(deployment)
+        """Give a ReplicaSet another size, and note the Deployment's size on it."""
+        before = replicas(replica_set)
         if size == before:
-            return await self._annotate(replica_set, annotations) if size else replica_set
-        scaled = await self._annotate(replica_set, annotations, {"replicas": size})
+            return replica_set
+        patch = {"metadata": {"annotations": _scale_annotations(deployment)}, "spec": {"replicas": size}}
+        scaled = await self._patch(replica_set, patch)
         direction, name = "up" if size > before else "down", replica_set["metadata"]["name"]
         message = f"Scaled {direction} replica set {name} from {before} to {size}"
         await record_event(self._api, deployment, _KIND, "ScalingReplicaSet", message)
         return scaled
 
-    async def _annotate(
-        self, replica_set: Object, annotations: dict[str, str], spec: Object | None = None
-    ) -> Object:
-        """Set annotations and fields of the spec; 409 where the ReplicaSet changed since it was read."""
+    async def _patch(self, replica_set: Object, patch: Object) -> Object:
+        """Patch a ReplicaSet; 409 if it changed since it was read."""
         metadata = replica_set["metadata"]
-        if spec is None and annotations.items() <= (metadata.get("annotations") or {}).items():
-            return replica_set
-        version = metadata["resourceVersion"]
-        patch = {"metadata": {"annotations": annotations, "resourceVersion": version}, "spec": spec or {}}
+        patch["metadata"]["resourceVersion"] = metadata["resourceVersion"]
         return await self._api.patch(
             REPLICA_SETS, metadata["name"], patch, metadata["namespace"], options=owned_pods.MANAGER
         )
-
-    async def _forget(self, deployment: Object, new: Object, old: list[Object]) -> list[Object]:
-        """Delete old, empty ReplicaSets beyond the history limit, lowest revision first; give those that stay."""
-        if rollout.available(new) < replicas(deployment):
-            return old
-        empty = sorted(filter(rollout.is_empty, old), key=rollout.revision)
-        surplus = empty[: max(0, len(empty) - deployment["spec"].get("revisionHistoryLimit", 10))]
-        for item in surplus:
-            await self._api.delete(REPLICA_SETS, item["metadata"]["name"], item["metadata"]["namespace"])
-        return [item for item in old if item not in surplus]
 
 
 def _scale_annotations(deployment: Object) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""What the controllers that own pods share: finding, judging, making and ending them. No decisions how many."""
+"""What the controllers that own pods share: find, judge, create and delete pods. How many is not decided here."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
-from typing import Any
 
 from fast_playground.apiserver.api import ApiError, Object, Options
 from fast_playground.apiserver.kinds import GVR, PODS
@@ -116,20 +116,8 @@ async def write_status(api: Verbs, gvr: GVR, obj: Object, status: Object) -> Non
         await api.update(gvr, obj | {"status": wanted}, subresource="status", options=MANAGER)
 
 
-def template_hash(template: Object, collisions: int = 0) -> str:
-    """Hash a pod template into a short name: FNV-1a of its canonical JSON, in letters that make no words.
-
-    The same shape as Kubernetes' ``pod-template-hash``, not the same value: that one hashes Go's memory layout.
-    """
-    text = json.dumps(without_nulls(template), sort_keys=True, separators=(",", ":"))
-    value = 0x811C9DC5
-    for byte in (text + (str(collisions) if collisions else "")).encode():
-        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return "".join(SAFE_ALPHABET[ord(digit) % len(SAFE_ALPHABET)] for digit in str(value))
-
-
-def without_nulls(value: Any) -> Any:
-    """Leave out fields that are null, which mean the same as missing ones."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+def template_hash(template: Object) -> str:
+    """Hash a pod template into a short name, in the shape of Kubernetes' ``pod-template-hash``."""
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).digest()
+    return "".join(SAFE_ALPHABET[byte % len(SAFE_ALPHABET)] for byte in digest[:10])

@@ -1,7 +1,7 @@
-"""The arithmetic of a rolling update, as functions of a Deployment and its ReplicaSets. No I/O, no status.
+"""The arithmetic of a rollout: how large each ReplicaSet may be, and a Deployment's status. No I/O.
 
-It is Kubernetes' own (pkg/controller/deployment/rolling.go), but for one rule: a change of scale amid a rollout goes to
-the newest ReplicaSet instead of being spread over all of them.
+It is Kubernetes' own (pkg/controller/deployment/rolling.go), except that a change of scale during a rollout goes to the
+newest ReplicaSet instead of being spread over all, and that a rollout has no deadline.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from fast_playground.apiserver.api import Object
-from fast_playground.apiserver.workloads.owned_pods import without_nulls
+from fast_playground.apiserver.metadata import timestamp
 
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
@@ -22,7 +22,7 @@ def replicas(obj: Object) -> int:
 
 def available(replica_set: Object) -> int:
     """How many pods of a ReplicaSet are available."""
-    return int((replica_set.get("status") or {}).get("availableReplicas", 0))
+    return _sum([replica_set], "availableReplicas")
 
 
 def revision(replica_set: Object) -> int:
@@ -36,7 +36,7 @@ def is_recreate(deployment: Object) -> bool:
 
 
 def is_empty(replica_set: Object) -> bool:
-    """Whether no pod is left, not even one that is about to go."""
+    """Whether a ReplicaSet has no pods left, terminating ones included."""
     status, metadata = replica_set.get("status") or {}, replica_set["metadata"]
     left = replicas(replica_set) + status.get("replicas", 0) + status.get("terminatingReplicas", 0)
     return left == 0 and bool(status.get("observedGeneration", 0) >= metadata["generation"])
@@ -58,18 +58,17 @@ def _resolve(value: int | str, total: int) -> float:
 
 
 def split(deployment: Object, sets: list[Object]) -> tuple[Object | None, list[Object]]:
-    """Tell the ReplicaSet of the Deployment's template (None: there is none) from those of earlier ones."""
-    wanted = without_nulls(deployment["spec"]["template"])
+    """Tell the ReplicaSet of the Deployment's template (None if there is none) from those of earlier templates."""
+    wanted = deployment["spec"]["template"]
     new = next((item for item in sets if _plain_template(item) == wanted), None)
     return new, [item for item in sets if item is not new]
 
 
 def _plain_template(replica_set: Object) -> Object:
-    """Give a ReplicaSet's template without the label that the Deployment controller put on it."""
-    template: Object = without_nulls(replica_set["spec"]["template"])
-    metadata = template.get("metadata") or {}
-    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != HASH_LABEL}
-    return template | {"metadata": metadata | {"labels": labels}}
+    """Give a ReplicaSet's template without the label that the Deployment controller added."""
+    template: Object = replica_set["spec"]["template"]
+    labels = {key: value for key, value in template["metadata"]["labels"].items() if key != HASH_LABEL}
+    return template | {"metadata": template["metadata"] | {"labels": labels}}
 
 
 def new_size(deployment: Object, new: Object | None, old: list[Object]) -> int:
@@ -99,3 +98,60 @@ def old_sizes(deployment: Object, new: Object, old: list[Object]) -> list[int]:
         sizes[index] -= surplus
         spare -= surplus
     return sizes
+
+
+def status_of(deployment: Object, sets: list[Object], new: Object | None) -> Object:
+    """Work out a Deployment's status; fields that are None stay out.
+
+    Args:
+        deployment: With its present status, whose times are kept where nothing changed.
+        sets: All its ReplicaSets.
+        new: The ReplicaSet of its template; None if it does not exist yet.
+    """
+    before = {item["type"]: item for item in (deployment.get("status") or {}).get("conditions") or []}
+    ready = _sum(sets, "availableReplicas")
+    counts = {
+        "replicas": _sum(sets, "replicas"),
+        "updatedReplicas": _sum([new] if new else [], "replicas"),
+        "readyReplicas": _sum(sets, "readyReplicas"),
+        "availableReplicas": ready,
+        "unavailableReplicas": max(0, sum(map(replicas, sets)) - ready),
+    }
+    conditions = [_available(deployment, ready), _progressing(deployment, counts, new)]
+    return {key: value or None for key, value in counts.items()} | {
+        "terminatingReplicas": _sum(sets, "terminatingReplicas"),
+        "observedGeneration": deployment["metadata"]["generation"],
+        "conditions": [_stamped(condition, before.get(condition["type"], {})) for condition in conditions],
+    }
+
+
+def _available(deployment: Object, ready: int) -> Object:
+    if ready >= replicas(deployment) - bounds(deployment)[1]:
+        said = ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+    else:
+        said = ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+    return dict(zip(("type", "status", "reason", "message"), ("Available", *said), strict=True))
+
+
+def _progressing(deployment: Object, counts: dict[str, int], new: Object | None) -> Object:
+    name, wanted = new["metadata"]["name"] if new else "", replicas(deployment)
+    if deployment["spec"].get("paused"):
+        said = ("Unknown", "DeploymentPaused", "Deployment is paused")
+    elif all(counts[key] == wanted for key in ("replicas", "updatedReplicas", "availableReplicas")):
+        said = ("True", "NewReplicaSetAvailable", f'ReplicaSet "{name}" has successfully progressed.')
+    else:
+        said = ("True", "ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.')
+    return dict(zip(("type", "status", "reason", "message"), ("Progressing", *said), strict=True))
+
+
+def _stamped(condition: Object, last: Object) -> Object:
+    """Put times on a condition: those of the last one if it says the same."""
+    if all(last.get(key) == value for key, value in condition.items()):
+        return last
+    stamp = timestamp()
+    since = last["lastTransitionTime"] if last.get("status") == condition["status"] else stamp
+    return condition | {"lastUpdateTime": stamp, "lastTransitionTime": since}
+
+
+def _sum(sets: list[Object], field: str) -> int:
+    return sum((item.get("status") or {}).get(field, 0) for item in sets)

@@ -1,14 +1,14 @@
-"""The scheduler: gives each pending pod a node, the same one every time. It knows no resources, volumes or priorities.
+"""The scheduler: gives each pending pod a node, the same one every time.
 
-Among the nodes that a pod may run on, it takes the one with the fewest pods of the same owner, then the fewest pods at
-all, then the first by name: two replicas on n1 and n2 land one on each, the first on n1.
+It knows node selectors and taints, but no resources, volumes, priorities or affinities. Among the nodes that a pod may
+run on, it takes the one with the fewest pods of the same owner, then the fewest pods at all, then the first by name: of
+two replicas one lands on n1 and one on n2, the first on n1.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from fast.api.meta import LabelSelectorRequirement
 from fast_playground.apiserver.api import ApiError, Object, Options
 from fast_playground.apiserver.kinds import NODES, PODS
 from fast_playground.apiserver.metadata import timestamp
@@ -119,16 +119,23 @@ def find_obstacle(pod: Object, node: Object) -> str | None:
     spec, labels = node.get("spec") or {}, node["metadata"].get("labels") or {}
     if spec.get("unschedulable"):
         return "node(s) were unschedulable"
-    conditions = (node.get("status") or {}).get("conditions") or []
-    if not any(item["type"] == "Ready" and item["status"] == "True" for item in conditions):
+    if not is_ready(node):
         return "node(s) were not ready"
     for taint in spec.get("taints") or []:
         tolerations = pod["spec"].get("tolerations") or []
         if taint["effect"] != "PreferNoSchedule" and not any(tolerates(item, taint) for item in tolerations):
             return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
-    if not (pod["spec"].get("nodeSelector") or {}).items() <= labels.items() or not _affine(pod, node):
+    if not (pod["spec"].get("nodeSelector") or {}).items() <= labels.items():
         return "node(s) didn't match Pod's node affinity/selector"
+    if (pod["spec"].get("affinity") or {}).get("nodeAffinity"):
+        return "node(s) cannot take pods with node affinity, which this scheduler lacks: use nodeSelector"
     return None
+
+
+def is_ready(node: Object) -> bool:
+    """Whether a node says that it is Ready."""
+    conditions = (node.get("status") or {}).get("conditions") or []
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def tolerates(toleration: Object, taint: Object) -> bool:
@@ -139,29 +146,6 @@ def tolerates(toleration: Object, taint: Object) -> bool:
         return toleration.get("key") in (None, "", taint["key"])
     same = toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
     return bool(same)
-
-
-def _affine(pod: Object, node: Object) -> bool:
-    """Whether the pod's required node affinity, if it has any, is met by one of its terms."""
-    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if not required:
-        return True
-    labels = node["metadata"].get("labels") or {}
-    name = {"metadata.name": node["metadata"]["name"]}
-    return any(
-        _meets(term.get("matchExpressions"), labels) and _meets(term.get("matchFields"), name)
-        for term in required["nodeSelectorTerms"]
-    )
-
-
-def _meets(expressions: list[Object] | None, values: dict[str, str]) -> bool:
-    return all(
-        LabelSelectorRequirement(item["key"], item["operator"], tuple(item.get("values") or ())).matches(
-            values
-        )
-        for item in expressions or []
-    )
 
 
 def _owner(pod: Object) -> str:
