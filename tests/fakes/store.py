@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips, IpsSpec
 from fast.api.meta import ObjectMeta
-from fast.errors import Conflict, NotFound, Unavailable
-from fast.ipam.rules.claim_request import LABEL_STICKY_KEY, sticky_labels
+from fast.errors import Conflict, Forbidden, NotFound, Throttled, Unavailable
+from fast.ipam.rules.sticky_keys import LABEL_STICKY_KEY, sticky_labels
 from fast.ipam.store.record_store import EndpointChange, PoolChange
 from fast.ipam.store.record_view import EndpointView
 
 Verb = Literal["create", "replace", "delete", "get", "list"]
 _T = TypeVar("_T")
+_OPERATIONS: dict[Verb, str] = {"create": "CREATE", "replace": "UPDATE", "delete": "DELETE"}
 
 
 class Fate(Enum):
@@ -29,6 +30,7 @@ class Fate(Enum):
     ANSWERED = "answered"
     LOST = "the server never saw it"
     ANSWER_LOST = "the server did it, the answer never came"
+    THROTTLED = "the server refused it, for now"
 
 
 class FakeCluster:
@@ -92,13 +94,13 @@ class FakeCluster:
         self.calls += 1
         return self.endpoints.get(name)
 
-    def of_sticky_key(self, key: str) -> list[IpEndpoint]:
+    def of_sticky_keys(self, *keys: str) -> list[IpEndpoint]:
         self.calls += 1
-        label = sticky_labels(key)[LABEL_STICKY_KEY]
+        labels = {sticky_labels(key)[LABEL_STICKY_KEY] for key in keys}
         return [
             endpoint
             for endpoint in self.endpoints.values()
-            if endpoint.metadata.labels.get(LABEL_STICKY_KEY) == label
+            if endpoint.metadata.labels.get(LABEL_STICKY_KEY) in labels
         ]
 
     def _current(self, endpoint: IpEndpoint) -> IpEndpoint:
@@ -123,6 +125,7 @@ class FakeStore:
         cluster: The truth.
         lagging: The view shows what others wrote only when :meth:`deliver` is called; else at once.
         gate: Asked before each request what becomes of it; may wait as long as it likes.
+        admission: Says why a write is refused (operation, new object, old object); empty if it is not.
         clock: Monotonic seconds.
     """
 
@@ -132,10 +135,12 @@ class FakeStore:
         *,
         lagging: bool = False,
         gate: Callable[[Verb, str], Awaitable[Fate]] = _answered,
+        admission: Callable[[str, Any, Any], str] = lambda operation, new, old: "",
         clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._cluster = cluster
         self._gate = gate
+        self._admission = admission
         self._view = EndpointView(clock)
         self._pools: dict[str, Ips] = dict(cluster.pools)
         self._pool_subscribers: list[Callable[[PoolChange], None]] = []
@@ -177,18 +182,14 @@ class FakeStore:
 
     async def create(self, endpoint: IpEndpoint) -> IpEndpoint:
         with self._view.asking() as gone:
-            created = await self._call(
-                "create", endpoint.metadata.name, lambda: self._cluster.create(endpoint)
-            )
+            created = await self._write("create", endpoint, lambda: self._cluster.create(endpoint))
             self._view.answered(created, gone)
         return created
 
     async def replace(self, endpoint: IpEndpoint) -> IpEndpoint:
         with self._view.asking() as gone:
             try:
-                replaced = await self._call(
-                    "replace", endpoint.metadata.name, lambda: self._cluster.replace(endpoint)
-                )
+                replaced = await self._write("replace", endpoint, lambda: self._cluster.replace(endpoint))
             except NotFound:
                 self._view.removed(endpoint, gone)
                 raise
@@ -198,7 +199,7 @@ class FakeStore:
     async def delete(self, endpoint: IpEndpoint) -> None:
         with self._view.asking() as gone:
             try:
-                await self._call("delete", endpoint.metadata.name, lambda: self._cluster.delete(endpoint))
+                await self._write("delete", endpoint, lambda: self._cluster.delete(endpoint))
             except NotFound:
                 self._view.removed(endpoint, gone)
                 raise
@@ -214,15 +215,34 @@ class FakeStore:
                 self._view.removed(known, gone)
         return self._view.endpoints.get(name)
 
-    async def refresh_sticky(self, key: str) -> None:
+    async def refresh_sticky(self, *keys: str) -> None:
         with self._view.asking() as gone:
-            for endpoint in await self._call("list", key, lambda: self._cluster.of_sticky_key(key)):
+            for endpoint in await self._call("list", keys[0], lambda: self._cluster.of_sticky_keys(*keys)):
                 self._view.answered(endpoint, gone)
+
+    async def _write(self, verb: Verb, endpoint: IpEndpoint, request: Callable[[], _T]) -> _T:
+        def admitted() -> _T:
+            old = self._cluster.endpoints.get(endpoint.metadata.name)
+            new = None if verb == "delete" else endpoint
+            conflict = (
+                old is not None
+                if verb == "create"
+                else old is None or not old.metadata.is_same_version(endpoint.metadata)
+            )
+            if not conflict:  # which the API server finds before it asks for admission
+                plain = [None if item is None else msgspec.to_builtins(item) for item in (new, old)]
+                if why := self._admission(_OPERATIONS[verb], *plain):
+                    raise Forbidden(why, status=403, reason="Forbidden")
+            return request()
+
+        return await self._call(verb, endpoint.metadata.name, admitted)
 
     async def _call(self, verb: Verb, name: str, request: Callable[[], _T]) -> _T:
         fate = await self._gate(verb, name)
         if fate is Fate.LOST:
             raise Unavailable(f"{verb} {name}: connection reset")
+        if fate is Fate.THROTTLED:
+            raise Throttled(f"{verb} {name}: too many requests", status=429)
         result = request()
         if fate is Fate.ANSWER_LOST:
             raise Unavailable(f"{verb} {name}: connection reset after the request was sent")

@@ -201,8 +201,9 @@ _IPENDPOINT: Annotations = {
     "spec.interface": {"description": "The interface in the sandbox.", "maxLength": 15},
     "spec.bootID": {"description": "The node's boot in which the sandbox was made.", "maxLength": 64},
     "spec.stickyKey": {
-        "description": "Who gets the address back: StatefulSet UID/ordinal. Empty: nobody.",
-        "maxLength": 128,
+        "description": "Who gets the address back: StatefulSet/namespace/name/ordinal, or "
+        "Pod/namespace/name. Empty: nobody.",
+        "maxLength": 512,
     },
 }
 

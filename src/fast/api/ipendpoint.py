@@ -23,7 +23,7 @@ class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=Tr
 
     An empty ``container_id`` means *retained*: kept for ``sticky_key``, without a sandbox. ``boot_id`` is the node's
     boot in which the sandbox was made: the sandbox of an earlier boot no longer exists. ``sticky_key`` is
-    ``<StatefulSet UID>/<ordinal>``.
+    ``StatefulSet/NAMESPACE/NAME/ORDINAL`` or ``Pod/NAMESPACE/NAME``.
     """
 
     pool: str

@@ -19,6 +19,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 ANNOTATION_POOLS = "fast.io/ips"
 #: On a pod: the address it asks for (or one of each family, comma-separated).
 ANNOTATION_ADDRESS = "fast.io/ip"
+#: On a pod (template): "true" keeps the pod's address for the next pod of its name. StatefulSets need no annotation.
+ANNOTATION_STICKY = "fast.io/sticky"
 #: The pool of pods that name none.
 DEFAULT_POOL = "default-ips"
 #: Keeps a deleted pool while addresses of it are in use.

@@ -1,5 +1,6 @@
 """A ValidatingAdmissionPolicy of deploy/base, its expressions evaluated by the CEL library. No assertions."""
 
+import functools
 from typing import Any
 
 import cel
@@ -37,7 +38,7 @@ def verdict(
     known = {"request": request, "object": new, "oldObject": old}
 
     def evaluate(expression: str, **more: Any) -> Any:
-        return cel.compile(expression).execute(cel.Context(variables=known | more))
+        return _compiled(expression).execute(cel.Context(variables=known | more))
 
     if not all(evaluate(condition["expression"]) for condition in spec["matchConditions"]):
         return ""
@@ -48,3 +49,8 @@ def verdict(
         v["message"] for v in spec["validations"] if not evaluate(v["expression"], variables=variables)
     ]
     return refusals[0] if refusals else ""
+
+
+@functools.cache
+def _compiled(expression: str) -> Any:
+    return cel.compile(expression)

@@ -34,6 +34,7 @@ _NODE_EVENTS = (
     "back, still tainted",
 )
 _KNOWN_PODS = 6
+_EDITS = ("as it was", "as it was", "ranges moved", "affinity", "being deleted", "gone")
 
 _AGAIN = st.sampled_from(("no", "second", "second", "after the sandbox was made anew"))
 
@@ -103,7 +104,8 @@ class Cluster(RuleBasedStateMachine):
             return
         if where.name not in self.world.node_objects:
             return
-        pod = a_pod(name, f"{name}-uid{self.world.next_number()}", where.name)
+        pool = self.world.pool_of_the_set if name.startswith("db") else "four"
+        pod = a_pod(name, f"{name}-uid{self.world.next_number()}", where.name, pool)
         self.world.pods[name] = pod
         self.known = [*self.known, pod][-_KNOWN_PODS:]
         if started:
@@ -278,6 +280,18 @@ class Cluster(RuleBasedStateMachine):
             self.world.empty_answers = empty
         else:
             self.world.stateful_sets = {STATEFUL_SET: a_stateful_set(replicas)}
+
+    @rule(name=st.sampled_from(("four", "four", "six", "other")), how=st.sampled_from(_EDITS))
+    def edit_pool(self, name: str, how: str) -> None:
+        self.world.edit_pool(name, how)
+        for process in self.world.processes():
+            process.store.deliver()
+        self._turn()
+
+    @rule(pool=st.sampled_from(("four", "other")))
+    def edit_the_sets_template(self, pool: str) -> None:
+        """Its pods name another pool from now on."""
+        self.world.pool_of_the_set = pool
 
     # ── processes and nodes ──
 

@@ -20,6 +20,8 @@ from fast.api.core import Node, Pod
 from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.cni import Verbs
 from fast.errors import Unavailable
+from fast.ipam.claim.allocator import FamilyPlan
+from fast.ipam.claim.claiming import Claiming
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.node_ipam import Ipam
 from fast.ipam.pool.ledger import Ledger
@@ -36,7 +38,7 @@ from fast.ipam.rules import (
 from fast.ipam.rules.agent_gc_rules import Sighting
 from fast.ipam.rules.claim_request import Attachment, AttachmentKey, NodeIdentity
 from fast.ipam.rules.decision import Action, Decision
-from fast.ipam.rules.record_states import holder_of
+from fast.ipam.rules.record_states import holder_of, is_retained
 from fast.ipam.store.record_view import EndpointView
 from fast.ipam.store.record_writes import Writes
 from unit.ipam.processes import Controller
@@ -99,9 +101,9 @@ def watch_overrules_own_writes() -> Iterator[None]:
 def _on_add(change: Callable[[IpEndpoint, Attachment, NodeIdentity, Decision], Decision]) -> Any:
     def make(original: Any) -> Any:
         def planted(
-            record: IpEndpoint, attachment: Attachment, node: NodeIdentity, sticky_key: str, **told: bool
+            record: IpEndpoint, attachment: Attachment, node: NodeIdentity, sticky_keys: Any, **told: bool
         ) -> Decision:
-            return change(record, attachment, node, original(record, attachment, node, sticky_key, **told))
+            return change(record, attachment, node, original(record, attachment, node, sticky_keys, **told))
 
         return planted
 
@@ -219,10 +221,32 @@ def interface_does_not_matter() -> Iterator[None]:
 
 @_plant("sticky-from-afar")
 def sticky_records_are_not_read_live() -> Iterator[None]:
-    async def planted(self: Any, key: str) -> None:
+    async def planted(self: Any, *keys: str) -> None:
         return
 
     with patch("fakes.store.FakeStore.refresh_sticky", planted):
+        yield
+
+
+@_plant("holder-refused")
+def pools_are_looked_at_before_records() -> Iterator[None]:
+    with patch.object(Claiming, "_families_held", lambda self, context: {}):
+        yield
+
+
+@_plant("foreign-retained")
+def add_deletes_what_was_kept() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        async def planted(self: Claiming, plan: FamilyPlan, context: Any) -> Any:
+            for key in context.request.sticky_keys:
+                for record in self._ledger.of_sticky_key(key):
+                    if is_retained(record) and not self._still_fits(record, plan):
+                        await self._writes.delete(record)
+            return await original(self, plan, context)
+
+        return planted
+
+    with _instead(Claiming, "_claim_family", make):
         yield
 
 

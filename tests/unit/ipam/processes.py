@@ -25,10 +25,11 @@ from fast.cni import CniCall, Verbs
 from fast.cni.environment import Invocation
 from fast.cni.network_config import NetworkConfig
 from fast.datapath.pod.identity import Endpoint, EndpointSpec, macs_of
-from fast.errors import FastError, NetlinkError, Unavailable
+from fast.errors import FastError, NetlinkError, PoolExhausted, PoolNotAllowed, PoolNotFound, Unavailable
 from fast.ipam import Attachment, AttachmentKey, Ipam, NodeIdentity
 from fast.ipam.release import controller_sweep
 from fast.net import record_name
+from unit.deploy.admission import verdict
 
 if TYPE_CHECKING:
     from unit.ipam.world import World
@@ -161,7 +162,9 @@ class Agent(Process):
     def __init__(self, world: World, node: SimNode) -> None:
         super().__init__(world, node)
         self.sim = node
-        self.store = FakeStore(world.cluster, lagging=True, gate=self.gate, clock=world.clock)
+        self.store = FakeStore(
+            world.cluster, lagging=True, gate=self.gate, admission=self.admitted, clock=world.clock
+        )
         identity = NodeIdentity(node.name, "192.0.2.1", f"boot-{node.boot}")
         self.ipam = Ipam(self.store, identity, pods=LivePods(world), clock=world.clock, rng=random.Random(7))
         ports: Any = Ports(self)
@@ -175,6 +178,13 @@ class Agent(Process):
         )
         self.tombstones = TombstoneReplay(ports, self.verbs.carry_out_tombstone, Readiness())
         self.deleting: Counter[AttachmentKey] = Counter()
+
+    def admitted(self, operation: str, new: Any, old: Any) -> str:
+        """Ask the shipped admission policy: what an agent does of itself, it must allow."""
+        why_not = verdict("fast-agent-own-records", operation, new, old, node=self.sim.name)
+        if why_not:
+            self.world.violations.append(f"{operation} of {(new or old)['metadata']['name']}: {why_not}")
+        return why_not
 
     async def add(self, sandbox: Sandbox, *, uid_known: bool) -> None:
         meta = sandbox.pod.metadata
@@ -241,7 +251,13 @@ class Ports:
         assert attachment.pod is not None
         self._entitled[key] = self._world.records_owned_by(_ADDED.get(), self._node.name)
         why_not = self._world.inadmissible(attachment.pod, self._node.name)
-        records = await self._agent.ipam.claim(attachment)
+        held = {item.address.version for item in self._agent.ipam.records_of(*attachment.key)}
+        try:
+            records = await self._agent.ipam.claim(attachment)
+        except (PoolNotFound, PoolNotAllowed, PoolExhausted) as error:
+            if held == ({4, 6} if attachment.pod.name.startswith("dual") else {4}):
+                raise Violation(f"ADD of {attachment.key} was refused what it holds: {error}") from error
+            raise
         self._agent.live()
         if why_not:
             raise Violation(f"ADD of {key} succeeded though {why_not}")
@@ -254,7 +270,7 @@ class Ports:
         if not (wired and sandbox.exists):
             raise NetlinkError("there is no such namespace")
         addresses = tuple(record_name(address) for address in spec.addresses)
-        self._world.check_continuity(sandbox, self._entitled.pop(sandbox.key), addresses)
+        self._world.check_continuity(self._node, sandbox, self._entitled.pop(sandbox.key), addresses)
         sandbox.addresses = addresses
         return Endpoint(*sandbox.key, spec.addresses, 7, "fast1", *macs_of(*sandbox.key), 1450)
 

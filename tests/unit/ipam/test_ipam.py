@@ -177,7 +177,7 @@ async def test_one_address_asked_for_is_given_or_refused_naming_its_holder():
     agent = nodes.agent()
     request = ClaimRequest(pools_named=False, addresses=(parse_address("10.244.10.7"),))
     assert names(await agent.claim(sandbox(1), request)) == ["10.244.10.7"]
-    with pytest.raises(AddressConflict, match=r"10.244.10.7 belongs to pod default/pod-1 .* on node n1"):
+    with pytest.raises(AddressConflict, match=r"10.244.10.7 belongs to pod pod-1 on node n1"):
         await nodes.agent("n2").claim(sandbox(2), request)
 
 

@@ -16,7 +16,7 @@ from fast.api.meta import ObjectMeta
 from fast.api.resources import IPENDPOINTS, IPSES
 from fast.errors import Conflict, NotFound
 from fast.ipam import KubeStore, Store
-from fast.ipam.rules.claim_request import sticky_labels
+from fast.ipam.rules.sticky_keys import sticky_labels
 from fast.kube import ClusterConfig, KubeClient
 from unit.apiserver.process import Server, running
 

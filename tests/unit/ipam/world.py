@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from fakes.store import FakeCluster, Fate, a_pool
 from fast.api.core import (
     TAINT_OUT_OF_SERVICE,
@@ -22,8 +24,8 @@ from fast.api.core import (
     Taint,
 )
 from fast.api.ipendpoint import IpEndpoint, PodRef
-from fast.api.ips import ANNOTATION_POOLS
-from fast.api.meta import ObjectMeta, OwnerReference
+from fast.api.ips import ANNOTATION_POOLS, Ips, pool_addresses
+from fast.api.meta import LabelSelector, ObjectMeta, OwnerReference
 from unit.ipam.processes import NAMESPACE, Agent, Controller, Loop, Request, Sandbox, SimNode, Violation
 
 STATEFUL_SET = "set-uid"
@@ -48,6 +50,9 @@ class World:
             a_pool("four", "10.0.0.0-10.0.0.11", subnet="10.0.0.0/24", releaseDelaySeconds=5)
         )
         self.cluster.put_pool(a_pool("six", "fd00::1-fd00::8", subnet="fd00::/64", releaseDelaySeconds=5))
+        self.cluster.put_pool(a_pool("other", "10.0.1.0-10.0.1.11", subnet="10.0.1.0/24"))
+        self.pools = {name: pool.spec for name, pool in self.cluster.pools.items()}  # as they were made
+        self.pool_of_the_set = "four"
         self.nodes = {f"n{number}": SimNode(f"n{number}") for number in range(1, nodes + 1)}
         self.node_objects = {name: a_node(name) for name in self.nodes}
         self.stateful_sets = {STATEFUL_SET: a_stateful_set(2)}
@@ -130,6 +135,19 @@ class World:
             return "its pod is on another node"
         return "its pod has finished" if pod.status.phase == "Failed" else ""
 
+    def fits(self, sandbox: Sandbox, node: str, record: IpEndpoint) -> bool:
+        """Whether the pod would get the address today, as far as its node's agent knows the pools."""
+        agent = self.nodes[node].agent
+        shown = agent.store.pools.get(record.spec.pool) if agent is not None else None
+        named = sandbox.pod.metadata.annotations[ANNOTATION_POOLS].split(",")
+        return (
+            shown is not None
+            and shown.metadata.deletion_timestamp is None
+            and shown.spec.pod_affinity is None
+            and record.spec.pool in named
+            and record.address in pool_addresses(shown.spec).usable
+        )
+
     def records_owned_by(self, sandbox: Sandbox, node: str) -> dict[str, IpEndpoint]:
         """The records that an ADD, beginning now, has a right to and cannot but know: sticky ones are read live."""
         meta = sandbox.pod.metadata
@@ -142,12 +160,12 @@ class World:
             if record.spec.interface == sandbox.ifname
             and (
                 (name in shown and record.spec.pod.uid == meta.uid and record.spec.node == node)
-                or (key and record.spec.sticky_key == key)
+                or (key and record.spec.sticky_key == key and self.fits(sandbox, node, record))
             )
         }
 
     def check_continuity(
-        self, sandbox: Sandbox, entitled: dict[str, IpEndpoint], addresses: tuple[str, ...]
+        self, node: SimNode, sandbox: Sandbox, entitled: dict[str, IpEndpoint], addresses: tuple[str, ...]
     ) -> None:
         """An address that a pod had a right to, all the while, is the one it gets."""
         got = set(addresses)
@@ -156,6 +174,7 @@ class World:
             for name, record in entitled.items()
             if (now := self.cluster.endpoints.get(name)) is not None
             and now.metadata.uid == record.metadata.uid
+            and (record.spec.pod.uid == sandbox.pod.metadata.uid or self.fits(sandbox, node.name, record))
         ]
         for name in kept:
             same_family = {other for other in got if ("-" in other) == ("-" in name)}
@@ -176,7 +195,7 @@ class World:
         """Every record has its sandbox, or is kept for an ordinal that will come again; every pod has an address."""
         self.check()
         owned = {address for _, sandbox in self.attached() for address in sandbox.addresses}
-        ordinals = {f"{STATEFUL_SET}/{n}" for n in range(self.stateful_sets[STATEFUL_SET].spec.replicas)}
+        ordinals = {sticky_key(f"db-{n}") for n in range(self.stateful_sets[STATEFUL_SET].spec.replicas)}
         slots = set()
         for name, record in sorted(self.cluster.endpoints.items()):
             key = record.spec.sticky_key
@@ -196,6 +215,8 @@ class World:
     def quiesce(self) -> None:
         """Heal everything and let every part do its job, as long as it takes."""
         self.calm, self.empty_answers = True, False
+        for name in self.pools:
+            self.edit_pool(name, "as it was")
         for request in list(self.requests):
             if not request.fate.done():
                 request.fate.set_result(Fate.ANSWERED)
@@ -229,6 +250,24 @@ class World:
             if node.agent is not None:
                 node.agent.start(node.agent.replay())
         self.turn()
+
+    def edit_pool(self, name: str, how: str) -> None:
+        """What an operator does to a pool that may be in use."""
+        was = self.pools[name]
+        half = {"four": "10.0.0.6-10.0.0.11", "six": "fd00::5-fd00::8", "other": "10.0.1.6-10.0.1.11"}[name]
+        spec = {
+            "as it was": was,
+            "ranges moved": replace(was, ips=(half,)),
+            "affinity": replace(was, pod_affinity=LabelSelector(match_labels={"nobody": "has"})),
+        }.get(how)
+        if how == "gone":
+            if name in self.cluster.pools:
+                self.cluster.drop_pool(name)
+            return
+        pool = Ips(metadata=ObjectMeta(name=name), spec=spec or was)
+        if how == "being deleted":
+            pool.metadata.deletion_timestamp = "2026-01-01T00:00:00Z"
+        self.cluster.put_pool(pool)
 
     def _deliver_all(self) -> None:
         for process in self.processes():
@@ -308,10 +347,10 @@ def a_stateful_set(replicas: int) -> StatefulSet:
 
 def sticky_key(name: str) -> str:
     """The sticky key of a pod of that name; empty for those of no StatefulSet."""
-    return f"{STATEFUL_SET}/{name.removeprefix('db-')}" if name.startswith("db-") else ""
+    return f"StatefulSet/{NAMESPACE}/db/{name.removeprefix('db-')}" if name.startswith("db-") else ""
 
 
-def a_pod(name: str, uid: str, node: str) -> Pod:
+def a_pod(name: str, uid: str, node: str, pool: str = "four") -> Pod:
     """A pod as the API has it: ``db-…`` of the StatefulSet, ``dual-…`` with two families."""
     owner = OwnerReference(
         api_version="apps/v1", kind="StatefulSet", name="db", uid=STATEFUL_SET, controller=True
@@ -320,7 +359,7 @@ def a_pod(name: str, uid: str, node: str) -> Pod:
         name=name,
         namespace=NAMESPACE,
         uid=uid,
-        annotations={ANNOTATION_POOLS: "four,six" if name.startswith("dual") else "four"},
+        annotations={ANNOTATION_POOLS: "four,six" if name.startswith("dual") else pool},
         owner_references=[owner] if name.startswith("db-") else [],
     )
     return Pod(metadata=metadata, spec=PodSpec(node_name=node), status=PodStatus(phase="Pending"))

@@ -99,7 +99,7 @@ def explanation_text(found: Explanation) -> str:
             lines.append(f"  sandbox: {spec.container_id}, interface {spec.interface}")
             lines.append(f"  node:    {spec.node} ({spec.node_ip}), boot {spec.boot_id}")
         if spec.sticky_key:
-            lines.append(f"  kept for {spec.sticky_key} (StatefulSet UID/ordinal)")
+            lines.append(f"  kept for {spec.sticky_key}")
     for who, item in found.verdicts:
         lines.append(f"  {who}: {item.action.value}, rule {item.rule}: {item.evidence}")
     lines += [f"  {when or 'at some time'}: {text}" for when, text in found.history]

@@ -1,4 +1,4 @@
-"""Finds an address for one family of a claim and writes the record. Which records are whose is ``rules``' business."""
+"""Chooses an address for one family of a claim and writes the record. Ownership is decided in ``rules``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fast.api.ipendpoint import IpEndpoint, PodRef
+from fast.api.ipendpoint import IpEndpoint
 from fast.api.meta import ObjectMeta
 from fast.errors import (
     AddressConflict,
@@ -20,8 +20,10 @@ from fast.errors import (
 from fast.ipam.claim.contention import Contention
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.pool.ledger import Ledger, PoolEntry
-from fast.ipam.rules.claim_request import Attachment, ClaimRequest, NodeIdentity, sticky_labels
+from fast.ipam.rules.claim_request import Attachment, ClaimRequest, NodeIdentity
+from fast.ipam.rules.claim_rules import held_by
 from fast.ipam.rules.record_states import bound
+from fast.ipam.rules.sticky_keys import sticky_labels
 from fast.ipam.store.record_store import Store
 from fast.ipam.store.record_writes import Writes
 from fast.net import IPAddress, record_name
@@ -140,7 +142,27 @@ class Allocator:
             )
         return found
 
+    def families(self, request: ClaimRequest) -> frozenset[int]:
+        """The IP versions of the pools that the request names, as far as known, whether they serve it or not."""
+        books = (entry.book for name in request.pools if (entry := self._ledger.pools.get(name)) is not None)
+        return frozenset(book.version for book in books if book is not None)
+
     # ── claiming ──
+
+    async def require_candidate(self, plan: FamilyPlan) -> None:
+        """Raise PoolExhausted if no pool of the plan has an address left; asked before anything is written."""
+        if plan.address is None and not any(self._has_candidate(pool) for pool in plan.pools):
+            raise self._exhausted(plan)
+
+    def _has_candidate(self, pool: str) -> bool:
+        entry = self._ledger.pools.get(pool)
+        return (
+            entry is not None and entry.book is not None and entry.book.candidate(self._clock()) is not None
+        )
+
+    def _exhausted(self, plan: FamilyPlan) -> PoolExhausted:
+        counts = [f"pool {pool} is exhausted ({self._ledger.counts(pool)})" for pool in plan.pools]
+        return PoolExhausted("; ".join((*counts, *plan.refusals)))
 
     async def create(
         self, plan: FamilyPlan, attachment: Attachment, node: NodeIdentity, sticky_key: str
@@ -158,8 +180,7 @@ class Allocator:
             record = await self._create_in(pool, attachment, node, sticky_key)
             if record is not None:
                 return record
-        counts = [f"pool {pool} is exhausted ({self._ledger.counts(pool)})" for pool in plan.pools]
-        raise PoolExhausted("; ".join((*counts, *plan.refusals)))
+        raise self._exhausted(plan)
 
     async def _create_in(
         self, pool: str, attachment: Attachment, node: NodeIdentity, sticky_key: str
@@ -201,7 +222,7 @@ class Allocator:
         except Conflict as error:
             self._metrics.conflicts.labels(pool).inc()
             holder = await self._store.refresh(record_name(address))
-            raise AddressConflict(f"address {address} {_held_by(holder)}") from error
+            raise AddressConflict(f"address {address} {held_by(holder, attachment)}") from error
 
     async def _write(
         self, address: IPAddress, pool: str, attachment: Attachment, node: NodeIdentity, sticky_key: str
@@ -235,13 +256,3 @@ def refusal(
         if selector is not None and not selector.matches(labels):
             return PoolNotAllowed, f"{name} does not allow this pod: its {what} does not match"
     return None
-
-
-def _held_by(holder: IpEndpoint | None) -> str:
-    if holder is None:
-        return "was taken, and is free again by now"
-    spec = holder.spec
-    pod: PodRef = spec.pod
-    if not spec.container_id:
-        return f"is retained for {spec.sticky_key} (pod {pod.namespace}/{pod.name})"
-    return f"belongs to pod {pod.namespace}/{pod.name} (UID {pod.uid}) on node {spec.node}"

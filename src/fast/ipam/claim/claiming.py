@@ -1,14 +1,23 @@
-"""Claims of one node: which record an ADD comes to hold, and how that is undone. Who owns what is ``rules``'."""
+"""Claims of one node: chooses the record an ADD gets, and rolls it back. Ownership is decided in ``rules``."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 
 from fast.api.ipendpoint import IpEndpoint
-from fast.errors import AddressConflict, Conflict, FastError, KubeError, NotFound
+from fast.errors import (
+    AddressConflict,
+    Conflict,
+    FastError,
+    InvalidConfig,
+    IPAMError,
+    KubeError,
+    NotFound,
+)
 from fast.ipam.claim.allocator import Allocator, FamilyPlan
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.pool.ledger import Ledger
@@ -16,6 +25,7 @@ from fast.ipam.rules import claim_rules, record_states
 from fast.ipam.rules.claim_request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity
 from fast.ipam.rules.decision import Action, Decision
 from fast.ipam.rules.record_states import holder_of
+from fast.ipam.rules.sticky_keys import sticky_labels
 from fast.ipam.store.record_store import Store
 from fast.ipam.store.record_writes import MOST_ATTEMPTS, Writes
 
@@ -37,6 +47,20 @@ class _Claim:
 
     steps: list[Step] = field(default_factory=list)
     deleted: set[AttachmentKey] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """Who claims what, and where."""
+
+    attachment: Attachment
+    request: ClaimRequest
+    node: NodeIdentity
+
+
+#: What an ADD makes use of, the surest claim first.
+_RANKS = (Action.SAME, Action.TAKE_OVER, Action.REBIND, Action.WAIT)
+_BY_STICKY_KEY = {"sticky", "sticky-still-bound"}
 
 
 class Claiming:
@@ -65,16 +89,67 @@ class Claiming:
     async def claim(
         self, attachment: Attachment, request: ClaimRequest, node: NodeIdentity
     ) -> tuple[Step, ...]:
-        """Come by an address of each family asked for; whatever fails is undone."""
+        """Claim an address of each family asked for; whatever fails is undone.
+
+        Records that the pod holds already come first, whatever became of their pools since.
+        """
         claim = self._claims[attachment.key] = _Claim()
         await self._writes.look_up_unanswered(attachment.key)
+        context = _Context(attachment, request, node)
         try:
-            for plan in self._allocator.plan(request, node):
-                claim.steps.append(await self._claim_family(plan, attachment, request, node))
+            plans = self._plans(context)
+            await self._look_ahead(plans, context)
+            for plan in plans:
+                claim.steps.append(await self._claim_family(plan, context))
         except BaseException:
             await self.undo(attachment.key)
             raise
         return tuple(claim.steps)
+
+    def _plans(self, context: _Context) -> tuple[FamilyPlan, ...]:
+        """Plan the families asked for, and those that the pod holds already.
+
+        Race holder-refused: a pool that was edited, or is being deleted, refuses new claims; what the pod holds does
+        not depend on it.
+        """
+        held = self._families_held(context)
+        try:
+            plans = self._allocator.plan(context.request, context.node)
+        except (IPAMError, InvalidConfig):
+            if not held or not self._allocator.families(context.request) <= held.keys():
+                raise
+            plans = ()
+        planned = {plan.version for plan in plans}
+        return (*plans, *(FamilyPlan(version, ()) for version in held if version not in planned))
+
+    def _families_held(self, context: _Context) -> dict[int, str]:
+        """The families of which the pod holds a record on this node, in order of the addresses."""
+        records = (
+            *self._ledger.of_attachment(context.attachment.key),
+            *self._ledger.of_pod(context.attachment.pod.uid if context.attachment.pod else ""),
+        )
+        holding = {Action.SAME, Action.TAKE_OVER}
+        return {
+            address.version: record.metadata.name
+            for record in sorted(records, key=lambda record: record.metadata.name)
+            if (address := record.find_address()) is not None
+            and self._on_add(record, context).action in holding
+        }
+
+    async def _look_ahead(self, plans: tuple[FamilyPlan, ...], context: _Context) -> None:
+        """Before anything is written: read sticky records live, and require a candidate for each family.
+
+        Race sticky-from-afar: the record may be so young that the view has not seen it.
+
+        Raises:
+            PoolExhausted: A family has neither a record for this pod nor an available address.
+        """
+        missing = [plan for plan in plans if self._record_to_use(plan, context) is None]
+        if missing and (keys := context.request.sticky_keys):
+            await self._store.refresh_sticky(*keys)
+            missing = [plan for plan in missing if self._record_to_use(plan, context) is None]
+        for plan in missing:
+            await self._allocator.require_candidate(plan)
 
     def deleted(self, key: AttachmentKey) -> None:
         """Note that a DEL of the attachment is served: what was taken over from it is not given back to it."""
@@ -115,76 +190,73 @@ class Claiming:
             return
         await self._writes.free(record)
 
-    async def _claim_family(
-        self, plan: FamilyPlan, attachment: Attachment, request: ClaimRequest, node: NodeIdentity
-    ) -> Step:
-        """Come by one address."""
-        asked_live = not request.sticky_key
+    async def _claim_family(self, plan: FamilyPlan, context: _Context) -> Step:
+        """Claim one address."""
+        attachment, node = context.attachment, context.node
         for _ in range(MOST_ATTEMPTS):
-            found = self._record_to_use(plan, attachment, request, node)
-            if found is None and not asked_live:
-                # race: sticky-from-afar: the record may be so young that the view has not seen it
-                await self._store.refresh_sticky(request.sticky_key)
-                asked_live = True
-                continue
+            found = self._record_to_use(plan, context)
             if found is None:
-                record = await self._allocator.create(plan, attachment, node, request.sticky_key)
+                sticky_key = context.request.sticky_key
+                record = await self._allocator.create(plan, attachment, node, sticky_key)
                 return Step(None, record, "created")
             record, decision = found
             if decision.action is Action.SAME:
                 return Step(record, record, "existing")
             if decision.action is Action.WAIT:
-                raise AddressConflict(f"address {record.metadata.name} is not free yet: {decision.evidence}")
+                raise AddressConflict(
+                    f"address {record.metadata.name} cannot be had yet: {decision.evidence}"
+                )
             try:
-                if decision.action is Action.RELEASE:
-                    await self._writes.delete(record)
-                    continue
-                spec = record_states.bound(record.spec.pool, attachment, node, request.sticky_key)
-                after = await self._writes.bind(IpEndpoint(metadata=record.metadata, spec=spec), record)
+                after = await self._writes.bind(_rebound(record, context), record)
             except (Conflict, NotFound):  # it changed meanwhile: look again at what it is now
                 await self._writes.read(record)
                 continue
             return Step(record, after, decision.action.value.replace(" ", "_"))
         raise AddressConflict(f"the records of sandbox {attachment.container_id} keep changing")
 
-    def _record_to_use(
-        self, plan: FamilyPlan, attachment: Attachment, request: ClaimRequest, node: NodeIdentity
-    ) -> tuple[IpEndpoint, Decision] | None:
+    def _record_to_use(self, plan: FamilyPlan, context: _Context) -> tuple[IpEndpoint, Decision] | None:
         """Find a record of the family that this sandbox already holds or may have, the surest claim first."""
-        uid = attachment.pod.uid if attachment.pod else ""
+        attachment, request = context.attachment, context.request
         candidates = {
             record.metadata.name: record
             for record in (
                 *self._ledger.of_attachment(attachment.key),
-                *self._ledger.of_pod(uid),
-                *self._ledger.of_sticky_key(request.sticky_key),
+                *self._ledger.of_pod(attachment.pod.uid if attachment.pod else ""),
+                *(record for key in request.sticky_keys for record in self._ledger.of_sticky_key(key)),
             )
             if (address := record.find_address()) is not None and address.version == plan.version
         }
-        ranks = (Action.SAME, Action.TAKE_OVER, Action.REBIND, Action.WAIT)
-        decided = [
-            (record, self._on_add(record, attachment, request.sticky_key, node))
-            for record in candidates.values()
+        decided = [(record, self._on_add(record, context)) for record in candidates.values()]
+        useful = [
+            (record, decision)
+            for record, decision in decided
+            if decision.action in _RANKS
+            and (decision.rule not in _BY_STICKY_KEY or self._still_fits(record, plan))
         ]
-        useful = [item for item in decided if item[1].action in ranks]
-        if not useful:
-            return None
-        record, decision = min(useful, key=lambda item: ranks.index(item[1].action))
-        if decision.action is Action.REBIND and not self._still_fits(record, plan):
-            gone = Decision(Action.RELEASE, "pool-changed", "the pod may not have it any more")
-            return record, gone
-        return record, decision
+        return min(useful, key=lambda item: _RANKS.index(item[1].action), default=None)
 
-    def _on_add(
-        self, record: IpEndpoint, attachment: Attachment, sticky_key: str, node: NodeIdentity
-    ) -> Decision:
-        overtaken = self._adding.is_overtaken(attachment.key, by=holder_of(record))
-        return claim_rules.on_add(record, attachment, node, sticky_key, overtaken=overtaken)
+    def _on_add(self, record: IpEndpoint, context: _Context) -> Decision:
+        overtaken = self._adding.is_overtaken(context.attachment.key, by=holder_of(record))
+        return claim_rules.on_add(
+            record, context.attachment, context.node, context.request.sticky_keys, overtaken=overtaken
+        )
 
     def _still_fits(self, record: IpEndpoint, plan: FamilyPlan) -> bool:
-        """Whether a retained address is one that the pod would get today."""
+        """Whether an address kept for the pod is one that the pod would get today.
+
+        If not, the pod gets another one at once. The old record is the controller's to free: an agent may not delete
+        what no node holds.
+        """
         entry = self._ledger.pools.get(record.spec.pool)
         if plan.address is not None and record.address != plan.address:
             return False
         in_pool = entry is not None and entry.book is not None and record.address in entry.book
         return in_pool and record.spec.pool in plan.pools
+
+
+def _rebound(record: IpEndpoint, context: _Context) -> IpEndpoint:
+    """The record as the attachment will hold it. A pod whose set is orphaned for a while keeps its sticky key."""
+    sticky_key = context.request.sticky_key or record.spec.sticky_key
+    spec = record_states.bound(record.spec.pool, context.attachment, context.node, sticky_key)
+    labels = record.metadata.labels | sticky_labels(sticky_key)
+    return IpEndpoint(metadata=msgspec.structs.replace(record.metadata, labels=labels), spec=spec)

@@ -17,8 +17,8 @@ from fast.api.ipendpoint import IpEndpoint
 from fast.api.meta import ObjectMeta
 from fast.errors import Conflict, InvalidRange, NotFound
 from fast.ipam.rules import breaker, controller_gc_rules, record_states
-from fast.ipam.rules.claim_request import parse_sticky_key
 from fast.ipam.rules.decision import Decision
+from fast.ipam.rules.sticky_keys import parse_sticky_key
 from fast.ipam.store.live_reads import ClusterReader
 from fast.ipam.store.record_store import Store
 from fast.ipam.store.record_writes import Writes
@@ -157,15 +157,25 @@ def _on_retained(
     pools: Mapping[str, ObjectMeta],
     holders: Mapping[tuple[str, str, int], IpEndpoint],
 ) -> Decision:
-    key = parse_sticky_key(record.spec.sticky_key)
     holder = holders.get(_sticky_slot(record), record)
     pool = pools.get(record.spec.pool)
     return controller_gc_rules.on_retained(
         record,
-        sets.get(key[0]) if key else None,
+        _set_of(record, sets),
         bound_elsewhere="" if holder is record else holder.metadata.name,
         pool_deleted=pool is None or pool.deletion_timestamp is not None,
     )
+
+
+def _set_of(record: IpEndpoint, sets: Mapping[str, StatefulSet]) -> StatefulSet | None:
+    """Find the StatefulSet that the record's sticky key names: by namespace and name, by UID in the former form."""
+    key = parse_sticky_key(record.spec.sticky_key)
+    if key is None or key.ordinal is None:
+        return None
+    if key.set_uid:
+        return sets.get(key.set_uid)
+    wanted = f"{key.namespace}/{key.name}"
+    return next((found for found in sets.values() if found.metadata.key == wanted), None)
 
 
 def _holders_of_sticky_keys(records: Sequence[IpEndpoint]) -> dict[tuple[str, str, int], IpEndpoint]:

@@ -28,6 +28,8 @@ Claiming:
 - ``moved-pod``: an ADD is served on a node that the pod is not on; ``admit``.
 - ``sticky-still-bound``: a StatefulSet's new pod takes the address of one that still runs; ``on_add``.
 - ``sticky-from-afar``: a StatefulSet's pod moves before its new node saw the old record; ``claiming``.
+- ``holder-refused``: an ADD is refused the address that its pod holds, as its pool changed since; ``claiming``.
+- ``foreign-retained``: an ADD deletes an address kept for its pod, which no agent has the right to; ``claiming``.
 
 Releasing:
 

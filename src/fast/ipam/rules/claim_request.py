@@ -5,7 +5,6 @@ Reads annotations and labels; decides nothing about addresses and does no I/O.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,16 +12,11 @@ from fast.api.core import Namespace, Pod
 from fast.api.ipendpoint import PodRef
 from fast.api.ips import ANNOTATION_ADDRESS, ANNOTATION_POOLS, DEFAULT_POOL
 from fast.errors import InvalidConfig, InvalidRange
+from fast.ipam.rules.sticky_keys import former_sticky_key_of, sticky_key_of
 from fast.net import IPAddress, parse_address
 
 #: Identity of an attachment: (container_id, ifname). A pod's name never is one.
 AttachmentKey = tuple[str, str]
-
-#: On the records of sticky pods: their key, in a label's spelling, so that a live list can select them.
-LABEL_STICKY_KEY = "fast.io/sticky-key"
-
-_LABEL_POD_INDEX = "apps.kubernetes.io/pod-index"
-_ORDINAL = re.compile(r"-(\d+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,8 @@ class ClaimRequest:
         pools: Names of Ips in order: the next one of a family serves where the one before is exhausted.
         pools_named: False where nobody named a pool: ``addresses`` may then lie in any pool that allows the pod.
         addresses: At most one of each family: these and no others.
-        sticky_key: ``<StatefulSet UID>/<ordinal>``; empty where the pod's address may change when it is recreated.
+        sticky_key: See ``fast.ipam.rules.sticky_keys``; empty if the pod's address may change when it is recreated.
+        former_sticky_key: The key that an earlier version of Fast gave this pod; empty if none did.
         pod_labels: For pools with a podAffinity.
         namespace_labels: For pools with a namespaceAffinity.
     """
@@ -81,8 +76,14 @@ class ClaimRequest:
     pools_named: bool = True
     addresses: tuple[IPAddress, ...] = ()
     sticky_key: str = ""
+    former_sticky_key: str = ""
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sticky_keys(self) -> tuple[str, ...]:
+        """The present key and the former one, as far as there are any."""
+        return tuple(key for key in (self.sticky_key, self.former_sticky_key) if key)
 
 
 def resolve_pools(pod: Pod, namespace: Namespace | None = None) -> ClaimRequest:
@@ -103,6 +104,7 @@ def resolve_pools(pod: Pod, namespace: Namespace | None = None) -> ClaimRequest:
         pools_named=written is not None,
         addresses=parse_requested_addresses(pod.metadata.annotations.get(ANNOTATION_ADDRESS)),
         sticky_key=sticky_key_of(pod),
+        former_sticky_key=former_sticky_key_of(pod),
         pod_labels=pod.metadata.labels,
         namespace_labels=namespace.metadata.labels if namespace else {},
     )
@@ -135,25 +137,3 @@ def parse_requested_addresses(text: str | None) -> tuple[IPAddress, ...]:
     if len({address.version for address in addresses}) != len(addresses):
         raise InvalidConfig(f"annotation {ANNOTATION_ADDRESS}: {text!r} asks for two addresses of one family")
     return addresses
-
-
-def sticky_key_of(pod: Pod) -> str:
-    """Give ``<StatefulSet UID>/<ordinal>`` of a StatefulSet's pod; empty for every other pod."""
-    for owner in pod.metadata.owner_references:
-        if owner.kind == "StatefulSet" and owner.controller:
-            index = pod.metadata.labels.get(_LABEL_POD_INDEX)
-            suffix = _ORDINAL.search(pod.metadata.name)
-            ordinal = index if index and index.isdecimal() else suffix and suffix.group(1)
-            return f"{owner.uid}/{int(ordinal)}" if ordinal else ""
-    return ""
-
-
-def sticky_labels(key: str) -> dict[str, str]:
-    """Give the labels of a record of that sticky key; none where it is empty."""
-    return {LABEL_STICKY_KEY: key.replace("/", ".")} if key else {}
-
-
-def parse_sticky_key(key: str) -> tuple[str, int] | None:
-    """Read a sticky key back: StatefulSet UID and ordinal; None where it is not spelled as one."""
-    uid, slash, ordinal = key.rpartition("/")
-    return (uid, int(ordinal)) if slash and uid and ordinal.isdecimal() else None

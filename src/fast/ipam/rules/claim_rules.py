@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fast.api.core import Pod
 from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.ipam.rules.claim_request import Attachment, NodeIdentity
@@ -35,7 +37,7 @@ def on_add(
     record: IpEndpoint,
     attachment: Attachment,
     node: NodeIdentity,
-    sticky_key: str,
+    sticky_keys: Collection[str],
     *,
     overtaken: bool = False,
 ) -> Decision:
@@ -45,7 +47,7 @@ def on_add(
         record: One that may concern the attachment, its pod or its sticky key.
         attachment: Who claims.
         node: This node.
-        sticky_key: Of the pod; empty if its address may change.
+        sticky_keys: Of the pod, present and former; empty if its address may change.
         overtaken: Whether the ADD of the record's sandbox began after this one.
     """
     spec = record.spec
@@ -66,12 +68,33 @@ def on_add(
             return Decision(
                 Action.TAKE_OVER, "new-sandbox", f"sandbox {spec.container_id} of the same pod held it"
             )
-    if sticky_key and spec.sticky_key == sticky_key:
+    if spec.sticky_key and spec.sticky_key in sticky_keys and _same_namespace(record, attachment):
         if is_retained(record):
-            return Decision(Action.REBIND, "sticky", f"it is retained for {sticky_key}")
+            return Decision(Action.REBIND, "sticky", f"it is retained for {spec.sticky_key}")
         return Decision(  # race: sticky-still-bound
             Action.WAIT,
             "sticky-still-bound",
-            f"pod {spec.pod.namespace}/{spec.pod.name} (UID {spec.pod.uid}) still holds it on node {spec.node}",
+            f"the pod before, {spec.pod.namespace}/{spec.pod.name}, still holds it on node {spec.node}",
         )
     return Decision(Action.UNRELATED, "other-owner", "it belongs to another pod")
+
+
+def _same_namespace(record: IpEndpoint, attachment: Attachment) -> bool:
+    """Whether the record's pod is of the attachment's namespace: any pod may name any owner's UID."""
+    pod = attachment.pod
+    return pod is None or not record.spec.pod.namespace or record.spec.pod.namespace == pod.namespace
+
+
+def held_by(holder: IpEndpoint | None, attachment: Attachment) -> str:
+    """Say who holds an address that the attachment asked for; of other namespaces, only that they do."""
+    if holder is None:
+        return "was taken, and is free again"
+    spec = holder.spec
+    of_namespace = attachment.pod is not None and spec.pod.namespace == attachment.pod.namespace
+    if is_retained(holder):
+        return f"is retained for pod {spec.pod.name}" if of_namespace else "is retained for another workload"
+    return (
+        f"belongs to pod {spec.pod.name} on node {spec.node}"
+        if of_namespace
+        else "belongs to another workload"
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fast.api.core import Node, Pod, StatefulSet
 from fast.api.ipendpoint import IpEndpoint
-from fast.ipam.rules.claim_request import parse_sticky_key
 from fast.ipam.rules.decision import Action, Decision
 from fast.ipam.rules.record_states import is_retained, to_free
+from fast.ipam.rules.sticky_keys import parse_sticky_key
 
 
 def on_controller_sweep(record: IpEndpoint, pod: Pod | None, node: Node | None) -> Decision:
@@ -44,7 +44,7 @@ def on_retained(
 
     Args:
         record: By a live list that was read *before* the StatefulSets.
-        stateful_set: The one whose UID the sticky key names; None if it is gone.
+        stateful_set: The one that the sticky key names; None if it is gone.
         bound_elsewhere: The address of the same family that the sticky key's pod holds meanwhile.
         pool_deleted: Whether the record's pool is being deleted, or is gone.
     """
@@ -57,11 +57,13 @@ def on_retained(
             Action.RELEASE, "pool-deleted", f"pool {record.spec.pool} is deleted and no sandbox holds it"
         )
     key = parse_sticky_key(record.spec.sticky_key)
+    if key is not None and key.ordinal is None:
+        return Decision(Action.KEEP, "sticky", f"kept for the next pod {key.namespace}/{key.name}")
     if key is None or stateful_set is None:
         return Decision(
             Action.RELEASE, "stateful-set-gone", f"the StatefulSet of {record.spec.sticky_key!r} is gone"
         )
-    ordinal, name = key[1], f"StatefulSet {stateful_set.metadata.key}"
+    ordinal, name = key.ordinal or 0, f"StatefulSet {stateful_set.metadata.key}"
     start = stateful_set.spec.ordinals.get("start", 0)
     if not start <= ordinal < start + stateful_set.spec.replicas:
         return Decision(

@@ -14,7 +14,7 @@ from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips
 from fast.api.resources import IPENDPOINTS, IPSES
 from fast.errors import KubeError, NotFound
-from fast.ipam.rules.claim_request import sticky_labels
+from fast.ipam.rules.sticky_keys import LABEL_STICKY_KEY, sticky_labels
 from fast.ipam.store.record_store import EndpointChange, PoolChange
 from fast.ipam.store.record_view import EndpointView
 from fast.kube import Change, Informer, KubeClient
@@ -121,9 +121,10 @@ class KubeStore:
                     self._view.removed(known, gone)
         return self._view.endpoints.get(name)
 
-    async def refresh_sticky(self, key: str) -> None:
+    async def refresh_sticky(self, *keys: str) -> None:
         """See :class:`fast.ipam.store.record_store.Store`."""
-        selector = ",".join(f"{label}={value}" for label, value in sticky_labels(key).items())
+        values = sorted({sticky_labels(key)[LABEL_STICKY_KEY] for key in keys})
+        selector = f"{LABEL_STICKY_KEY} in ({','.join(values)})"
         with self._view.asking() as gone:
             for found in (await self._client.list(IPENDPOINTS, label_selector=selector)).items:
                 self._view.answered(compact(found), gone)

@@ -69,8 +69,8 @@ class Store(ReadStore, Protocol):
     async def refresh(self, name: str) -> IpEndpoint | None:
         """Read a record past the view, and show what was read in the view; None where there is none."""
 
-    async def refresh_sticky(self, key: str) -> None:
-        """Read the records of a sticky key past the view, and show what was read in the view."""
+    async def refresh_sticky(self, *keys: str) -> None:
+        """Read the records of sticky keys past the view, and show what was read in the view."""
 
 
 class PodView(Protocol):
