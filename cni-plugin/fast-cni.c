@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * fast-cni: what the container runtime executes. Forwards the CNI environment and stdin to
- * fast-agent over its unix socket, prints the reply and exits with its status. What the verbs do
- * lives in the agent (src/fast/cni); this file must not learn it, and must not parse JSON beyond
- * finding the top-level "cniVersion".
+ * fast-cni: the executable that the container runtime calls. It sends the CNI environment and
+ * stdin to fast-agent over its unix socket, prints the reply and exits with the reply's status.
+ * The verbs are in the agent (src/fast/cni), not here. The only JSON that this file reads is the
+ * top-level "cniVersion".
  *
- * On its own it answers VERSION, says "try again later" (ADD, CHECK, GC) or "not available"
- * (STATUS) when the agent is away, and leaves a tombstone for DEL, which the agent replays before
- * it serves its first ADD.
+ * Without the agent it answers VERSION, says "try again later" (ADD, CHECK, GC) or "not available"
+ * (STATUS), and leaves a tombstone for DEL. The agent carries out tombstones before its first ADD.
+ *
+ * For ADD and CHECK it opens CNI_NETNS and passes the descriptor (SCM_RIGHTS) with the first byte
+ * of the request: a path such as /proc/PID/ns/net means something else in the agent's PID and
+ * mount namespaces.
  *
  * Frame (all integers u32 little endian; src/fast/cni/frames.py is the other end):
  *   request: env length, stdin length, env as NUL-terminated KEY=VALUE (CNI_* only), stdin
@@ -47,6 +50,7 @@
 #define DEFAULT_SOCKET	  "/run/fast/agent.sock"
 #define DEFAULT_STATE_DIR "/var/lib/fast"
 #define DEFAULT_TIMEOUT_S 100 /* below kubelet's runtime request timeout of 120 s */
+#define STATUS_TIMEOUT_S  5   /* the runtime asks often; an agent that hangs is soon reported */
 
 /* Error codes of the CNI specification, "Well-known error codes". */
 enum cni_error {
@@ -296,11 +300,36 @@ static int valid_container_id(const char *id)
 	return 1;
 }
 
+/* JSON is UTF-8: a result with such a name could not be written. Accepts what RFC 3629 accepts. */
+static int valid_utf8(const char *text)
+{
+	const unsigned char *c = (const unsigned char *)text;
+
+	while (*c) {
+		int more = *c < 0x80   ? 0
+			   : *c < 0xc2 ? -1
+			   : *c < 0xe0 ? 1
+			   : *c < 0xf0 ? 2
+			   : *c < 0xf5 ? 3
+				       : -1;
+		unsigned char low = *c == 0xe0 ? 0xa0 : *c == 0xf0 ? 0x90 : 0x80;
+		unsigned char high = *c == 0xed ? 0x9f : *c == 0xf4 ? 0x8f : 0xbf;
+
+		if (more < 0)
+			return 0;
+		for (c++; more; more--, c++, low = 0x80, high = 0xbf)
+			if (*c < low || *c > high)
+				return 0;
+	}
+	return 1;
+}
+
 static int valid_ifname(const char *name)
 {
 	size_t bytes = strlen(name);
 
-	if (bytes == 0 || bytes > MAX_IFNAME_BYTES || !strcmp(name, ".") || !strcmp(name, ".."))
+	if (bytes == 0 || bytes > MAX_IFNAME_BYTES || !strcmp(name, ".") || !strcmp(name, "..") ||
+	    !valid_utf8(name))
 		return 0;
 	for (const char *c = name; *c; c++)
 		if (*c == '/' || *c == ':' || isspace((unsigned char)*c))
@@ -352,7 +381,7 @@ static int write_synced(const char *path)
 
 /*
  * Keeps the DEL for the agent. The name is the attachment's identity, so a repeated DEL makes no
- * second one; the rename makes it appear whole or not at all, whenever this process is killed.
+ * second file. The rename makes the file appear whole or not at all.
  */
 static int leave_tombstone(const char *container_id, const char *ifname)
 {
@@ -399,7 +428,7 @@ static int delete_without_agent(void)
 	return 0;
 }
 
-/* What to answer when the agent cannot be asked, or died while it was. */
+/* The answer if the agent cannot be reached, or dies during the call. */
 static int answer_without_agent(const char *command, const char *what, int error)
 {
 	const int late = error == ETIMEDOUT || error == EAGAIN; /* a full backlog is EAGAIN */
@@ -450,15 +479,65 @@ static int connect_to_agent(void)
 	return fd;
 }
 
+/*
+ * Opens the sandbox's network namespace, for the agent. -1 if there is none to open: the agent then
+ * says what is wrong with the path. O_NONBLOCK: opening a FIFO would wait for its other end.
+ */
+static int open_netns(const char *command)
+{
+	if (strcmp(command, "ADD") && strcmp(command, "CHECK"))
+		return -1;
+	return open(env_or("CNI_NETNS", ""), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+}
+
+/* Sends the frame's header with the descriptor, if there is one, and then the rest. */
+static int send_frame(int fd, int netns)
+{
+	uint32_t header[2] = {env_bytes, stdin_bytes};
+	struct iovec data = {.iov_base = header, .iov_len = sizeof(header)};
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+
+	if (netns >= 0) {
+		message.msg_control = control.bytes;
+		message.msg_controllen = sizeof(control.bytes);
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &netns, sizeof(int));
+	}
+	for (;;) {
+		ssize_t sent = sendmsg(fd, &message, 0);
+
+		if (sent == (ssize_t)sizeof(header))
+			break;
+		if (sent >= 0) { /* never seen: the kernel takes so few bytes whole */
+			errno = EIO;
+			return -1;
+		}
+		if (errno == EAGAIN && !wait_for(fd, POLLOUT))
+			continue;
+		if (errno != EINTR)
+			return -1;
+	}
+	if (write_all(fd, env_block, env_bytes))
+		return -1;
+	return write_all(fd, stdin_block, stdin_bytes);
+}
+
 static int forward(const char *command)
 {
 	static char reply[MAX_REPLY_BYTES];
 	uint32_t header[2]; /* exit status, length */
+	int netns = open_netns(command);
 	int fd = connect_to_agent();
 
 	if (fd < 0)
 		return answer_without_agent(command, "cannot connect to", errno);
-	if (write_frame(fd) || read_exactly(fd, header, sizeof(header)))
+	if (send_frame(fd, netns) || read_exactly(fd, header, sizeof(header)))
 		return answer_without_agent(command, "no reply from", errno);
 	if (header[1] > sizeof(reply))
 		return fail(CNI_IO_FAILURE, "the reply of fast-agent is larger than 1 MiB", "");
@@ -480,8 +559,8 @@ static int known_command(const char *command)
 	return 0;
 }
 
-/* A person ran it by hand, or a runtime forgot the command: the about text is for the one, the
- * error for the other. */
+/* The about text is for a person who ran it by hand, the error for a runtime that forgot the
+ * command. */
 static int answer_without_command(void)
 {
 	fprintf(stderr,
@@ -501,8 +580,11 @@ int main(void)
 	ssize_t got;
 
 	signal(SIGPIPE, SIG_IGN);
-	deadline_ms =
-		now_ms() + 1000 * (seconds > 0 && seconds < 86400 ? seconds : DEFAULT_TIMEOUT_S);
+	if (seconds <= 0 || seconds >= 86400)
+		seconds = DEFAULT_TIMEOUT_S;
+	if (!strcmp(command, "STATUS") && seconds > STATUS_TIMEOUT_S)
+		seconds = STATUS_TIMEOUT_S;
+	deadline_ms = now_ms() + 1000 * seconds;
 	if (collect_environment())
 		return fail(CNI_INVALID_ENVIRONMENT, "the CNI_ variables are larger than 64 KiB",
 			    "");

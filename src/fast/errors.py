@@ -20,6 +20,7 @@
     │   ├── BPFError → VerifierError, MapFull
     │   ├── LayoutMismatch            the pinned map's layout is not this version's
     │   ├── FeatureUnsupported(feature, kernel)
+    │   ├── NetnsOfNode               the path of a pod's namespace leads to the node's own
     │   └── NetnsGone
     └── AgentUnavailable
 
@@ -205,6 +206,10 @@ class FeatureUnsupported(DatapathError):
         super().__init__(f"this kernel lacks {feature} (Linux {kernel} has it){suffix}")
         self.feature = feature
         self.kernel = kernel
+
+
+class NetnsOfNode(DatapathError):
+    """The path of a pod's network namespace leads to the node's own."""
 
 
 class NetnsGone(DatapathError):

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old or the new one, never half of one. No content is decided here."""
+"""Writes files whole or not at all, and tells versions of a file apart. Knows nothing of their content."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ import tempfile
 from pathlib import Path
 
 
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what differs between two versions of a file (time, inode, size); None if it cannot be read."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
 def write_atomically(path: Path, content: bytes, mode: int) -> bool:
-    """Put a file into place by rename; fsynced, so that it survives a power cut whole.
+    """Replace a file by rename, with fsync, so that it is whole even after a power cut. Makes missing directories.
 
     Returns:
-        Whether anything had to be written: False where the file already has that content and mode.
+        Whether anything was written: False if the file already has that content and mode.
 
     Raises:
-        OSError: The disk refuses; the old file is untouched.
+        OSError: The disk refuses; the old file is unchanged.
     """
     try:
         if path.read_bytes() == content and path.stat().st_mode & 0o777 == mode:
             return False
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-    # a leading dot: container runtimes ignore such files in the directory of configurations
+    # a leading dot: container runtimes ignore such files in the directory of configurations, the agent among tombstones
     descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
@@ -33,9 +42,18 @@ def write_atomically(path: Path, content: bytes, mode: int) -> bool:
     except BaseException:
         Path(fresh).unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    fsync_directory(path.parent)
     return True
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames and removals in a directory survive a power cut.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -95,6 +95,7 @@ CODES: dict[type[FastError], Code] = {
     errors.MapFull: Code.MAP_FULL,
     errors.LayoutMismatch: Code.LAYOUT_MISMATCH,
     errors.FeatureUnsupported: Code.FEATURE_UNSUPPORTED,
+    errors.NetnsOfNode: Code.INVALID_ENVIRONMENT,
     # nothing is left of the call then, so that the runtime need not clean up: just what code 3 says
     errors.NetnsGone: Code.UNKNOWN_CONTAINER,
     errors.AgentUnavailable: Code.TRY_AGAIN_LATER,

@@ -1,4 +1,4 @@
-"""The frames between fast-cni and the agent: bytes to values and back. No verbs, no sockets, no JSON.
+"""The frames between fast-cni and the agent: encoding and decoding. No verbs, no sockets, no JSON.
 
 All integers are u32 little endian; ``cni-plugin/fast-cni.c`` is the other end::
 
@@ -10,7 +10,6 @@ A tombstone file holds one request frame.
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,19 +21,28 @@ MAX_STDIN_BYTES = 1024 * 1024
 MAX_REPLY_BYTES = 1024 * 1024
 
 _HEADER = struct.Struct("<II")
+HEADER_BYTES = _HEADER.size
 
 
 @dataclass(frozen=True, slots=True)
 class CniCall:
-    """One execution of the plugin: its ``CNI_*`` environment and what stood on its stdin."""
+    """One execution of the plugin.
+
+    Attributes:
+        env: Its ``CNI_*`` variables; bytes that are not UTF-8 are surrogates.
+        stdin: The network configuration.
+        netns_path: Where this process can open the namespace that ``CNI_NETNS`` names, because fast-cni passed its
+            descriptor; "" if it passed none. Not part of the frame.
+    """
 
     env: Mapping[str, str]
     stdin: bytes = b""
+    netns_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CniReply:
-    """How the plugin's process shall end: exit status, and what it prints on stdout."""
+    """How the plugin's process ends: exit status, and what it prints on stdout."""
 
     exit_code: int
     stdout: bytes = b""
@@ -49,30 +57,33 @@ def encode_call(call: CniCall) -> bytes:
 
 
 def decode_call(frame: bytes) -> CniCall:
-    """Read a whole request frame, as a tombstone file holds it.
+    """Read a whole request frame, from a connection or a tombstone file.
 
     Raises:
         InvalidConfig: The frame is cut off, has something behind it, or is larger than the limits.
     """
-    if len(frame) < _HEADER.size:
+    if len(frame) < HEADER_BYTES:
         raise InvalidConfig(f"a frame of {len(frame)} bytes has no header")
-    env_bytes, stdin_bytes = _checked_sizes(frame[: _HEADER.size])
-    body = frame[_HEADER.size :]
-    if len(body) != env_bytes + stdin_bytes:
-        raise InvalidConfig(f"the frame announces {env_bytes + stdin_bytes} bytes and has {len(body)}")
-    return CniCall(_decode_env(body[:env_bytes]), body[env_bytes:])
+    if len(frame) != (announced := frame_bytes(frame)):
+        raise InvalidConfig(f"the frame announces {announced} bytes and has {len(frame)}")
+    stdin_at = HEADER_BYTES + _HEADER.unpack_from(frame)[0]
+    return CniCall(_decode_env(frame[HEADER_BYTES:stdin_at]), frame[stdin_at:])
 
 
-async def read_call(reader: asyncio.StreamReader) -> CniCall:
-    """Read one request frame from a connection.
+def frame_bytes(header: bytes) -> int:
+    """Return the length of a request frame, its header included, from its first :data:`HEADER_BYTES`.
 
     Raises:
-        InvalidConfig: A size is over the limit; nothing more was read.
-        asyncio.IncompleteReadError: The other end went away.
+        InvalidConfig: A size is over the limit.
     """
-    env_bytes, stdin_bytes = _checked_sizes(await reader.readexactly(_HEADER.size))
-    env = await reader.readexactly(env_bytes)
-    return CniCall(_decode_env(env), await reader.readexactly(stdin_bytes))
+    env_bytes, stdin_bytes = _HEADER.unpack_from(header)
+    if env_bytes > MAX_ENV_BYTES:
+        raise InvalidConfig(f"the CNI_ variables are {env_bytes} bytes; the limit is {MAX_ENV_BYTES}")
+    if stdin_bytes > MAX_STDIN_BYTES:
+        raise InvalidConfig(
+            f"the network configuration is {stdin_bytes} bytes; the limit is {MAX_STDIN_BYTES}"
+        )
+    return HEADER_BYTES + int(env_bytes) + int(stdin_bytes)
 
 
 def encode_reply(reply: CniReply) -> bytes:
@@ -86,24 +97,13 @@ def decode_reply(frame: bytes) -> CniReply:
     Raises:
         InvalidConfig: The frame is cut off.
     """
-    if len(frame) < _HEADER.size:
+    if len(frame) < HEADER_BYTES:
         raise InvalidConfig(f"a frame of {len(frame)} bytes has no header")
     exit_code, stdout_bytes = _HEADER.unpack_from(frame)
-    stdout = frame[_HEADER.size :]
+    stdout = frame[HEADER_BYTES:]
     if len(stdout) != stdout_bytes:
         raise InvalidConfig(f"the frame announces {stdout_bytes} bytes and has {len(stdout)}")
     return CniReply(exit_code, stdout)
-
-
-def _checked_sizes(header: bytes) -> tuple[int, int]:
-    env_bytes, stdin_bytes = _HEADER.unpack(header)
-    if env_bytes > MAX_ENV_BYTES:
-        raise InvalidConfig(f"the CNI_ variables are {env_bytes} bytes; the limit is {MAX_ENV_BYTES}")
-    if stdin_bytes > MAX_STDIN_BYTES:
-        raise InvalidConfig(
-            f"the network configuration is {stdin_bytes} bytes; the limit is {MAX_STDIN_BYTES}"
-        )
-    return env_bytes, stdin_bytes
 
 
 def _decode_env(block: bytes) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""The network configuration that stands on a CNI call's stdin: decoding and validation. No environment, no I/O."""
+"""Reads and validates the network configuration on a CNI call's stdin. No environment, no I/O.
+
+Null is absence, as for Go's decoder, which runtimes and meta plugins are written with.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,19 @@ from fast.cni.cni_errors import CallError, Code
 from fast.errors import InvalidRange
 from fast.net import IPAddress, parse_address
 
-#: Oldest first. 0.1.0 and 0.2.0 have another kind of result; no runtime in use speaks them.
+#: Oldest first. 0.1.0 and 0.2.0 have another kind of result; no runtime in use needs them.
 SUPPORTED_VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 NEWEST_VERSION = SUPPORTED_VERSIONS[-1]
 
 #: The version of the specification that brought a verb.
 _SINCE = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
-_ABSENT = msgspec.Raw(
-    b"null"
-)  # not None: msgspec takes an object for a type of "Raw | None" only where it is null
+_VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 _MIN_MTU, _MAX_MTU = 68, 65535  # RFC 791's least; the most that an IP packet can be
 
 
 class Dns(msgspec.Struct, omit_defaults=True, frozen=True):
-    """``dns``, passed on into the result as it is."""
+    """``dns``, copied into the result."""
 
     nameservers: tuple[str, ...] = ()
     domain: str = ""
@@ -34,9 +35,9 @@ class Dns(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class RuntimeConfig(msgspec.Struct, frozen=True):
-    """What the runtime fills in for declared capabilities; those of chained plugins (portMappings …) are theirs.
+    """What the runtime fills in for declared capabilities. Chained plugins read their own (portMappings …).
 
-    ``bandwidth`` only tells Fast that a shaper will sit on the pod's veth.
+    ``bandwidth`` tells Fast that a shaper will be on the pod's veth.
     """
 
     ips: tuple[str, ...] = ()
@@ -52,10 +53,10 @@ class ValidAttachment(msgspec.Struct, frozen=True):
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A network configuration as a plugin sees it. Fields that Fast does not know are other plugins' or the runtime's.
+    """A network configuration, as a plugin gets it. Unknown fields belong to other plugins or the runtime.
 
-    ``mtu`` (bytes) is Fast's own: smaller than what the node's underlay carries; 0 takes that. ``args`` may hold
-    anything (the specification lets a plugin ignore it), ``prev_result`` stays raw.
+    ``mtu`` (bytes) is Fast's own; 0 takes what the node's underlay carries. ``args`` may hold anything, since the
+    specification lets a plugin ignore it. ``prev_result`` is decoded JSON without nulls; None if there is none.
     """
 
     cni_version: str = msgspec.field(name="cniVersion", default="")
@@ -66,47 +67,50 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     ipam: Any = None
     runtime_config: RuntimeConfig = msgspec.field(name="runtimeConfig", default=RuntimeConfig())
     args: Any = None
-    prev_result: msgspec.Raw = msgspec.field(name="prevResult", default=_ABSENT)
+    prev_result: Any = msgspec.field(name="prevResult", default=None)
     valid_attachments: tuple[ValidAttachment, ...] | None = msgspec.field(
-        name="cni.dev/valid-attachments", default=None
+        name=_VALID_ATTACHMENTS, default=None
     )
 
     @property
     def has_prev_result(self) -> bool:
         """Whether a plugin before this one made a result."""
-        return bytes(self.prev_result) != b"null"
+        return self.prev_result is not None
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    """What a DEL needs of a configuration."""
+
+    cni_version: str = msgspec.field(name="cniVersion", default="")
+    name: str = ""
+    type: str = ""
 
 
 class _VersionOnly(msgspec.Struct):
-    cni_version: str = msgspec.field(name="cniVersion", default="")
+    cni_version: str | None = msgspec.field(name="cniVersion", default="")
 
 
 def version_of(stdin: bytes) -> str:
-    """Find the ``cniVersion`` to answer in: the configuration's, or the newest where none can be read."""
+    """Return the ``cniVersion`` to answer in: the configuration's, or the newest if none can be read."""
     try:
         return msgspec.json.decode(stdin, type=_VersionOnly).cni_version or NEWEST_VERSION
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return NEWEST_VERSION
 
 
 def parse_config(stdin: bytes, command: str) -> NetworkConfig:
-    """Read and validate the network configuration for a verb.
+    """Read and validate the network configuration for a verb. DEL needs only ``cniVersion``, ``name`` and ``type``.
 
     Raises:
-        CallError: Code 6 (no JSON, or a field of the wrong type), 1 (version unsupported, or older than the verb),
+        CallError: Code 6 (not JSON), 1 (version unsupported, or older than the verb),
             7 (a field is missing or not valid), 2 (a field that Fast cannot serve; key and value in the message).
     """
-    try:
-        config = msgspec.json.decode(stdin, type=NetworkConfig)
-    except msgspec.ValidationError as error:
-        raise CallError(Code.INVALID_CONFIG, f"the network configuration is not valid: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CallError(Code.DECODING_FAILURE, f"the network configuration is no JSON: {error}") from error
+    config = _decode(stdin, command)
     _check_version(config.cni_version, command)
     if not _NAME.fullmatch(config.name):
         raise CallError(
             Code.INVALID_CONFIG,
-            f"name {config.name!r} of the network must start alphanumeric and go on with alphanumerics, '_', '.', '-'",
+            f"network name {config.name!r} must be letters, digits, '_', '.' and '-', with a letter or digit first",
         )
     if not config.type:
         raise CallError(Code.INVALID_CONFIG, "type of the network configuration is missing")
@@ -121,21 +125,48 @@ def parse_config(stdin: bytes, command: str) -> NetworkConfig:
     return config
 
 
+def _decode(stdin: bytes, command: str) -> NetworkConfig:
+    try:
+        decoded = msgspec.json.decode(stdin)
+        if isinstance(decoded, dict) and _VALID_ATTACHMENTS in decoded and not decoded[_VALID_ATTACHMENTS]:
+            decoded[_VALID_ATTACHMENTS] = []  # a list without entries, which Go writes as null
+        decoded = without_nulls(decoded)
+        if command == "DEL":
+            needed = msgspec.convert(decoded, _Identity)
+            return NetworkConfig(cni_version=needed.cni_version, name=needed.name, type=needed.type)
+        return msgspec.convert(decoded, NetworkConfig)
+    except msgspec.ValidationError as error:
+        raise CallError(Code.INVALID_CONFIG, f"the network configuration is not valid: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CallError(Code.DECODING_FAILURE, f"the network configuration is not JSON: {error}") from error
+
+
+def without_nulls(value: Any) -> Any:
+    """Remove every member that is null from decoded JSON, at any depth. Elements of arrays keep their places."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
 def requested_addresses(config: NetworkConfig) -> tuple[IPAddress, ...]:
     """Read the addresses that the runtime asks for: capability ``ips``, else ``args.cni.ips``.
 
     Raises:
-        CallError: Code 7, one of them is no address.
+        CallError: Code 7, one of them is not an address.
     """
     texts = config.runtime_config.ips or _ips_of_args(config.args)
     try:
         return tuple(parse_address(text.partition("/")[0]) for text in texts)
     except InvalidRange as error:
-        raise CallError(Code.INVALID_CONFIG, f"an address that the runtime asks for: {error}") from error
+        raise CallError(
+            Code.INVALID_CONFIG, f"the runtime asks for an address that is not valid: {error}"
+        ) from error
 
 
 def _ips_of_args(args: Any) -> tuple[str, ...]:
-    """``args.cni.ips`` of the CNI conventions; empty where args is shaped otherwise."""
+    """Read ``args.cni.ips`` of the CNI conventions; empty if ``args`` has another shape."""
     cni = args.get("cni") if isinstance(args, dict) else None
     ips = cni.get("ips") if isinstance(cni, dict) else None
     return tuple(ip for ip in ips if isinstance(ip, str)) if isinstance(ips, list) else ()

@@ -6,6 +6,7 @@ Sources: the result types of the CNI specification 0.3.1, 0.4.0, 1.0.0 and 1.1.0
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -100,15 +101,15 @@ def result_of(
     )
 
 
-def parse_result(raw: bytes) -> Result:
-    """Read a ``prevResult`` of any supported version.
+def parse_result(decoded: Any) -> Result:
+    """Read a ``prevResult`` of any supported version from decoded JSON without nulls.
 
     Raises:
         CallError: Code 7, it is not a result.
     """
     try:
-        return msgspec.json.decode(raw, type=Result)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return msgspec.convert(decoded, Result)
+    except msgspec.ValidationError as error:
         raise CallError(Code.INVALID_CONFIG, f"prevResult is not a CNI result: {error}") from error
 
 

@@ -29,7 +29,7 @@ from fast.cni.network_config import (
 from fast.cni.network_config import version_of as config_version_of
 from fast.cni.results import Result, parse_result, result_of, sandbox_addresses
 from fast.datapath.pod.identity import Endpoint, EndpointSpec
-from fast.errors import AgentUnavailable, DatapathError, FastError, KubeError
+from fast.errors import AgentUnavailable, DatapathError, FastError, KubeError, NetnsGone
 from fast.ipam import AttachmentKey, AttachmentLocks, finish
 from fast.net import IPAddress
 
@@ -72,7 +72,7 @@ class Verbs:
             key: call.env.get(f"CNI_{key.upper()}", "") for key in ("command", "containerid", "ifname")
         }
         try:
-            invocation = parse_invocation(call.env)
+            invocation = parse_invocation(call.env, call.netns_path)
             if invocation.command == "VERSION":
                 return version_reply(version)
             config = parse_config(call.stdin, invocation.command)
@@ -120,25 +120,32 @@ class Verbs:
                 await self._carry_out_tombstone(key)
                 in_use = bool(self._addresses.held(*key))  # an earlier ADD was served: keep what it made
                 records = await self._addresses.claim(attachment)
-                endpoint = await self._wire(_spec_of(invocation, config, records), in_use=in_use)
+                endpoint = await self._wire(invocation, config, records, in_use=in_use)
         log.info("pod attached", containerid=key[0], ifname=key[1], addresses=[*map(str, endpoint.addresses)])
         return result_of(endpoint, invocation.netns, config, previous)
 
-    async def _wire(self, spec: EndpointSpec, *, in_use: bool) -> Endpoint:
-        """Make the endpoint in a thread; a failure or cancellation undoes it, unless it was ``in_use`` before."""
-        wiring = asyncio.create_task(asyncio.to_thread(self._datapath.attach, spec))
+    async def _wire(
+        self, invocation: Invocation, config: NetworkConfig, records: Sequence[IpEndpoint], *, in_use: bool
+    ) -> Endpoint:
+        """Make the endpoint in a thread; a failure or cancellation undoes the ADD, unless it was ``in_use`` before."""
+        wiring: asyncio.Task[Endpoint] | None = None
         try:
+            spec = _spec_of(invocation, config, records)
+            wiring = asyncio.create_task(asyncio.to_thread(self._datapath.attach, spec))
             return await asyncio.shield(wiring)
         except BaseException:
-            await finish(self._take_back((spec.container_id, spec.ifname), wiring, in_use=in_use))
+            await finish(self._take_back(invocation.key, wiring, in_use=in_use))
             raise
 
-    async def _take_back(self, key: AttachmentKey, wiring: asyncio.Task[Endpoint], *, in_use: bool) -> None:
+    async def _take_back(
+        self, key: AttachmentKey, wiring: asyncio.Task[Endpoint] | None, *, in_use: bool
+    ) -> None:
         """Undo an ADD once its thread has ended, since a thread cannot be cancelled."""
-        await asyncio.wait([wiring])
+        if wiring is not None:
+            await asyncio.wait([wiring])
         if in_use:
             return
-        if wiring.exception() is None:
+        if wiring is not None and wiring.exception() is None:
             try:
                 await asyncio.to_thread(self._datapath.detach, *key)
             except FastError as error:  # the address stays as long as the interface does
@@ -158,7 +165,7 @@ class Verbs:
 
         Raises:
             DatapathError: The kernel refused; nothing was released. Retrying helps.
-            CallError: Code 5, the tombstone cannot be written or removed.
+            CallError: Code 5, the tombstone cannot be written.
         """
         async with self._locks.hold(key):
             try:
@@ -170,7 +177,10 @@ class Verbs:
                 )
                 await self._leave_tombstone(key, call)
                 return False
-            await self._forget_tombstone(key)
+            try:
+                await self._forget_tombstone(key)
+            except CallError as error:  # harmless: an ADD of this attachment fails until it can be removed
+                log.warning("tombstone stays", containerid=key[0], ifname=key[1], error=str(error))
         if detached or released:
             addresses = [record.metadata.name for record in released]
             log.info("pod detached", containerid=key[0], ifname=key[1], addresses=addresses)
@@ -197,7 +207,7 @@ class Verbs:
         self._require_ready()
         if not config.has_prev_result:
             raise CallError(Code.INVALID_CONFIG, "prevResult is missing: CHECK compares with it")
-        expected = sandbox_addresses(parse_result(bytes(config.prev_result)), invocation.ifname)
+        expected = sandbox_addresses(parse_result(config.prev_result), invocation.ifname)
         async with self._locks.hold(invocation.key):
             held = {record.address for record in self._addresses.held(*invocation.key)}
             if held != set(expected):
@@ -235,7 +245,7 @@ class Verbs:
 
     async def _carry_out_tombstone(self, key: AttachmentKey) -> None:
         with _disk_failures("an earlier DEL of this attachment may wait on disk, which cannot be read"):
-            waits = self._tombstones.waits(key)
+            waits = await asyncio.to_thread(self._tombstones.waits, key)
         if waits:
             await asyncio.to_thread(self._datapath.detach, *key)
             await self._addresses.release(*key)
@@ -269,7 +279,7 @@ def _previous_of(invocation: Invocation, config: NetworkConfig) -> Result | None
     """Read the result of an earlier plugin of the chain; refuse one that already made the interface."""
     if not config.has_prev_result:
         return None
-    previous = parse_result(bytes(config.prev_result))
+    previous = parse_result(config.prev_result)
     if previous.ips or any(item.sandbox and item.name == invocation.ifname for item in previous.interfaces):
         raise CallError(
             Code.INVALID_CONFIG,
@@ -287,11 +297,22 @@ def _spec(invocation: Invocation, config: NetworkConfig, addresses: tuple[IPAddr
     return EndpointSpec(
         container_id=invocation.container_id,
         ifname=invocation.ifname,
-        netns_path=invocation.netns,
+        netns_path=_netns_path(invocation),
         addresses=addresses,
         mtu=config.mtu or None,
         via_stack=config.runtime_config.bandwidth is not None,
     )
+
+
+def _netns_path(invocation: Invocation) -> str:
+    """Return the path at which this process opens the sandbox's namespace.
+
+    fast-cni opens it and passes the descriptor. If it passed none, a path below /proc names a process that has ended,
+    and possibly another one in this process's own PID namespace.
+    """
+    if not invocation.opened_netns and invocation.netns.startswith("/proc/"):
+        raise NetnsGone(f"network namespace {invocation.netns!r} cannot be opened: its process has ended")
+    return invocation.opened_netns or invocation.netns
 
 
 def _listed(addresses: Iterable[IPAddress]) -> str:

@@ -43,7 +43,8 @@ class Netns:
                 unmounted.
         """
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # O_NONBLOCK: opening a FIFO would wait for its other end
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise NetnsGone(f"network namespace {path!r} cannot be opened: {error.strerror}") from error
         try:
@@ -53,6 +54,11 @@ class Netns:
             os.close(fd)
             raise NetnsGone(f"{path!r} is no network namespace: {error.strerror}") from error
         return cls(fd)
+
+    def is_own(self) -> bool:
+        """Return whether the calling thread is in this namespace."""
+        own, this = os.stat("/proc/thread-self/ns/net"), os.fstat(self.fd)
+        return (own.st_dev, own.st_ino) == (this.st_dev, this.st_ino)
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -3,9 +3,13 @@
 import asyncio
 import json
 import os
+import resource
+import shutil
 import signal
+import socket
 import stat
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -150,6 +154,166 @@ async def test_a_reply_that_is_too_large_is_error_5(place):
     assert (status, json.loads(stdout)["code"]) == (1, 5)
 
 
+async def test_status_waits_for_an_agent_that_hangs_for_five_seconds_and_no_longer(place):
+    forever, began = asyncio.Event(), time.monotonic()
+
+    async def never(call):
+        await forever.wait()
+        return CniReply(0)
+
+    async with Serving(place, never):
+        status, stdout = await run(place, "STATUS", FAST_CNI_TIMEOUT_SECONDS="60")
+        forever.set()
+    assert (status, json.loads(stdout)["code"]) == (1, 50)
+    assert 4 < time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK"])
+async def test_the_sandboxs_namespace_is_opened_by_the_plugin_and_passed_by_descriptor(
+    place, tmp_path, command
+):
+    namespace = tmp_path / "namespace"
+    namespace.touch()
+    seen, open_before = [], None
+
+    async def look(call):
+        seen.append(os.stat(call.netns_path).st_ino)
+        return CniReply(0)
+
+    async with Serving(place, look):
+        open_before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            assert (await run(place, command, CNI_NETNS=str(namespace)))[0] == 0
+        assert len(os.listdir("/proc/self/fd")) == open_before
+    assert seen == [namespace.stat().st_ino] * 3
+
+
+@pytest.mark.parametrize(
+    ("command", "path"), [("ADD", "/nowhere"), ("DEL", "/dev/null"), ("STATUS", "/dev/null")]
+)
+async def test_without_a_namespace_to_open_the_call_comes_without_a_descriptor(place, command, path):
+    async with Serving(place) as serving:
+        assert (await run(place, command, CNI_NETNS=path))[0] == 0
+    assert [call.netns_path for call in serving.calls] == [""]
+
+
+async def test_descriptors_that_nobody_asked_for_are_closed(place):
+    async with Serving(place):
+        before = len(os.listdir("/proc/self/fd"))
+        for frame in (b"\xff" * 8, b"\0" * 3, struct.pack("<II", 0, 0)):
+            with socket.socket(socket.AF_UNIX) as channel:
+                channel.connect(place["FAST_AGENT_SOCKET"])
+                socket.send_fds(channel, [frame], [0, 0, 0])
+                channel.shutdown(socket.SHUT_WR)
+                await asyncio.to_thread(channel.recv, 1000)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+class Keeping(Serving):
+    """A server that looks after its socket, and what it said about it."""
+
+    def __init__(self, place):
+        super().__init__(place)
+        self.said, self.restored = [], 0
+
+    def _restored(self):
+        self.restored += 1
+
+    async def __aenter__(self):
+        await super().__aenter__()
+        keep = self.server.keep(self.said.append, self._restored, interval_seconds=0.01)
+        self._task = asyncio.create_task(keep)
+        return self
+
+    async def __aexit__(self, *_):
+        self._task.cancel()
+        await super().__aexit__()
+
+    async def until(self, holds):
+        async with asyncio.timeout(10):
+            while not holds():  # noqa: ASYNC110 -- files have no event
+                await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("wiped", ["directory", "socket", "lock", "replaced"])
+async def test_a_socket_that_somebody_removed_is_made_again_and_serves(place, tmp_path, wiped):
+    directory = tmp_path / "run"
+    place["FAST_AGENT_SOCKET"] = str(directory / "agent.sock")
+    async with Keeping(place) as serving:
+        if wiped == "directory":
+            shutil.rmtree(directory)
+        elif wiped == "replaced":
+            (directory / "agent.sock").unlink()
+            (directory / "agent.sock").touch()
+        else:
+            (directory / f"agent.{'sock' if wiped == 'socket' else 'lock'}").unlink()
+        await serving.until(lambda: serving.restored)
+        assert await run(place, "ADD") == (0, b"said\n")
+        with pytest.raises(InvalidConfig, match="another fast-agent"):
+            await Serving(place).server.start(wait_seconds=0)
+        assert set(serving.said) == {""}
+    assert not exists(place["FAST_AGENT_SOCKET"])
+
+
+async def test_a_call_that_runs_while_the_socket_is_wiped_gets_its_reply(place, tmp_path):
+    begun, finish = asyncio.Event(), asyncio.Event()
+
+    async def slow(call):
+        begun.set()
+        await finish.wait()
+        return CniReply(0, b"finished")
+
+    async with Keeping(place) as serving:
+        serving._answer = slow
+        running = asyncio.create_task(run(place, "ADD"))
+        await begun.wait()
+        os.unlink(place["FAST_AGENT_SOCKET"])
+        await serving.until(lambda: serving.restored)
+        finish.set()
+        assert await running == (0, b"finished")
+
+
+async def test_a_socket_that_cannot_be_made_again_is_told_with_a_remedy_until_it_can(place, tmp_path):
+    directory = tmp_path / "run"
+    place["FAST_AGENT_SOCKET"] = str(directory / "agent.sock")
+    async with Keeping(place) as serving:
+        shutil.rmtree(directory)
+        directory.touch()  # a file: no directory can be made there
+        await serving.until(lambda: any("restart the agent" in text for text in serving.said))
+        directory.unlink()
+        await serving.until(lambda: serving.restored)
+        assert await run(place, "ADD") == (0, b"said\n")
+
+
+async def test_an_agent_that_took_the_socket_meanwhile_keeps_it_and_the_first_says_so(place):
+    async with Keeping(place) as first:
+        os.unlink(Path(place["FAST_AGENT_SOCKET"]).with_suffix(".lock"))
+        os.unlink(place["FAST_AGENT_SOCKET"])
+        async with Serving(place) as second:
+            await first.until(lambda: any("another fast-agent" in text for text in first.said))
+            assert await run(place, "ADD") == (0, b"said\n")
+            assert len(second.calls) == 1
+
+
+async def test_out_of_descriptors_calls_wait_and_are_served_afterwards(place):
+    async with Serving(place):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        process = await start(place, "ADD")
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        pipe = process.stdin.transport.get_extra_info("pipe").fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(lowest_free, pipe), hard))
+        try:
+            process.stdin.write(CONFIG)
+            process.stdin.close()
+            await asyncio.sleep(0.5)
+            assert process.returncode is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert await process.stdout.read() == b"said\n"
+        await process.wait()
+
+
 async def test_an_agent_that_does_not_answer_is_given_up_after_the_timeout(place):
     forever = asyncio.Event()
 
@@ -195,10 +359,10 @@ async def test_only_root_may_connect(place):
 
 
 async def test_the_socket_goes_with_the_server_and_not_with_a_predecessor(place):
-    socket = place["FAST_AGENT_SOCKET"]
+    path = place["FAST_AGENT_SOCKET"]
     async with Serving(place):
-        assert exists(socket)
-    assert not exists(socket)
+        assert exists(path)
+    assert not exists(path)
 
 
 async def test_a_second_agent_is_kept_off_the_node(place):

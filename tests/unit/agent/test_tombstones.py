@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from fast.agent.cni.tombstone_replay import CONDITION, TombstoneReplay
+from fast.agent.cni.tombstone_replay import CONDITION, DISK_CONDITION, TombstoneReplay
 from fast.agent.cni.tombstones import Tombstones
 from fast.agent.readiness import Readiness
 from fast.cni import CallError, CniCall, Code
@@ -63,7 +63,7 @@ class Replay:
     """A replay whose DELs fail as the test says."""
 
     def __init__(self, tombstones):
-        self.tombstones, self.readiness = tombstones, Readiness(CONDITION)
+        self.tombstones, self.readiness = tombstones, Readiness(CONDITION, DISK_CONDITION)
         self.failing, self.tried = {}, []
         self.replay = TombstoneReplay(tombstones, self.carry_out, self.readiness)
 
@@ -137,3 +137,34 @@ async def test_a_directory_that_cannot_be_read_makes_the_node_unready_for_as_lon
             broken.setattr(replay.tombstones, "waiting", waiting)
             await replay.until(lambda unmet: unmet and "tombstones cannot be read: Input" in unmet.reason)
         await replay.until(lambda unmet: unmet is None)
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC])
+async def test_a_disk_on_which_no_del_could_be_kept_is_told_and_adds_are_served(replay, monkeypatch, error):
+    def refuse(*_):
+        raise OSError(error, os.strerror(error))
+
+    async with replay.running():
+        await replay.until(lambda unmet: unmet is None)
+        monkeypatch.setattr(type(replay.tombstones.directory), "write_bytes", refuse)
+        await replay.until(lambda unmet: unmet is not None)
+        unmet = replay.readiness.unmet()
+        assert f"cannot be written: {os.strerror(error)}" in unmet.reason
+        assert unmet.allows_add
+        monkeypatch.undo()
+        await replay.until(lambda unmet: unmet is None)
+
+
+def test_the_probe_of_the_disk_leaves_nothing_and_is_no_tombstone(tombstones):
+    tombstones.probe()
+    assert list(tombstones.directory.iterdir()) == []
+    (tombstones.directory / ".probe").touch()  # of an agent that was killed
+    assert list(tombstones.waiting()) == []
+
+
+def test_a_tombstone_that_is_not_there_is_removed_from_a_read_only_disk_without_a_write(
+    tombstones, monkeypatch
+):
+    """unlink(2) says EROFS before it says ENOENT."""
+    monkeypatch.setattr(os, "unlink", lambda *_: pytest.fail("unlink was called"))
+    tombstones.remove(KEY)

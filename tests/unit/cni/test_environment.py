@@ -53,13 +53,16 @@ def test_del_may_come_without_a_namespace():
     assert parse(CNI_COMMAND="DEL", CNI_NETNS=None).netns == ""
 
 
-@pytest.mark.parametrize("container_id", ["../etc/passwd", ".hidden", "a:b", "a\nb", "c" * 201, "ü"])
+@pytest.mark.parametrize("container_id", ["../etc/passwd", ".hidden", "a:b", "a\nb", "c" * 161, "ü"])
 def test_a_container_id_that_could_not_name_a_file_is_refused(container_id):
     with pytest.raises(CallError, match="CNI_CONTAINERID"):
         parse(CNI_CONTAINERID=container_id)
 
 
-@pytest.mark.parametrize("ifname", ["eth0123456789abc", "..", ".", "a/b", "a:b", "a b", "a\tb"])
+@pytest.mark.parametrize(
+    "ifname",
+    ["eth0123456789abc", "..", ".", "a/b", "a:b", "a b", "a\tb", "eth%d", "%", "lo", "all", "default"],
+)
 def test_a_name_that_no_interface_can_have_is_refused(ifname):
     with pytest.raises(CallError, match="CNI_IFNAME"):
         parse(CNI_IFNAME=ifname)
@@ -100,3 +103,29 @@ def test_ip_asks_for_addresses_with_or_without_a_prefix_length():
 def test_ip_that_is_no_address_is_error_4():
     with pytest.raises(CallError, match="IP=somewhere"):
         parse(CNI_ARGS="IP=somewhere")
+
+
+@pytest.mark.parametrize("variable", ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"])
+@pytest.mark.parametrize("command", ["ADD", "CHECK"])
+def test_a_value_that_is_not_utf8_is_error_4_and_named(command, variable):
+    with pytest.raises(CallError, match=variable) as caught:
+        parse(CNI_COMMAND=command, **{variable: "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=\udcff"})
+    assert caught.value.code == 4
+
+
+@pytest.mark.parametrize("variable", ["CNI_NETNS", "CNI_ARGS", "CNI_PATH"])
+@pytest.mark.parametrize("value", ["\udcff", "no-equals-sign", "IP=somewhere", "K8S_POD_NAMESPACE=alone"])
+def test_del_heeds_nothing_but_container_and_interface(variable, value):
+    found = parse(CNI_COMMAND="DEL", **{variable: value})
+    assert (found.key, found.addresses) == (("c1", "eth0"), ())
+
+
+@pytest.mark.parametrize("ifname", ["eth%d", "a b", "lo"])
+def test_del_takes_a_name_that_an_earlier_version_served(ifname):
+    assert parse(CNI_COMMAND="DEL", CNI_IFNAME=ifname).ifname == ifname
+
+
+@pytest.mark.parametrize("ifname", ["../x", "a/b", "eth0123456789abc", "\udcff"])
+def test_del_refuses_a_name_that_could_not_name_a_tombstone(ifname):
+    with pytest.raises(CallError, match="CNI_IFNAME"):
+        parse(CNI_COMMAND="DEL", CNI_IFNAME=ifname)

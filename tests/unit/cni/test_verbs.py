@@ -7,6 +7,7 @@ import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,8 +15,9 @@ from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.meta import ObjectMeta
 from fast.api.resources import IPENDPOINTS
 from fast.cni import CniCall, UnmetConditions, Verbs
+from fast.cni.environment import MAX_CONTAINER_ID_LENGTH
 from fast.datapath.pod.identity import Endpoint, macs_of
-from fast.errors import AgentUnavailable, NetlinkError, PoolExhausted, Unavailable
+from fast.errors import AgentUnavailable, InvalidConfig, NetlinkError, PoolExhausted, Unavailable
 from fast.ipam import AttachmentLocks
 from fast.kube import ClusterConfig, KubeClient
 from fast.kube.credentials import ExecPlugin, TokenFile
@@ -85,7 +87,7 @@ class World:
         self.attaching_now.set()
         assert self.go_on.wait(10)
         host, pod = macs_of(*KEY)
-        return Endpoint(*KEY, spec.addresses, 7, "fast1", host, pod, 1450)
+        return Endpoint(spec.container_id, spec.ifname, spec.addresses, 7, "fast1", host, pod, 1450)
 
     def detach(self, *_):
         self.step("detach")
@@ -277,7 +279,7 @@ async def test_a_del_that_an_add_has_carried_out_meanwhile_does_not_take_down_wh
     assert world.steps == []
 
 
-@pytest.mark.parametrize(("command", "step"), [("ADD", "waits"), ("ADD", "remove"), ("DEL", "remove")])
+@pytest.mark.parametrize(("command", "step"), [("ADD", "waits"), ("ADD", "remove")])
 async def test_a_disk_that_refuses_tombstones_is_error_5(world, call, command, step):
     world.waiting[KEY] = CniCall({})
     world.failing[step] = OSError(errno.EROFS, "Read-only file system")
@@ -335,3 +337,81 @@ async def test_what_nobody_foresaw_is_an_error_object(world, call):
     world.failing["claim"] = ZeroDivisionError("oops")
     status, error = await call("ADD")
     assert (status, error["code"]) == (1, 199)
+
+
+async def test_a_del_that_was_carried_out_succeeds_though_its_tombstone_cannot_be_removed(world, call):
+    world.waiting[KEY] = CniCall({})
+    world.failing["remove"] = OSError(errno.EROFS, "Read-only file system")
+    assert await call("DEL") == (0, None)
+    assert world.steps == ["detach", "release"]
+
+
+async def test_the_disk_is_never_asked_in_the_event_loop(world, call):
+    """A disk that hangs must not keep other calls waiting."""
+    loop_thread, threads = threading.get_ident(), []
+    for name in ("waits", "remove", "leave"):
+        original = getattr(world, name)
+
+        def noting(*args, original=original):
+            threads.append(threading.get_ident())
+            return original(*args)
+
+        setattr(world, name, noting)
+    await call("ADD")
+    await call("DEL")
+    world.failing["release"] = Unavailable("away")
+    await call("DEL")
+    assert len(threads) >= 3
+    assert loop_thread not in threads
+
+
+@pytest.mark.parametrize(
+    ("netns", "passed", "opened"),
+    [
+        ("/run/netns/c1", "/proc/self/fd/9", "/proc/self/fd/9"),
+        ("/proc/77/ns/net", "/proc/self/fd/9", "/proc/self/fd/9"),
+        ("/run/netns/c1", "", "/run/netns/c1"),
+    ],
+)
+async def test_the_namespace_is_opened_by_its_descriptor_and_told_by_its_path(
+    world, verbs, netns, passed, opened
+):
+    specs, original = [], world.attach
+    world.attach = lambda spec: specs.append(spec) or original(spec)
+    env = ENV | {"CNI_COMMAND": "ADD", "CNI_NETNS": netns}
+    reply = await verbs.dispatch(CniCall(env, json.dumps(CONFIG).encode(), passed))
+    assert [spec.netns_path for spec in specs] == [opened]
+    assert json.loads(reply.stdout)["interfaces"][1]["sandbox"] == netns
+
+
+async def test_a_path_below_proc_without_a_descriptor_is_never_opened_as_it_may_be_another_process_here(
+    world, verbs
+):
+    env = ENV | {"CNI_COMMAND": "ADD", "CNI_NETNS": "/proc/77/ns/net"}
+    reply = await verbs.dispatch(CniCall(env, json.dumps(CONFIG).encode()))
+    assert json.loads(reply.stdout)["code"] == 3
+    assert world.steps == ["claim", "unclaim"]
+
+
+async def test_what_cannot_be_an_endpoint_gives_its_addresses_back(world, call, monkeypatch):
+    monkeypatch.setattr("fast.cni.verbs.EndpointSpec", Mock(side_effect=InvalidConfig("too long")))
+    status, error = await call("ADD")
+    assert (status, error["msg"], world.steps) == (1, "too long", ["claim", "unclaim"])
+
+
+@pytest.mark.parametrize("length", [MAX_CONTAINER_ID_LENGTH, MAX_CONTAINER_ID_LENGTH + 1])
+async def test_every_container_id_that_is_accepted_can_be_an_endpoint_of_two_families(world, verbs, length):
+    addresses = ("255.255.255.255", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff")
+    env = ENV | {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c" * length, "CNI_IFNAME": "fifteen-bytes-x"}
+
+    async def claim(_attachment):
+        return tuple(map(record, ("255.255.255.255", "2001-0db8-ffff-ffff-ffff-ffff-ffff-ffff")))
+
+    world.claim = claim
+    bandwidth = {"runtimeConfig": {"bandwidth": {"ingressRate": 1}}}
+    reply = await verbs.dispatch(CniCall(env, json.dumps(CONFIG | bandwidth).encode()))
+    answer = json.loads(reply.stdout)
+    if length > MAX_CONTAINER_ID_LENGTH:
+        assert (answer["code"], world.steps) == (4, [])
+    else:
+        assert [ip["address"].partition("/")[0] for ip in answer["ips"]] == list(addresses)

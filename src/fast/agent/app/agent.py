@@ -23,7 +23,7 @@ from prometheus_client import REGISTRY
 
 from fast import __version__
 from fast.agent.app.systemd import notify
-from fast.agent.cni import tombstone_replay
+from fast.agent.cni import cni_server, tombstone_replay
 from fast.agent.cni.cni_server import CniServer
 from fast.agent.cni.conflist import ensure_installed, install_conflist, install_plugin
 from fast.agent.cni.node_pods import NodePods
@@ -44,7 +44,7 @@ from fast.agent.sync.agent_gc import AgentCollector
 from fast.agent.sync.auditor import Auditor
 from fast.agent.sync.cluster_sync import ClusterSync
 from fast.agent.sync.contact import Contact
-from fast.api.core import Node
+from fast.api.core import Node, ObjectReference
 from fast.api.ips import Ips
 from fast.api.resources import NAMESPACES, NODES, PODS
 from fast.cni import Verbs
@@ -148,7 +148,12 @@ class Agent:
         self._client = client
         self._gc_interval = Interval(config.gc_interval_seconds)
         self.readiness = Readiness(
-            keeper.CONDITION, contact.CONDITION, _CLUSTER_MAP, tombstone_replay.CONDITION
+            keeper.CONDITION,
+            contact.CONDITION,
+            _CLUSTER_MAP,
+            tombstone_replay.CONDITION,
+            tombstone_replay.DISK_CONDITION,
+            cni_server.CONDITION,
         )
         self._events = EventRecorder(client, "fast-agent", host=config.node_name)
         self._store = KubeStore(client)
@@ -253,6 +258,7 @@ class Agent:
             for informer in (self._nodes, self._pods, self._namespaces):
                 group.create_task(informer.run())
             group.create_task(self._contact.run())
+            group.create_task(self._server.keep(self._socket_reported, self._socket_restored))
             group.create_task(self._keeper.run())
             group.create_task(self._when_everything_is_known(group))
             group.create_task(self._install())
@@ -279,6 +285,22 @@ class Agent:
             await ensure_installed(install, self.readiness)
         notify("READY=1")
         log.info("fast-agent is ready")
+
+    def _socket_reported(self, problem: str) -> None:
+        if problem:
+            self.readiness.missing(cni_server.CONDITION, problem)
+        else:
+            self.readiness.met(cni_server.CONDITION)
+
+    def _socket_restored(self) -> None:
+        self._tell_node("SocketRestored", f"{self._config.socket} had been removed, and was made again")
+
+    def _tell_node(self, reason: str, message: str) -> None:
+        """Record an Event on this Node. Node Events carry the Node's name as its UID, as kubelet's do."""
+        name = self._config.node_name
+        self._events.event(
+            ObjectReference("Node", name, uid=name, api_version="v1"), "Warning", reason, message
+        )
 
     def _datapath_came_up(self) -> None:
         self._cluster.resync()

@@ -1,4 +1,4 @@
-"""Carrying out the DELs that wait as tombstones: all of them before the first ADD, later ones as they appear."""
+"""Carries out the DELs that wait as tombstones: all of them before the first ADD, later ones as they appear."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from fast.ipam import AttachmentKey
 log = structlog.get_logger()
 
 CONDITION = "tombstones"
+#: Whether a DEL could be kept, if the API server were away.
+DISK_CONDITION = "state-directory"
 
 _WAITING = Gauge("fast_cni_tombstones", "DELs that wait on disk to be carried out.")
 _REFUSED = Gauge(
     "fast_cni_tombstones_refused",
-    "DELs that wait on disk as kernel or API server refuse them for good; they keep no pod from the node.",
+    "DELs that wait on disk because kernel or API server refuse them for good; ADDs are served all the same.",
 )
 
 #: Carries out the DEL that waits for an attachment, if one still does.
@@ -28,7 +30,7 @@ CarryOut = Callable[[AttachmentKey], Awaitable[None]]
 
 
 class TombstoneReplay:
-    """Works off the tombstones."""
+    """Carries out tombstones, and watches the disk that they are on."""
 
     def __init__(self, tombstones: Tombstones, carry_out: CarryOut, readiness: Readiness) -> None:
         self._tombstones = tombstones
@@ -36,13 +38,14 @@ class TombstoneReplay:
         self._readiness = readiness
 
     async def run(self, interval_seconds: float) -> None:
-        """Work them off for ever. The first round that leaves nothing to wait for makes the condition true, for good.
+        """Carry them out for ever. The first round that leaves nothing to wait for meets the condition, for good.
 
-        A later one (the API server was away for a while) stands in nobody's way: an ADD of the same attachment
-        carries it out. Only a directory that cannot be read does, for as long as it cannot: no ADD would be served.
+        A later tombstone (the API server was away for a while) does not end readiness: an ADD of the same attachment
+        carries it out. A directory that cannot be read does, since no ADD would be served.
         """
         replayed = False
         while True:
+            await self._probe_disk()
             try:
                 problem = await self.replay()
             except OSError as error:
@@ -57,12 +60,25 @@ class TombstoneReplay:
                     self._readiness.missing(CONDITION, problem)
             await asyncio.sleep(interval_seconds)
 
+    async def _probe_disk(self) -> None:
+        try:
+            await asyncio.to_thread(self._tombstones.probe)
+        except OSError as error:
+            self._readiness.missing(
+                DISK_CONDITION,
+                f"{self._tombstones.directory} cannot be written: {error.strerror}; without it, no pod can be deleted "
+                "while the API server is away: free space, or mount it for writing",
+                allows_add=True,
+            )
+        else:
+            self._readiness.met(DISK_CONDITION)
+
     async def replay(self) -> str:
         """Carry out each waiting DEL once.
 
         Returns:
-            What keeps the first ADD waiting; empty where nothing does. DELs that kernel or API server refuse for a
-            reason that waiting does not mend are tried again each round, too, but nobody waits for them.
+            What the first ADD has to wait for; empty if there is nothing. DELs that kernel or API server refuse for
+            good are tried again each round, too, but nobody waits for them.
 
         Raises:
             OSError: The directory cannot be read.

@@ -1,4 +1,4 @@
-"""Tombstones: DELs that could not be carried through, one file each, until somebody does. Files only, no verbs.
+"""Tombstones: DELs that could not be carried out yet, one file each. Files only, no verbs.
 
 ``fast-cni`` leaves them when the agent is away, the agent itself when the API server is. A file's name is the
 attachment, ``CONTAINERID:IFNAME``; its content is the request frame of the call (``fast.cni.frames``).
@@ -14,9 +14,12 @@ import structlog
 
 from fast.cni import CniCall
 from fast.cni.frames import encode_call
+from fast.files import fsync_directory, write_atomically
 from fast.ipam import AttachmentKey
 
 log = structlog.get_logger()
+
+_PROBE_BYTES = 4096  # more than a tombstone of usual size
 
 
 class Tombstones:
@@ -26,27 +29,16 @@ class Tombstones:
         self.directory = directory
 
     def leave(self, key: AttachmentKey, call: CniCall) -> None:
-        """Keep the call, whole or not at all, whenever the machine stops.
+        """Keep the call: whole or not at all, even if the machine stops.
 
         Raises:
             OSError: The disk refuses.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self.directory / f".new-{os.getpid()}-{key[0]}:{key[1]}"[:255]
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(encode_call(call))
-                file.flush()
-                os.fsync(descriptor)
-            fresh.rename(self._path(key))
-        except OSError:
-            fresh.unlink(missing_ok=True)
-            raise
-        self._fsync_directory()
+        write_atomically(self._path(key), encode_call(call), 0o600)
 
     def waits(self, key: AttachmentKey) -> bool:
-        """Whether a DEL waits for this attachment; the identity in the name is all that carrying it out needs.
+        """Return whether a DEL waits for this attachment.
 
         Raises:
             OSError: The disk refuses.
@@ -58,19 +50,32 @@ class Tombstones:
         return True
 
     def remove(self, key: AttachmentKey) -> None:
-        """Forget the DEL of this attachment; nothing happens where there is none.
+        """Remove the tombstone of this attachment; does nothing if there is none.
 
         Raises:
             OSError: The disk refuses.
         """
-        try:
-            self._path(key).unlink()
-        except FileNotFoundError:
+        # stat(2) first: on a read-only file system, unlink(2) fails with EROFS before it looks for the file
+        if not self.waits(key):
             return
-        self._fsync_directory()
+        self._path(key).unlink()
+        fsync_directory(self.directory)
+
+    def probe(self) -> None:
+        """Write and remove a file, to see that a DEL could be kept. Not fsynced, so it costs the disk nothing.
+
+        Raises:
+            OSError: The disk refuses: it is full or read-only.
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.directory / ".probe"
+        try:
+            path.write_bytes(bytes(_PROBE_BYTES))
+        finally:
+            path.unlink(missing_ok=True)
 
     def waiting(self) -> Iterator[AttachmentKey]:
-        """Give the attachment of every DEL that waits; files that are no tombstone are left out and logged.
+        """Return the attachment of every DEL that waits. Other files are left out and logged.
 
         Raises:
             OSError: The disk refuses.
@@ -82,7 +87,7 @@ class Tombstones:
         for name in names:
             container_id, colon, ifname = name.rpartition(":")
             if name.startswith("."):
-                continue  # half written by a fast-cni that was killed, or just being written
+                continue  # not whole yet, or left by a fast-cni that was killed
             if not colon or not container_id or not ifname:
                 log.warning("not a tombstone", path=str(self.directory / name))
                 continue
@@ -90,10 +95,3 @@ class Tombstones:
 
     def _path(self, key: AttachmentKey) -> Path:
         return self.directory / f"{key[0]}:{key[1]}"
-
-    def _fsync_directory(self) -> None:
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -15,6 +15,7 @@ import click
 import structlog
 
 from fast.agent.config.agent_config import AgentConfig
+from fast.files import stamp_of
 
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ class Reloader:
                     await self._hangup.wait()
             except TimeoutError:
                 pass
-            version = self._version_of_file()
+            version = await asyncio.to_thread(self._version_of_file)
             if self._hangup.is_set() or version != self._version:
                 self._hangup.clear()
                 self._version = version
@@ -87,14 +88,8 @@ class Reloader:
             log.warning("changed settings that need a restart of the agent", settings=_flags(later))
 
     def _version_of_file(self) -> tuple[int, int, int] | None:
-        """What differs between two versions of the file; None where there is none (for a moment, or at all)."""
-        if self._file is None:
-            return None
-        try:
-            found = self._file.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        """Return what differs between two versions of the file; None if there is none (for a moment, or at all)."""
+        return None if self._file is None else stamp_of(self._file)
 
 
 def _flags(names: set[str]) -> list[str]:

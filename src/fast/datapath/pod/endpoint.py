@@ -34,7 +34,7 @@ from fast.datapath.pod.identity import (
 )
 from fast.datapath.pod.local_pods import LocalEntries
 from fast.datapath.pod.retirement import FINISHED_GROUP, GONE_GROUP, UNFINISHED_GROUP, Retirement
-from fast.errors import DatapathError, NetlinkError
+from fast.errors import DatapathError, NetlinkError, NetnsOfNode
 from fast.net import IPAddress, IPNetwork, Mac
 
 log = structlog.get_logger()
@@ -92,6 +92,7 @@ class Endpoints:
 
         Raises:
             NetnsGone: The pod's namespace does not exist.
+            NetnsOfNode: The path leads to the calling thread's own namespace.
             DatapathError: The kernel refused a step, or the interface's name is taken inside the pod.
         """
         with (
@@ -100,6 +101,8 @@ class Endpoints:
             Netlink() as host,
             Netlink(netns.fd) as pod,
         ):
+            if netns.is_own():  # a sandbox that ended: its PID was given to a process of the node
+                raise NetnsOfNode("CNI_NETNS leads to the node's own network namespace, not to a pod's")
             link, made = self._make_veth(host, pod, netns, spec, mtu)
             if not made:
                 return describe(spec.alias, link, mtu)
