@@ -29,23 +29,24 @@ def routes(node):
     return sorted(node.run("ip route").splitlines())
 
 
-@pytest.mark.parametrize(
-    "path", ["/proc/self/ns/net", "/proc/thread-self/ns/net", "the node's own bind mount"]
-)
-def test_a_path_to_the_nodes_own_namespace_is_refused_and_leaves_its_routes_alone(node, spec, path):
-    before = routes(node)
-    if path.startswith("/proc/self"):  # this process is in another namespace than the node of the test
-        path = "/proc/thread-self/ns/net"
-    elif not path.startswith("/proc"):
-        path = node.machine.path
-    with pytest.raises(NetnsOfNode, match="node's own network namespace"):
-        node.call(node.datapath.attach, replace(spec, netns_path=path))
+@pytest.mark.parametrize("bound", [False, True], ids=["below /proc", "bound to a file"])
+def test_a_path_to_the_nodes_own_namespace_is_refused_and_leaves_its_routes_alone(node, spec, bound):
+    before, path = routes(node), "/proc/thread-self/ns/net"
+    if bound:  # as `ip netns attach` does
+        path = "/run/netns/itself"
+        node.run(f"mkdir -p /run/netns; touch {path}; mount --bind /proc/self/ns/net {path}")
+    try:
+        with pytest.raises(NetnsOfNode, match="node's own network namespace"):
+            node.call(node.datapath.attach, replace(spec, netns_path=path))
+    finally:
+        if bound:
+            node.run(f"umount {path}; rm {path}")
     assert routes(node) == before
     assert "net9" not in node.run("ip -o link")
 
 
 def test_a_namespace_is_wired_by_a_descriptor_of_it(node, spec):
-    descriptor = os.open(spec.netns_path, os.O_RDONLY)
+    descriptor = node.call(os.open, spec.netns_path, os.O_RDONLY)
     try:
         endpoint = node.call(node.datapath.attach, replace(spec, netns_path=f"/proc/self/fd/{descriptor}"))
     finally:
