@@ -1,7 +1,8 @@
 """Write schemas.json of the embedded API server again: the schemas of its built-in kinds.
 
-Source: the published OpenAPI definitions that the development dependency kubernetes-validate carries. Kept are the
-types the server serves and whatever they refer to, without prose. Run it by hand after changing VERSION or KINDS.
+Source: the published OpenAPI definitions that the development dependency kubernetes-validate carries. It keeps the
+types that the server serves and whatever they refer to, without prose, and adds the defaults below. Run it by hand
+after changing VERSION, KINDS or DEFAULTS.
 """
 
 from __future__ import annotations
@@ -34,6 +35,103 @@ SPECIAL = {
 }
 
 
+#: What fields of a type are if they are not given. Source: the transcripts of a kube-apiserver.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "api.core.v1.Container": {
+        "resources": {},
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+    },
+    "api.core.v1.ContainerPort": {"protocol": "TCP"},
+    "api.core.v1.PodSpec": {
+        "restartPolicy": "Always",
+        "terminationGracePeriodSeconds": 30,
+        "dnsPolicy": "ClusterFirst",
+        "securityContext": {},
+        "schedulerName": "default-scheduler",
+    },
+    "api.core.v1.PodCondition": {"lastProbeTime": None, "lastTransitionTime": None},
+    "api.core.v1.NodeCondition": {"lastHeartbeatTime": None, "lastTransitionTime": None},
+    "api.core.v1.ProjectedVolumeSource": {"defaultMode": 420},
+    "api.core.v1.SecretVolumeSource": {"defaultMode": 420},
+    "api.core.v1.ConfigMapVolumeSource": {"defaultMode": 420},
+    "api.core.v1.ObjectFieldSelector": {"apiVersion": "v1"},
+    "api.core.v1.Probe": {
+        "timeoutSeconds": 1,
+        "periodSeconds": 10,
+        "successThreshold": 1,
+        "failureThreshold": 3,
+    },
+    "api.core.v1.HTTPGetAction": {"scheme": "HTTP"},
+    "api.core.v1.Secret": {"type": "Opaque"},
+    "api.core.v1.ServicePort": {"protocol": "TCP"},
+    "api.core.v1.ServiceSpec": {
+        "type": "ClusterIP",
+        "sessionAffinity": "None",
+        "internalTrafficPolicy": "Cluster",
+        "ipFamilyPolicy": "SingleStack",
+        "ipFamilies": ["IPv4"],
+    },
+    "api.core.v1.ServiceStatus": {"loadBalancer": {}},
+    "api.core.v1.Service": {"status": {"loadBalancer": {}}},
+    "api.core.v1.Event": {
+        "firstTimestamp": None,
+        "lastTimestamp": None,
+        "eventTime": None,
+        "source": {},
+        "reportingComponent": "",
+        "reportingInstance": "",
+    },
+    "api.core.v1.NodeStatus": {
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+        "nodeInfo": {
+            "machineID": "",
+            "systemUUID": "",
+            "bootID": "",
+            "kernelVersion": "",
+            "osImage": "",
+            "containerRuntimeVersion": "",
+            "kubeletVersion": "",
+            "kubeProxyVersion": "",
+            "operatingSystem": "",
+            "architecture": "",
+        },
+    },
+    "api.core.v1.Node": {"spec": {}, "status": {}},
+    "api.apps.v1.DeploymentSpec": {
+        "replicas": 1,
+        "strategy": {"type": "RollingUpdate"},
+        "revisionHistoryLimit": 10,
+        "progressDeadlineSeconds": 600,
+    },
+    "api.apps.v1.Deployment": {"status": {}},
+    "api.apps.v1.ReplicaSetSpec": {"replicas": 1},
+    "api.apps.v1.ReplicaSet": {"status": {"replicas": 0}},
+    "api.apps.v1.StatefulSetSpec": {
+        "replicas": 1,
+        "podManagementPolicy": "OrderedReady",
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+        "revisionHistoryLimit": 10,
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+    },
+    "api.apps.v1.StatefulSet": {"status": {"replicas": 0, "availableReplicas": 0}},
+    "api.rbac.v1.Role": {"rules": None},
+    "api.rbac.v1.ClusterRole": {"rules": None},
+    "api.networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
+    "api.networking.v1.NetworkPolicySpec": {"podSelector": {}},
+    "api.admissionregistration.v1.MatchResources": {
+        "matchPolicy": "Equivalent",
+        "namespaceSelector": {},
+        "objectSelector": {},
+    },
+    "api.admissionregistration.v1.NamedRuleWithOperations": {"scope": "*"},
+    "api.admissionregistration.v1.ValidatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
+    "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec": {
+        "conversion": {"strategy": "None"}
+    },
+}
+
+
 def main() -> None:
     data = importlib.resources.files("kubernetes_validate") / "kubernetes-json-schema" / f"v{VERSION}-local"
     definitions = json.loads((data / "_definitions.json").read_text())["$defs"]
@@ -43,6 +141,10 @@ def main() -> None:
         name = pending.pop()
         if name not in kept:
             kept[name] = SPECIAL.get(name) or openapi(definitions[name], pending)
+    for name, defaults in DEFAULTS.items():
+        properties = kept[f"io.k8s.{name}"]["properties"]
+        for key, value in defaults.items():
+            properties[key] |= {"default": value} | ({"nullable": True} if value is None else {})
     TARGET.write_text(json.dumps(dict(sorted(kept.items())), separators=(",", ":")) + "\n")
     print(f"{TARGET}: {len(kept)} types, {TARGET.stat().st_size} bytes")
 

@@ -18,8 +18,8 @@ from fast_playground.apiserver.api import Object
 from fast_playground.apiserver.kinds import GVR
 from fast_playground.apiserver.schema import Definitions, Schema
 
-_ADMISSION = "io.k8s.api.admissionregistration.v1."
-_CORE = "io.k8s.api.core.v1."
+_ADMISSION = "admissionregistration.k8s.io/v1"
+_EXTENSION = "cluster generation update_needs_version api-extensions"
 
 
 @dataclass(frozen=True)
@@ -101,89 +101,6 @@ class Kind:
         return {"apiVersion": self.gvr.group_version, "kind": self.kind} | obj
 
 
-_NODE_INFO = ["machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion"]
-_NODE_INFO += ["kubeletVersion", "kubeProxyVersion", "operatingSystem", "architecture"]
-
-#: What fields of the built-in types are when they are not given; by type. Source: the transcripts of a kube-apiserver.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    _CORE + "Container": {
-        "resources": {},
-        "terminationMessagePath": "/dev/termination-log",
-        "terminationMessagePolicy": "File",
-    },
-    _CORE + "ContainerPort": {"protocol": "TCP"},
-    _CORE + "PodSpec": {
-        "restartPolicy": "Always",
-        "terminationGracePeriodSeconds": 30,
-        "dnsPolicy": "ClusterFirst",
-        "securityContext": {},
-        "schedulerName": "default-scheduler",
-    },
-    _CORE + "PodCondition": {"lastProbeTime": None, "lastTransitionTime": None},
-    _CORE + "NodeCondition": {"lastHeartbeatTime": None, "lastTransitionTime": None},
-    _CORE + "ProjectedVolumeSource": {"defaultMode": 420},
-    _CORE + "SecretVolumeSource": {"defaultMode": 420},
-    _CORE + "ConfigMapVolumeSource": {"defaultMode": 420},
-    _CORE + "ObjectFieldSelector": {"apiVersion": "v1"},
-    _CORE + "Probe": {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
-    _CORE + "HTTPGetAction": {"scheme": "HTTP"},
-    _CORE + "Secret": {"type": "Opaque"},
-    _CORE + "ServicePort": {"protocol": "TCP"},
-    _CORE + "ServiceSpec": {
-        "type": "ClusterIP",
-        "sessionAffinity": "None",
-        "internalTrafficPolicy": "Cluster",
-        "ipFamilyPolicy": "SingleStack",
-        "ipFamilies": ["IPv4"],
-    },
-    _CORE + "ServiceStatus": {"loadBalancer": {}},
-    _CORE + "Service": {"status": {"loadBalancer": {}}},
-    _CORE + "Event": {
-        "firstTimestamp": None,
-        "lastTimestamp": None,
-        "eventTime": None,
-        "source": {},
-        "reportingComponent": "",
-        "reportingInstance": "",
-    },
-    _CORE + "NodeStatus": {
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
-        "nodeInfo": dict.fromkeys(_NODE_INFO, ""),
-    },
-    _CORE + "Node": {"spec": {}, "status": {}},
-    "io.k8s.api.apps.v1.DeploymentSpec": {
-        "replicas": 1,
-        "strategy": {"type": "RollingUpdate"},
-        "revisionHistoryLimit": 10,
-        "progressDeadlineSeconds": 600,
-    },
-    "io.k8s.api.apps.v1.Deployment": {"status": {}},
-    "io.k8s.api.apps.v1.ReplicaSetSpec": {"replicas": 1},
-    "io.k8s.api.apps.v1.ReplicaSet": {"status": {"replicas": 0}},
-    "io.k8s.api.apps.v1.StatefulSetSpec": {
-        "replicas": 1,
-        "podManagementPolicy": "OrderedReady",
-        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
-        "revisionHistoryLimit": 10,
-        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-    },
-    "io.k8s.api.apps.v1.StatefulSet": {"status": {"replicas": 0, "availableReplicas": 0}},
-    "io.k8s.api.rbac.v1.Role": {"rules": None},
-    "io.k8s.api.rbac.v1.ClusterRole": {"rules": None},
-    _ADMISSION + "MatchResources": {
-        "matchPolicy": "Equivalent",
-        "namespaceSelector": {},
-        "objectSelector": {},
-    },
-    _ADMISSION + "NamedRuleWithOperations": {"scope": "*"},
-    _ADMISSION + "ValidatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
-    "io.k8s.api.networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
-    "io.k8s.api.networking.v1.NetworkPolicySpec": {"podSelector": {}},
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec": {
-        "conversion": {"strategy": "None"},
-    },
-}
-
 _POD_FIELDS = (
     "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork"
     " status.phase status.podIP status.nominatedNodeName"
@@ -195,81 +112,68 @@ _EVENT_FIELDS = (
 )
 
 
+#: Built-in kinds: apiVersion, kind, short names, flags, and the fields that field selectors may name. The flag
+#: ``cluster`` means not namespaced, ``all`` is a category, and the others are attributes of Kind that are true.
+_BUILT_IN = [
+    ("v1", "Namespace", "ns", "cluster status", "status.phase"),
+    ("v1", "Node", "no", "cluster status", "spec.unschedulable"),
+    ("v1", "Pod", "po", "all status generation returns_deleted", _POD_FIELDS),
+    ("v1", "Event", "ev", "", _EVENT_FIELDS),
+    ("v1", "ServiceAccount", "sa", "returns_deleted", ""),
+    ("v1", "Service", "svc", "all status returns_deleted", "spec.clusterIP spec.type"),
+    ("v1", "ConfigMap", "cm", "", ""),
+    ("v1", "Secret", "", "", "type"),
+    ("apps/v1", "Deployment", "deploy", "all status generation scale", ""),
+    ("apps/v1", "ReplicaSet", "rs", "all status generation scale", "status.replicas"),
+    ("apps/v1", "StatefulSet", "sts", "all status generation scale", ""),
+    ("networking.k8s.io/v1", "NetworkPolicy", "netpol", "generation", ""),
+    ("coordination.k8s.io/v1", "Lease", "", "update_needs_version", ""),
+    ("rbac.authorization.k8s.io/v1", "Role", "", "", ""),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding", "", "", ""),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole", "", "cluster", ""),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "", "cluster", ""),
+    (_ADMISSION, "ValidatingAdmissionPolicy", "", f"{_EXTENSION} status", ""),
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding", "", _EXTENSION, ""),
+    ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "crd crds", f"{_EXTENSION} status", ""),
+]
+_SUBRESOURCES = {
+    "Namespace": (("finalize", "Namespace"),),
+    "Pod": (("binding", "Binding"), ("exec", "PodExecOptions")),
+}
+#: Where the schemas of a group's types are, if not at ``api.GROUP``.
+_PACKAGES = {
+    "": "api.core",
+    "apiextensions.k8s.io": "apiextensions-apiserver.pkg.apis.apiextensions",
+}
+
+
 @functools.cache
 def load_definitions() -> Definitions:
     """Read the schemas of the built-in kinds, with their defaults."""
     text = importlib.resources.files("fast_playground.apiserver").joinpath("schemas.json").read_bytes()
-    specs: dict[str, Any] = msgspec.json.decode(text)
-    for name, defaults in _DEFAULTS.items():
-        for key, value in defaults.items():
-            nullable = {"nullable": True} if value is None else {}
-            specs[name]["properties"][key] = specs[name]["properties"][key] | {"default": value} | nullable
-    return Definitions(specs)
+    return Definitions(msgspec.json.decode(text))
 
 
-def _builtins(definitions: Definitions) -> Iterator[Kind]:
-    def kind(version: str, name: str, flags: str = "", short: str = "", **more: Any) -> Kind:
-        """``flags``: ``cluster`` (not namespaced), ``all`` (that category), and the Kind's own that are true."""
-        group, _, version = version.rpartition("/")
-        package = {
-            "rbac.authorization.k8s.io": "api.rbac",
-            "coordination.k8s.io": "api.coordination",
-            "networking.k8s.io": "api.networking",
-            "admissionregistration.k8s.io": "api.admissionregistration",
-            "apiextensions.k8s.io": "apiextensions-apiserver.pkg.apis.apiextensions",
-        }.get(group, f"api.{group or 'core'}")
-        schema = definitions.get(f"io.k8s.{package}.{version}.{name}")
-        more |= dict.fromkeys(set(flags.split()) - {"cluster", "all"}, True)
-        if "all" in flags.split():
-            more["categories"] = ("all",)
-        return Kind(
+def _built_in(definitions: Definitions) -> Iterator[Kind]:
+    for api_version, name, short, flags, selectable in _BUILT_IN:
+        group, _, version = api_version.rpartition("/")
+        package = _PACKAGES.get(group, f"api.{group.partition('.')[0]}")
+        words = set(flags.split())
+        true: dict[str, Any] = dict.fromkeys(words - {"cluster", "all", "api-extensions", "scale"}, True)
+        yield Kind(
             GVR(group, version, re.sub("y$", "ie", name.lower()) + "s"),
             name,
             name.lower(),
-            "cluster" not in flags.split(),
-            schema,
+            "cluster" not in words,
+            definitions.get(f"io.k8s.{package}.{version}.{name}"),
             name + "List",
             tuple(short.split()),
-            **more | {"selectable": frozenset(more.get("selectable", "").split())},
+            tuple(sorted(words & {"all", "api-extensions"})),
+            scale=Scale() if "scale" in words else None,
+            subresources=_SUBRESOURCES.get(name, ()),
+            selectable=frozenset(selectable.split()),
+            **true,
         )
-
-    bind = (("binding", "Binding"), ("exec", "PodExecOptions"))
-    yield kind(
-        "v1",
-        "Namespace",
-        "cluster status",
-        "ns",
-        selectable="status.phase",
-        subresources=(("finalize", "Namespace"),),
-    )
-    yield kind("v1", "Node", "cluster status", "no", selectable="spec.unschedulable")
-    yield kind(
-        "v1", "Pod", "all status generation returns_deleted", "po", selectable=_POD_FIELDS, subresources=bind
-    )
-    yield kind("v1", "Event", "", "ev", selectable=_EVENT_FIELDS)
-    yield kind("v1", "ServiceAccount", "returns_deleted", "sa")
-    yield kind("v1", "Service", "all status returns_deleted", "svc", selectable="spec.clusterIP spec.type")
-    yield kind("v1", "ConfigMap", "", "cm")
-    yield kind("v1", "Secret", selectable="type")
-    workload = "all status generation"
-    yield kind("apps/v1", "Deployment", workload, "deploy", scale=Scale())
-    yield kind("apps/v1", "ReplicaSet", workload, "rs", scale=Scale(), selectable="status.replicas")
-    yield kind("apps/v1", "StatefulSet", workload, "sts", scale=Scale())
-    yield kind("networking.k8s.io/v1", "NetworkPolicy", "generation", "netpol")
-    yield kind("coordination.k8s.io/v1", "Lease", "update_needs_version")
-    for name in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"):
-        yield kind("rbac.authorization.k8s.io/v1", name, "cluster" if name.startswith("Cluster") else "")
-    policy = "cluster generation update_needs_version"
-    extends: dict[str, Any] = {"categories": ("api-extensions",)}
-    yield kind("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", f"{policy} status", **extends)
-    yield kind("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", policy, **extends)
-    yield kind(
-        "apiextensions.k8s.io/v1",
-        "CustomResourceDefinition",
-        "cluster status generation update_needs_version",
-        "crd crds",
-        **extends,
-    )
 
 
 #: Custom objects' metadata is checked like everybody's.
@@ -334,7 +238,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.definitions = load_definitions()
-        self._kinds: dict[GVR, Kind] = {kind.gvr: kind for kind in _builtins(self.definitions)}
+        self._kinds: dict[GVR, Kind] = {kind.gvr: kind for kind in _built_in(self.definitions)}
 
     def find(self, gvr: GVR) -> Kind | None:
         """The kind of a resource; None where it is not served."""

@@ -297,31 +297,24 @@ class Verbs:
         grace_period_seconds: int | None = None,
         propagation: str | None = None,
         preconditions: Mapping[str, str] | None = None,
-        options: Options | None = None,
     ) -> Object:
-        """Delete an object, or mark it where finalizers or grace hold it.
+        """Delete an object, or mark it if finalizers or grace hold it; for arguments and result see ``remove``."""
+        asked = Deletion(grace_period_seconds, propagation, dict(preconditions or {}))
+        return await self.remove(self.kind(gvr), name, namespace, asked, Options())
 
-        Args:
-            gvr: The resource.
-            name: The object's name.
-            namespace: Its namespace; None for cluster-scoped resources.
-            grace_period_seconds: Pods only; None: the pod's own.
-            propagation: ``Background`` (default), ``Foreground`` or ``Orphan``.
-            preconditions: ``uid`` and/or ``resourceVersion`` it must have.
-            options: Only ``dry_run`` counts.
+    async def remove(
+        self, kind: Kind, name: str, namespace: str | None, asked: Deletion, options: Options
+    ) -> Object:
+        """Delete an object as asked.
 
         Returns:
-            The object where it still exists or the kind answers so (pods), else a Status of success.
+            The object if it still exists or the kind answers so (pods), else a Status of success.
         """
-        kind = self.kind(gvr)
-        asked = Deletion(grace_period_seconds, propagation, dict(preconditions or {}))
-        options = options or Options()
-
-        def check(old: Object) -> None:
-            self._policies.check(Attempt(kind, "DELETE", name, namespace, "", None, kind.whole(old), options))
 
         def run(tx: Transaction) -> tuple[Object, bool]:
-            return delete_in(tx, kind, self.registry, kind.key(name, namespace), asked, check)
+            return delete_in(
+                tx, kind, self.registry, kind.key(name, namespace), asked, self._judge(kind, options)
+            )
 
         obj, gone = await self.store.write(run, dry_run=options.dry_run)
         self._serve_as_defined(kind, [obj])
@@ -329,6 +322,15 @@ class Verbs:
             return kind.whole(obj)
         details = status.details(kind.gvr, name) | {"uid": obj["metadata"]["uid"]}
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+    def _judge(self, kind: Kind, options: Options) -> Callable[[Object], None]:
+        """Make what refuses the deletion of an object of the kind if a policy does."""
+
+        def check(old: Object) -> None:
+            name, place = old["metadata"]["name"], old["metadata"].get("namespace")
+            self._policies.check(Attempt(kind, "DELETE", name, place, "", None, kind.whole(old), options))
+
+        return check
 
     def _serve_as_defined(self, kind: Kind, written: Objects) -> None:
         """Serve what written definitions define now; no longer, and with no watches, where they are gone."""
@@ -347,9 +349,7 @@ class Verbs:
         """Delete the objects that a selector fits; returns them as they were."""
         kind = self.kind(gvr)
 
-        def check(old: Object) -> None:
-            name, place = old["metadata"]["name"], old["metadata"].get("namespace")
-            self._policies.check(Attempt(kind, "DELETE", name, place, "", None, kind.whole(old), options))
+        check = self._judge(kind, options)
 
         def run(tx: Transaction) -> Objects:
             found = []

@@ -1,25 +1,28 @@
-"""Objects as the tables that ``kubectl get`` shows: columns and cells. Reads objects; knows no HTTP."""
+"""Objects as the tables that ``kubectl get`` shows: columns and cells. It reads objects and knows no HTTP.
+
+kubectl prints only what the server sends; for a kind without columns of its own that is name and age.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from fast_playground.apiserver import kinds
 from fast_playground.apiserver.api import Object
-from fast_playground.apiserver.kinds import GVR
 from fast_playground.apiserver.metadata import seconds_since
 from fast_playground.apiserver.registry import Kind
 from fast_playground.apiserver.scale import selector_text
 
 _NONE, _UNKNOWN = "<none>", "<unknown>"
+Cell = Callable[[Object], Any]
 
 
 class Column(NamedTuple):
     """One column: what its header says, and how an object fills its cell."""
 
     name: str
-    cell: Callable[[Object], Any]
+    cell: Cell
     type: str = "string"
     wide: bool = False
     format: str = ""
@@ -28,9 +31,7 @@ class Column(NamedTuple):
 
 def age(moment: str | None) -> str:
     """How long ago a time was, as kubectl writes it: ``5s``, ``3m20s``, ``4h``, ``12d``."""
-    if not moment:
-        return _UNKNOWN
-    return duration(max(0, int(seconds_since(moment))))
+    return duration(max(0, int(seconds_since(moment)))) if moment else _UNKNOWN
 
 
 #: From kubectl's own rule: up to this many seconds, so many of the unit, with the next smaller one beside it or not.
@@ -59,7 +60,7 @@ def read_path(obj: Any, path: str) -> Any:
     """Follow a printer column's JSONPath: fields, ``[0]``, ``[*]``, and ``[?(@.type=="Ready")]`` with equality.
 
     Returns:
-        The first value found; None where there is none.
+        The first value found; None if there is none.
     """
     found: list[Any] = [obj]
     for name, index, key, value in _split_path(path):
@@ -91,18 +92,6 @@ def _split_path(path: str) -> Iterable[tuple[str, str, str, str]]:
         rest = rest.lstrip(".")
 
 
-def _text(path: str, missing: str | int = "") -> Callable[[Object], Any]:
-    def cell(obj: Object) -> Any:
-        value = read_path(obj, path)
-        return missing if value in (None, "") else value
-
-    return cell
-
-
-def _created(obj: Object) -> str:
-    return age(obj["metadata"].get("creationTimestamp"))
-
-
 def _statuses(pod: Object) -> list[Object]:
     found: list[Object] = (pod.get("status") or {}).get("containerStatuses") or []
     return found
@@ -122,13 +111,7 @@ def _pod_status(pod: Object) -> str:
             reason = waiting
         elif ended:
             reason = ended.get("reason") or f"ExitCode:{ended.get('exitCode', 0)}"
-    if pod["metadata"].get("deletionTimestamp"):
-        return _UNKNOWN if status.get("reason") == "NodeLost" else "Terminating"
-    return reason
-
-
-def _pod_restarts(pod: Object) -> str:
-    return str(sum(s.get("restartCount", 0) for s in _statuses(pod)))
+    return "Terminating" if pod["metadata"].get("deletionTimestamp") else reason
 
 
 def _node_status(node: Object) -> str:
@@ -143,18 +126,11 @@ def _node_roles(node: Object) -> str:
     return ",".join(sorted(k.removeprefix(prefix) for k in labels if k.startswith(prefix))) or _NONE
 
 
-def _containers(field: str) -> Callable[[Object], str]:
-    def cell(obj: Object) -> str:
-        return ",".join(str(c.get(field, "")) for c in obj["spec"]["template"]["spec"]["containers"])
-
-    return cell
+def _of_containers(field: str) -> Cell:
+    return lambda obj: ",".join(str(c.get(field, "")) for c in obj["spec"]["template"]["spec"]["containers"])
 
 
-def _selector(obj: Object) -> str:
-    return selector_text(obj["spec"].get("selector") or {}) or _NONE
-
-
-def _of_replicas(obj: Object) -> str:
+def _replicas_ready(obj: Object) -> str:
     return f"{obj['status'].get('readyReplicas', 0)}/{obj['spec'].get('replicas', 1)}"
 
 
@@ -164,8 +140,7 @@ def _ports(service: Object) -> str:
 
 
 def _event_seen(event: Object) -> str:
-    series = (event.get("series") or {}).get("lastObservedTime")
-    return age(series or event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp"))
+    return age(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp"))
 
 
 def _event_object(event: Object) -> str:
@@ -173,173 +148,112 @@ def _event_object(event: Object) -> str:
     return f"{about.get('kind', '').lower()}/{about.get('name', '')}"
 
 
-def _subjects(kind: str) -> Callable[[Object], str]:
-    def cell(binding: Object) -> str:
-        subjects = [s for s in binding.get("subjects") or [] if s.get("kind") == kind]
-        return ", ".join(
-            f"{s.get('namespace')}/{s['name']}" if kind == "ServiceAccount" else s["name"] for s in subjects
-        )
-
-    return cell
+def _selector(field: str) -> Cell:
+    return lambda obj: selector_text(obj["spec"].get(field) or {}) or _NONE
 
 
-def _role(binding: Object) -> str:
-    return f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"
-
-
-def _wide(name: str, cell: Callable[[Object], Any]) -> Column:
-    return Column(name, cell, wide=True)
-
-
-def _number(name: str, path: str) -> Column:
-    return Column(name, _text(path, 0), "integer")
-
-
+_WORKLOAD = "*Containers, *Images, *Selector"
+#: Columns after the name, by kind: ``*`` if only shown when wide, the header, its type, and a path with what is shown
+#: where it leads nowhere. A column without a path is one of ``_CELLS``.
+_TABLES = {
+    "Pod": "Ready, Status, Restarts, Age, *IP=.status.podIP?<none>, *Node=.spec.nodeName?<none>,"
+    " *Nominated Node=.status.nominatedNodeName?<none>, *Readiness Gates=.spec.readinessGates[0].conditionType?<none>",
+    "Node": "Status, Roles, Age, Version=.status.nodeInfo.kubeletVersion,"
+    ' *Internal-IP=.status.addresses[?(@.type=="InternalIP")].address?<none>,'
+    ' *External-IP=.status.addresses[?(@.type=="ExternalIP")].address?<none>,'
+    " *OS-Image=.status.nodeInfo.osImage?<unknown>, *Kernel-Version=.status.nodeInfo.kernelVersion?<unknown>,"
+    " *Container-Runtime=.status.nodeInfo.containerRuntimeVersion?<unknown>",
+    "Namespace": "Status=.status.phase, Age",
+    "Event": "Last Seen, Type=.type, Reason=.reason, Object, *Subobject=.involvedObject.fieldPath,"
+    " *Source=.source.component, Message=.message, *Count=.count, *Name=.metadata.name",
+    "Service": "Type=.spec.type, Cluster-IP=.spec.clusterIP?<none>, External-IP=.spec.externalIPs[0]?<none>,"
+    " Port(s), Age, *Selector",
+    "ConfigMap": "Data:integer, Age",
+    "Secret": "Type=.type, Data:integer, Age",
+    "Deployment": "Ready, Up-to-date=.status.updatedReplicas?0, Available=.status.availableReplicas?0, Age, "
+    + _WORKLOAD,
+    "ReplicaSet": "Desired:integer=.spec.replicas?0, Current:integer=.status.replicas?0,"
+    " Ready:integer=.status.readyReplicas?0, Age, " + _WORKLOAD,
+    "StatefulSet": f"Ready, Age, {_WORKLOAD}",
+    "NetworkPolicy": "Pod-Selector, Age",
+    "Lease": "Holder=.spec.holderIdentity, Age",
+    "CustomResourceDefinition": "Created At:date=.metadata.creationTimestamp",
+}
+#: Cells by header, or by kind and header where kinds differ.
+_CELLS: dict[str, Cell] = {
+    "Age": lambda obj: age(obj["metadata"].get("creationTimestamp")),
+    "Ready": _replicas_ready,
+    "Containers": _of_containers("name"),
+    "Images": _of_containers("image"),
+    "Selector": _selector("selector"),
+    "Pod-Selector": _selector("podSelector"),
+    "Port(s)": _ports,
+    "Data": lambda obj: len(obj.get("data") or {}) + len(obj.get("binaryData") or {}),
+    "Pod Ready": _pod_ready,
+    "Pod Status": _pod_status,
+    "Pod Restarts": lambda pod: str(sum(s.get("restartCount", 0) for s in _statuses(pod))),
+    "Node Status": _node_status,
+    "Node Roles": _node_roles,
+    "Event Last Seen": _event_seen,
+    "Event Object": _event_object,
+    "Service Selector": lambda s: selector_text({"matchLabels": s["spec"].get("selector")}) or _NONE,
+}
+_DESCRIPTIONS = {"Age": "How long ago the object was created"}
 _NAME = Column(
     "Name",
     lambda obj: obj["metadata"]["name"],
     format="name",
     description="Name of the object, unique in its namespace",
 )
-_AGE = Column("Age", _created, description="How long ago the object was created")
-_CREATED = Column("Created At", _text(".metadata.creationTimestamp"), "date")
-_WORKLOAD = [
-    _wide("Containers", _containers("name")),
-    _wide("Images", _containers("image")),
-    _wide("Selector", _selector),
-]
-_BINDING = [
-    Column("Role", _role),
-    _AGE,
-    _wide("Users", _subjects("User")),
-    _wide("Groups", _subjects("Group")),
-    _wide("ServiceAccounts", _subjects("ServiceAccount")),
-]
-
-_COLUMNS: dict[GVR, list[Column]] = {
-    kinds.PODS: [
-        Column("Ready", _pod_ready),
-        Column("Status", _pod_status),
-        Column("Restarts", _pod_restarts),
-        _AGE,
-        _wide("IP", _text(".status.podIP", _NONE)),
-        _wide("Node", _text(".spec.nodeName", _NONE)),
-        _wide("Nominated Node", _text(".status.nominatedNodeName", _NONE)),
-        _wide("Readiness Gates", lambda _: _NONE),
-    ],
-    kinds.NODES: [
-        Column("Status", _node_status),
-        Column("Roles", _node_roles),
-        _AGE,
-        Column("Version", _text(".status.nodeInfo.kubeletVersion")),
-        _wide("Internal-IP", _text('.status.addresses[?(@.type=="InternalIP")].address', _NONE)),
-        _wide("External-IP", _text('.status.addresses[?(@.type=="ExternalIP")].address', _NONE)),
-        _wide("OS-Image", _text(".status.nodeInfo.osImage", _UNKNOWN)),
-        _wide("Kernel-Version", _text(".status.nodeInfo.kernelVersion", _UNKNOWN)),
-        _wide("Container-Runtime", _text(".status.nodeInfo.containerRuntimeVersion", _UNKNOWN)),
-    ],
-    kinds.NAMESPACES: [Column("Status", _text(".status.phase")), _AGE],
-    kinds.EVENTS: [
-        Column("Last Seen", _event_seen),
-        Column("Type", _text(".type")),
-        Column("Reason", _text(".reason")),
-        Column("Object", _event_object),
-        _wide("Subobject", _text(".involvedObject.fieldPath")),
-        _wide("Source", _text(".source.component")),
-        Column("Message", lambda event: str(event.get("message", "")).strip()),
-        _wide("First Seen", lambda event: age(event.get("firstTimestamp") or event.get("eventTime"))),
-        _wide("Count", lambda event: event.get("count") or 1),
-        _wide("Name", lambda event: event["metadata"]["name"]),
-    ],
-    kinds.SERVICE_ACCOUNTS: [Column("Secrets", lambda a: len(a.get("secrets") or []), "integer"), _AGE],
-    kinds.SERVICES: [
-        Column("Type", _text(".spec.type")),
-        Column("Cluster-IP", _text(".spec.clusterIP", _NONE)),
-        Column("External-IP", _text(".spec.externalIPs[0]", _NONE)),
-        Column("Port(s)", _ports),
-        _AGE,
-        _wide(
-            "Selector",
-            lambda s: ",".join(f"{k}={v}" for k, v in (s["spec"].get("selector") or {}).items()) or _NONE,
-        ),
-    ],
-    kinds.CONFIG_MAPS: [
-        Column("Data", lambda m: len(m.get("data") or {}) + len(m.get("binaryData") or {}), "integer"),
-        _AGE,
-    ],
-    kinds.SECRETS: [
-        Column("Type", _text(".type")),
-        Column("Data", lambda s: len(s.get("data") or {}), "integer"),
-        _AGE,
-    ],
-    kinds.DEPLOYMENTS: [
-        Column("Ready", _of_replicas),
-        Column("Up-to-date", _text(".status.updatedReplicas", 0)),
-        Column("Available", _text(".status.availableReplicas", 0)),
-        _AGE,
-        *_WORKLOAD,
-    ],
-    kinds.REPLICA_SETS: [
-        _number("Desired", ".spec.replicas"),
-        _number("Current", ".status.replicas"),
-        _number("Ready", ".status.readyReplicas"),
-        _AGE,
-        *_WORKLOAD,
-    ],
-    kinds.STATEFUL_SETS: [Column("Ready", _of_replicas), _AGE, *_WORKLOAD[:2]],
-    kinds.NETWORK_POLICIES: [
-        Column(
-            "Pod-Selector", lambda policy: selector_text(policy["spec"].get("podSelector") or {}) or _NONE
-        ),
-        _AGE,
-    ],
-    kinds.LEASES: [Column("Holder", _text(".spec.holderIdentity")), _AGE],
-    kinds.ROLES: [_CREATED],
-    kinds.CLUSTER_ROLES: [_CREATED],
-    kinds.ROLE_BINDINGS: _BINDING,
-    kinds.CLUSTER_ROLE_BINDINGS: _BINDING,
-    kinds.CUSTOM_RESOURCE_DEFINITIONS: [_CREATED],
-}
-#: Kinds whose table does not begin with the name.
-_NAMELESS = {kinds.EVENTS}
 
 
-def columns_of(kind: Kind) -> list[Column]:
-    """The columns of a kind's table."""
-    if not kind.custom:
-        own = _COLUMNS.get(kind.gvr, [_AGE])
-        return own if kind.gvr in _NAMELESS else [_NAME, *own]
-    made = [_NAME]
-    for spec in kind.columns:
-        path, type_ = spec["jsonPath"], spec["type"]
-        description = (
-            spec.get("description") or f"Custom resource definition column (in JSONPath format): {path}"
-        )
-        made.append(
-            Column(
-                spec["name"],
-                _custom_cell(path, type_),
-                type_,
-                wide=bool(spec.get("priority")),
-                format=spec.get("format", ""),
-                description=description,
-            )
-        )
-    return made
+def _path_cell(path: str, missing: str | int) -> Cell:
+    def cell(obj: Object) -> Any:
+        value = read_path(obj, path)
+        return missing if value in (None, "") else value
+
+    return cell
 
 
-def _custom_cell(path: str, kind: str) -> Callable[[Object], Any]:
+def _built_in_column(kind: str, text: str) -> Column:
+    head, _, path = text.partition("=")
+    title, _, type_ = head.removeprefix("*").partition(":")
+    path, mark, missing = path.rpartition("?") if path.endswith((">", "?0")) else (path, "", "")
+    if path:
+        cell = _path_cell(path, int(missing) if mark and missing.isdigit() else missing)
+    else:
+        cell = _CELLS.get(f"{kind} {title}") or _CELLS[title]
+    return Column(title, cell, type_ or "string", head.startswith("*"), "", _DESCRIPTIONS.get(title, ""))
+
+
+def _custom_column(spec: Object) -> Column:
+    path, type_ = spec["jsonPath"], spec["type"]
+
     def cell(obj: Object) -> Any:
         value = read_path(obj, path)
         if value is None:
             return None
-        if kind == "date":
+        if type_ == "date":
             return age(value) if isinstance(value, str) else "<invalid>"
-        if kind in ("integer", "number", "boolean"):
+        if type_ in ("integer", "number", "boolean"):
             return value if isinstance(value, (int, float)) else None
         return value if isinstance(value, str) else str(value)
 
-    return cell
+    said = spec.get("description") or f"Custom resource definition column (in JSONPath format): {path}"
+    return Column(spec["name"], cell, type_, bool(spec.get("priority")), spec.get("format", ""), said)
+
+
+def columns_of(kind: Kind) -> list[Column]:
+    """The columns of a kind's table."""
+    if kind.custom:
+        return [_NAME, *(_custom_column(dict(spec)) for spec in kind.columns)]
+    return _built_in_columns(kind.kind)
+
+
+@functools.cache
+def _built_in_columns(kind: str) -> list[Column]:
+    own = [_built_in_column(kind, text) for text in _TABLES.get(kind, "Age").split(", ")]
+    return own if kind == "Event" else [_NAME, *own]
 
 
 def table(
@@ -348,8 +262,8 @@ def table(
     """Make a table.
 
     Args:
-        kind: Of what.
-        objects: The rows' objects, with kind and apiVersion.
+        kind: The kind of the objects.
+        objects: One for each row, with kind and apiVersion.
         meta: The list's metadata.
         include: What rows carry of their objects: ``Metadata``, ``Object`` or ``None``.
         header: Whether to tell the columns; a watch does so only at first.
@@ -357,13 +271,13 @@ def table(
     columns = columns_of(kind)
     definitions = [
         {
-            "name": column.name,
-            "type": column.type,
-            "format": column.format,
-            "description": column.description,
-            "priority": int(column.wide),
+            "name": c.name,
+            "type": c.type,
+            "format": c.format,
+            "description": c.description,
+            "priority": int(c.wide),
         }
-        for column in columns
+        for c in columns
     ]
     rows = []
     for obj in objects:
