@@ -47,11 +47,15 @@ class Readiness:
         self._unmet[condition] = unmet
         self._ready.clear()
 
-    def unmet(self) -> UnmetConditions | None:
-        """Return all unmet conditions as one, or None."""
-        if not self._unmet:
+    def unmet(self, besides: str = "") -> UnmetConditions | None:
+        """Return all unmet conditions as one, apart from ``besides``; None if there is none."""
+        unmet = [
+            replace(item, reason=f"{name}: {item.reason}")
+            for name, item in sorted(self._unmet.items())
+            if name != besides
+        ]
+        if not unmet:
             return None
-        unmet = [replace(item, reason=f"{name}: {item.reason}") for name, item in sorted(self._unmet.items())]
         return UnmetConditions(
             "; ".join(item.reason for item in unmet),
             limited_connectivity=any(item.limited_connectivity for item in unmet),

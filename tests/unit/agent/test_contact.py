@@ -8,8 +8,10 @@ import pytest
 
 from fakes.nasty_server import nasty_server, status
 from fast.agent.readiness import Readiness
+from fast.agent.sync import contact
 from fast.agent.sync.contact import CONDITION, Contact
 from fast.api.resources import IPENDPOINTS, NODES
+from fast.errors import Forbidden
 from fast.kube import ClusterConfig, KubeClient
 from fast.kube import Informer as RealInformer
 from fast.kube.informer import Timing
@@ -18,6 +20,7 @@ from fast.kube.informer import Timing
 class Informer:
     def __init__(self, plural):
         self.resource, self.failing_since = SimpleNamespace(plural=plural), None
+        self.last_contact = 0.0
         self.synced = asyncio.Event()
 
     async def wait_synced(self):
@@ -32,7 +35,21 @@ class Watched:
         self.informers = [Informer("pods"), Informer("nodes")]
         self.readiness = Readiness(CONDITION)
         self.synced = 0
-        self.contact = Contact(self.informers, self.readiness, synced=self.count, clock=lambda: self.now)
+        self.asked, self.answer = 0, self.say
+        self.contact = Contact(
+            self.informers,
+            self.readiness,
+            ask=self.ask,
+            synced=self.count,
+            clock=lambda: self.now,
+        )
+
+    async def say(self):
+        return None
+
+    async def ask(self):
+        self.asked += 1
+        return await self.answer()
 
     def count(self):
         self.synced += 1
@@ -95,7 +112,13 @@ async def test_one_watch_that_the_server_refuses_is_told_though_the_others_hear_
     async with nasty_server() as nasty, KubeClient(ClusterConfig(nasty.url)) as client:
         timing = Timing(backoff=(0.01, 0.05))
         informers = [RealInformer(client, resource, timing=timing) for resource in (IPENDPOINTS, NODES)]
-        contact = Contact(informers, readiness, synced=lambda: None, clock=lambda: time.monotonic() + 16)
+        judged = Contact(
+            informers,
+            readiness,
+            ask=informers[0].wait_synced,
+            synced=lambda: None,
+            clock=lambda: time.monotonic() + 16,
+        )
         nasty.answer = answer
         tasks = [asyncio.create_task(informer.run()) for informer in informers]
         try:
@@ -104,9 +127,83 @@ async def test_one_watch_that_the_server_refuses_is_told_though_the_others_hear_
                 while informers[1].failures < 2:  # noqa: ASYNC110 -- plain state of the informer
                     await asyncio.sleep(0.005)
             nasty.put("b")  # the others go on hearing
-            contact._judge()
+            judged._judge()
             assert "nodes cannot be read" in readiness.unmet().reason
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def never():
+    await asyncio.Event().wait()
+
+
+async def test_a_server_that_hangs_is_told_within_fifteen_seconds_though_no_watch_fails(watched, monkeypatch):
+    assert contact.SILENCE_SECONDS + contact.ANSWER_SECONDS + 2 * contact._POLL_SECONDS < 15
+    monkeypatch.setattr(contact, "ANSWER_SECONDS", 0.01)
+    watched.answer = never
+    await watched.contact.ask_if_silent()
+    assert watched.asked == 0  # the watches were heard a moment ago
+    assert watched.judge(5) is None
+    await watched.contact.ask_if_silent()
+    unmet = watched.judge(5)
+    assert "it hangs" in unmet.reason
+    assert unmet.allows_add
+
+
+@pytest.mark.parametrize("sign", ["an answer", "a refusal", "a watch"])
+async def test_any_sign_of_life_ends_the_suspicion(watched, monkeypatch, sign):
+    monkeypatch.setattr(contact, "ANSWER_SECONDS", 0.01)
+    watched.answer, watched.now = never, 10
+    await watched.contact.ask_if_silent()
+    assert watched.judge(10) is not None
+
+    async def refuse():
+        raise Forbidden("no")
+
+    watched.answer = {"an answer": watched.say, "a refusal": refuse, "a watch": never}[sign]
+    if sign == "a watch":
+        watched.informers[0].last_contact = 10
+    await watched.contact.ask_if_silent()
+    assert watched.judge(10) is None
+
+
+async def test_a_server_that_is_heard_is_not_asked_and_a_silent_one_at_most_every_five_seconds(watched):
+    for watched.now in range(100):
+        watched.informers[1].last_contact = watched.now - 4
+        await watched.contact.ask_if_silent()
+    assert watched.asked == 0
+    for watched.now in range(100, 200):
+        await watched.contact.ask_if_silent()
+    assert watched.asked <= 20
+
+
+async def test_a_server_that_is_stopped_like_a_process_is_told_and_a_running_one_is_not():
+    hung = asyncio.Event()
+
+    async def accept(reader, writer):
+        if hung.is_set():
+            await asyncio.Event().wait()
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"metadata":{"name":"n1"}}'
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    watched = Watched()
+    async with KubeClient(ClusterConfig(f"http://127.0.0.1:{port}")) as client:
+        watched.answer = lambda: client.get(NODES, "n1")
+        watched.now = 10
+        await watched.contact.ask_if_silent()
+        assert watched.judge(10) is None
+        hung.set()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(contact, "ANSWER_SECONDS", 0.3)
+            watched.now = 20
+            await watched.contact.ask_if_silent()
+        assert "it hangs" in watched.judge(20).reason
+    server.close()

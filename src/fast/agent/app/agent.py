@@ -23,9 +23,9 @@ from prometheus_client import REGISTRY
 
 from fast import __version__
 from fast.agent.app.systemd import notify
-from fast.agent.cni import cni_server, tombstone_replay
+from fast.agent.cni import cni_server, installation, tombstone_replay
 from fast.agent.cni.cni_server import CniServer
-from fast.agent.cni.conflist import ensure_installed, install_conflist, install_plugin
+from fast.agent.cni.installation import Installation, Place
 from fast.agent.cni.node_pods import NodePods
 from fast.agent.cni.pod_addresses import NodeAddresses
 from fast.agent.cni.tombstone_replay import TombstoneReplay
@@ -154,6 +154,16 @@ class Agent:
             tombstone_replay.CONDITION,
             tombstone_replay.DISK_CONDITION,
             cni_server.CONDITION,
+            installation.CONDITION,
+        )
+        place = Place(
+            binary_dir=config.cni_bin_dir,
+            config_dir=config.cni_conf_dir,
+            plugin=config.install_plugin,
+            conflist=config.install_conflist,
+        )
+        self._installation = Installation(
+            place, self.readiness, partial(self._tell_node, "InstallationRestored")
         )
         self._events = EventRecorder(client, "fast-agent", host=config.node_name)
         self._store = KubeStore(client)
@@ -208,6 +218,7 @@ class Agent:
                 self._namespaces,
             ),
             self.readiness,
+            ask=partial(client.get, NODES, config.node_name),
             synced=self._synced.set,
         )
 
@@ -261,7 +272,7 @@ class Agent:
             group.create_task(self._server.keep(self._socket_reported, self._socket_restored))
             group.create_task(self._keeper.run())
             group.create_task(self._when_everything_is_known(group))
-            group.create_task(self._install())
+            group.create_task(self._installation.run(self._installed))
 
     async def _when_everything_is_known(self, group: asyncio.TaskGroup) -> None:
         """Start what must not work on half of the cluster's state."""
@@ -273,16 +284,7 @@ class Agent:
         group.create_task(self._collector.run(self._gc_interval))
         group.create_task(self._auditor.run(self._gc_interval))
 
-    async def _install(self) -> None:
-        """Show the node to the container runtime, once it can take pods."""
-        config = self._config
-        if config.install_plugin is not None:
-            install = partial(install_plugin, config.install_plugin, config.cni_bin_dir)
-            await ensure_installed(install, self.readiness)
-        await self.readiness.wait()
-        if config.install_conflist:
-            install = partial(install_conflist, config.cni_bin_dir, config.cni_conf_dir)
-            await ensure_installed(install, self.readiness)
+    def _installed(self) -> None:
         notify("READY=1")
         log.info("fast-agent is ready")
 

@@ -1,18 +1,13 @@
-"""What the node's container runtime needs to find Fast: the plugin's binary and the network configuration.
-
-The configuration comes last and only when the node can carry traffic: kubelet takes its presence for readiness.
-"""
+"""The network configuration that Fast gives the container runtime: its content, its name, and what comes before it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from fast.agent.readiness import Readiness
+from fast.agent.cni.plugin_versions import PluginVersions
 from fast.cni.network_config import SUPPORTED_VERSIONS
 from fast.cni.plugin_binary import PLUGIN
 from fast.errors import InvalidConfig
@@ -20,66 +15,93 @@ from fast.files import write_atomically
 
 log = structlog.get_logger()
 
-CONDITION = "installation"
 CONFLIST = "10-fast.conflist"
 NETWORK = "fast"
+#: What container runtimes read in the directory of configurations.
+_SUFFIXES = (".conf", ".conflist", ".json")
+#: Reference plugins that go behind Fast if the node has them.
+_BEHIND: tuple[dict[str, object], ...] = (
+    {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
+    {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+)
+#: Runtimes that know newer versions take them from ``cniVersions``; older ones refuse a list in a newer version.
+_LISTED_IN = "1.0.0"
 
 
-def conflist(binary_dir: Path) -> bytes:
-    """Make the network configuration list. Reference plugins of a chain are named only where the node has them."""
+def conflist(versions: PluginVersions) -> bytes:
+    """Write the network configuration list.
+
+    It promises the CNI versions that every plugin in it speaks, since a runtime calls all of them in one version. A
+    plugin that shares no version with Fast is left out.
+    """
+    promised = list(SUPPORTED_VERSIONS)
     plugins: list[dict[str, object]] = [{"type": PLUGIN, "capabilities": {"ips": True, "bandwidth": True}}]
-    if (binary_dir / "portmap").exists():
-        plugins.append({"type": "portmap", "capabilities": {"portMappings": True}, "snat": True})
-    if (binary_dir / "bandwidth").exists():
-        plugins.append({"type": "bandwidth", "capabilities": {"bandwidth": True}})
-    # 1.0.0: runtimes that know 1.1.0 take it from cniVersions, older ones would refuse a list in 1.1.0
-    listed = {"cniVersion": "1.0.0", "cniVersions": SUPPORTED_VERSIONS, "name": NETWORK, "plugins": plugins}
+    for plugin in _BEHIND:
+        spoken = versions.find(str(plugin["type"]))
+        if spoken is None:
+            continue
+        common = [version for version in promised if version in spoken]
+        if not common:
+            log.warning(
+                "a plugin is left out, as it shares no CNI version", plugin=plugin["type"], speaks=spoken
+            )
+            continue
+        promised = common
+        plugins.append(plugin)
+    version = _LISTED_IN if _LISTED_IN in promised else promised[-1]
+    listed = {"cniVersion": version, "cniVersions": promised, "name": NETWORK, "plugins": plugins}
     return msgspec.json.format(msgspec.json.encode(listed)) + b"\n"
 
 
-def install_plugin(source: Path, binary_dir: Path) -> None:
+def install_plugin(source: Path, binary_dir: Path) -> bool:
     """Copy ``fast-cni`` into the directory of CNI plugins, atomically: a call may execute it right now.
 
+    Returns:
+        Whether anything had to be written.
+
     Raises:
-        InvalidConfig: The source is not there.
+        InvalidConfig: There is no source.
         OSError: The target cannot be written.
     """
     try:
         content = source.read_bytes()
     except OSError as error:
         raise InvalidConfig(f"the plugin {source} cannot be read: {error.strerror}") from error
-    if write_atomically(binary_dir / PLUGIN, content, 0o755):
+    written = write_atomically(binary_dir / PLUGIN, content, 0o755)
+    if written:
         log.info("plugin installed", path=str(binary_dir / PLUGIN), bytes=len(content))
+    return written
 
 
-def install_conflist(binary_dir: Path, config_dir: Path) -> None:
-    """Put the network configuration into place, atomically.
+def install_conflist(versions: PluginVersions, config_dir: Path) -> bool:
+    """Write the network configuration, atomically.
+
+    Returns:
+        Whether anything had to be written.
 
     Raises:
         OSError: The target cannot be written.
     """
     path = config_dir / CONFLIST
-    if write_atomically(path, conflist(binary_dir), 0o600):
+    written = write_atomically(path, conflist(versions), 0o600)
+    if written:
         log.info("network configuration installed", path=str(path))
+    return written
 
 
-async def ensure_installed(
-    install: Callable[[], None], readiness: Readiness, *, retry_seconds: float = 5.0
-) -> None:
-    """Install, however long the disk refuses; the node is not ready meanwhile, and says why."""
-    while True:
-        try:
-            await asyncio.to_thread(install)
-        except (OSError, InvalidConfig) as error:
-            readiness.missing(CONDITION, str(error))
-            await asyncio.sleep(retry_seconds)
-        else:
-            readiness.met(CONDITION)
-            return
+def find_earlier(config_dir: Path) -> Path | None:
+    """Return the configuration that the container runtime uses instead of Fast's, as it sorts first; else None.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    names = (path.name for path in config_dir.iterdir() if path.suffix in _SUFFIXES)
+    first = min((name for name in names if not name.startswith(".")), default=CONFLIST)
+    return config_dir / first if first < CONFLIST else None
 
 
 def uninstall(binary_dir: Path, config_dir: Path) -> list[Path]:
-    """Remove configuration (first: no ADD shall find it) and binary; gives what was there."""
+    """Remove the configuration (first, so that no ADD finds it) and the binary; return what was removed."""
     removed = []
     for path in (config_dir / CONFLIST, binary_dir / PLUGIN):
         try:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from fast.agent.cni.conflist import CONFLIST
+from fast.agent.cni.conflist import CONFLIST, find_earlier
 from fast.cni.plugin_binary import PLUGIN
 from fast.datapath import sysctl
 from fast.datapath.bpf.features import FEATURES
@@ -24,7 +24,6 @@ from fast.datapath.node.forward import find_dropping_chains
 from fast.datapath.node.tunnel import TUNNEL_DEVICE, find_port_owner, find_underlay
 from fast.errors import DatapathError, FastError
 
-_CONFIG_SUFFIXES = (".conf", ".conflist", ".json")
 _STRICT = "1"
 
 
@@ -152,16 +151,11 @@ def _forward_policy(_: NodeFacts) -> _Found:
 def _network_configuration(facts: NodeFacts) -> _Found:
     if not facts.cni_conf_dir.is_dir():
         return
-    names = sorted(
-        path.name
-        for path in facts.cni_conf_dir.iterdir()
-        if path.suffix in _CONFIG_SUFFIXES and not path.name.startswith(".")
-    )
-    before = [name for name in names if name < CONFLIST]
-    if before:
+    earlier = find_earlier(facts.cni_conf_dir)
+    if earlier is not None:
         yield (
             Severity.ERROR,
-            f"{facts.cni_conf_dir / before[0]} comes before {CONFLIST}: the container runtime uses that network",
+            f"{earlier} comes before {CONFLIST}: the container runtime uses that network",
             "remove it, once the other network plugin is uninstalled (docs/operate/migrate.md)",
         )
 
