@@ -38,6 +38,7 @@ _WALL_CLOCK = {"time", "time_ns", "now", "utcnow", "today", "gmtime", "localtime
 _READERS = {
     ("api/timestamps.py", "now_text"),
     ("api/timestamps.py", "now_micro_text"),
+    ("api/timestamps.py", "seconds_since"),
     ("kube/event_recorder.py", "_event_of"),
     ("kube/credentials.py", "_expiry_of"),
 }
@@ -206,12 +207,12 @@ async def test_the_agents_gc_needs_its_two_sights_thirty_seconds_apart_whatever_
     async def sandboxes():
         return set()
 
-    assert not await ipam.gc(sandboxes)
+    assert not (await ipam.gc(sandboxes)).freed
     jump()
     clock.now += 5
-    assert not await ipam.gc(sandboxes)
+    assert not (await ipam.gc(sandboxes)).freed
     clock.now += 26
-    assert len(await ipam.gc(sandboxes)) == 1
+    assert len((await ipam.gc(sandboxes)).freed) == 1
 
 
 async def test_a_token_file_is_looked_at_again(jump, tmp_path):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from typing import Literal
 
 import structlog
 
 from fast.api.core import Node
+from fast.api.ipendpoint import IpEndpoint
 from fast.errors import FastError
 from fast.ipam.ipam_metrics import IpamMetrics
+from fast.ipam.release.circuit_breaker import CircuitBreaker
 from fast.ipam.release.controller_sweep import Finding, SweepPlan, carry_out, plan_sweep
 from fast.ipam.rules.record_states import is_retained
 from fast.ipam.store.live_reads import ClusterReader
@@ -55,11 +57,12 @@ class ClusterCollector:
         self._metrics = metrics
         self._interval_seconds = interval_seconds
         self._wake = asyncio.Event()
-        self._stopped: dict[str, str] = {}
+        self._breaker = CircuitBreaker()
+        self._held: dict[str, str] = {}
 
     def stopped(self, pool: str) -> str:
-        """Say why the garbage collection of the pool's addresses is stopped; empty where it is not."""
-        return self._stopped.get(pool, "")
+        """Say why the breaker holds addresses of the pool back; empty if it holds none."""
+        return self._held.get(pool, "")
 
     def node_changed(self, change: Change[Node]) -> None:
         """Sweep soon where a node is gone or was fenced (an informer's handler)."""
@@ -87,18 +90,20 @@ class ClusterCollector:
         try:
             await self._sweep_for_ever()
         finally:
-            self._stopped = {}
+            self._held, self._breaker = {}, CircuitBreaker()
             self._metrics.gc_stopped.set(0)
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            began = time.monotonic()
+            began, wait = time.monotonic(), self._interval_seconds
             try:
-                await self.sweep()
+                plan = await self.sweep()
+                if plan is not None and plan.look_again_seconds is not None:
+                    wait = min(wait, plan.look_again_seconds + _SOON_SECONDS)
             except FastError as error:
                 log.warning("garbage collection failed", error=str(error))
             try:
-                async with asyncio.timeout(max(0.0, began + self._interval_seconds - time.monotonic())):
+                async with asyncio.timeout(max(0.0, began + wait - time.monotonic())):
                     await self._wake.wait()
                 await asyncio.sleep(_SOON_SECONDS)
             except TimeoutError:
@@ -106,37 +111,40 @@ class ClusterCollector:
             self._wake.clear()
 
     async def sweep(self) -> SweepPlan:
-        """Look at every record once and free what the rules say, unless the breaker holds it back.
+        """Look at every record once and free what the rules say, but for what the breaker holds back.
 
         Raises:
             KubeError: The API server refused or is away; what was freed before stays freed.
         """
-        plan = await plan_sweep(list(self._store.endpoints.values()), self._cluster)
-        self._note_breaker(plan)
-        if not plan.stopped:
-            await carry_out(plan, self._store, self._cluster, self._freed)
+        plan = await plan_sweep(list(self._store.endpoints.values()), self._cluster, self._breaker)
+        self._note_held(plan)
+        outcome = await carry_out(plan, self._store, self._cluster, self._freed)
+        for record, error in outcome.refused:
+            self._tell(record, "Warning", "ReleaseRefused", f"{record.metadata.name}: {error}")
         return plan
 
     def _freed(self, finding: Finding) -> None:
         record, decision = finding.record, finding.decision
         self._metrics.released.labels(record.spec.pool, decision.rule).inc()
+        pod = record.spec.pod
+        text = f"{record.metadata.name} of pod {pod.namespace}/{pod.name}: {decision.evidence}"
+        self._tell(record, "Normal", "AddressReleased", text)
+
+    def _tell(self, record: IpEndpoint, kind: Literal["Normal", "Warning"], reason: str, text: str) -> None:
         pool = self._store.pools.get(record.spec.pool)
         if pool is not None:
-            pod = record.spec.pod
-            text = f"{record.metadata.name} of pod {pod.namespace}/{pod.name}: {decision.evidence}"
-            self._events.event(pool, "Normal", "AddressReleased", text)
+            self._events.event(pool, kind, reason, text)
 
-    def _note_breaker(self, plan: SweepPlan) -> None:
+    def _note_held(self, plan: SweepPlan) -> None:
         """Raise or clear the condition, the metric and the event of the breaker."""
-        before, self._stopped = self._stopped, {}
-        self._metrics.gc_stopped.set(1 if plan.stopped else 0)
-        if plan.stopped:
-            log.error("garbage collection stopped", reason=plan.stopped)
-            by_pool = Counter(finding.record.spec.pool for finding in plan.to_free)
-            self._stopped = dict.fromkeys(by_pool, plan.stopped)
-        for name in self._stopped.keys() - before.keys():
+        before = self._held
+        self._held = {finding.record.spec.pool: finding.decision.evidence for finding in plan.held}
+        self._metrics.gc_stopped.set(1 if plan.held else 0)
+        for text in sorted(set(self._held.values())):
+            log.error("garbage collection holds addresses back", reason=text)
+        for name in self._held.keys() - before.keys():
             pool = self._store.pools.get(name)
             if pool is not None:
-                self._events.event(pool, "Warning", "GCStopped", plan.stopped)
-        for name in self._stopped.keys() | before.keys():
+                self._events.event(pool, "Warning", "GCStopped", self._held[name])
+        for name in self._held.keys() | before.keys():
             self._queue.add(name)

@@ -12,14 +12,23 @@ from pathlib import Path
 import structlog
 from prometheus_client import REGISTRY
 
-from fast.api.resources import NODES
+from fast.api.fastnode import lease_name
+from fast.api.resources import LEASES, NODES
 from fast.controller.census import Census
 from fast.controller.cluster_gc import ClusterCollector
 from fast.controller.pool_reconciler import PoolReconciler
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.store.kube_store import KubeStore
 from fast.ipam.store.live_reads import KubeCluster
-from fast.kube import ClusterConfig, EventRecorder, Informer, KubeClient, LeaderElector, WorkQueue
+from fast.kube import (
+    ClusterConfig,
+    EventRecorder,
+    Informer,
+    KubeClient,
+    LeaderElector,
+    Silence,
+    WorkQueue,
+)
 from fast.probes import ProbeServer
 
 log = structlog.get_logger()
@@ -53,8 +62,11 @@ class Controller:
         self._store = KubeStore(client)
         self._nodes = Informer(client, NODES)
         self._census = Census(self._store, lambda pool: self._queue.add_after(pool, _DEBOUNCE_SECONDS))
+        self._leases = Informer(client, LEASES, namespace=config.namespace)
+        silence = Silence(self._leases)
+        cluster = KubeCluster(client, lambda node: silence.seconds(lease_name(node)))
         self._collector = ClusterCollector(
-            self._store, KubeCluster(client), self._events, self._queue, metrics, config.gc_interval_seconds
+            self._store, cluster, self._events, self._queue, metrics, config.gc_interval_seconds
         )
         self._nodes.add_handler(self._collector.node_changed)
         self._store.subscribe(self._collector.record_changed, self._collector.pool_changed)
@@ -67,6 +79,7 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._store.run())
                 group.create_task(self._nodes.run())
+                group.create_task(self._leases.run())
                 group.create_task(self._lead())
         finally:
             await self._events.close()

@@ -23,10 +23,9 @@ from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.pool.ledger import Ledger
 from fast.ipam.pool.pool_counts import PoolCounts
-from fast.ipam.release.releasing import Releasing
+from fast.ipam.release.releasing import Releasing, Swept
 from fast.ipam.rules import claim_rules
 from fast.ipam.rules.claim_request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, resolve_pools
-from fast.ipam.rules.decision import Decision
 from fast.ipam.store.record_store import PodView, Store
 from fast.ipam.store.record_writes import Writes
 from fast.net import IPAddress, record_name
@@ -235,19 +234,15 @@ class Ipam:
 
     # ── GC ──
 
-    async def gc(
-        self, sandboxes: Callable[[], Awaitable[Collection[AttachmentKey]]]
-    ) -> tuple[tuple[IpEndpoint, Decision], ...]:
+    async def gc(self, sandboxes: Callable[[], Awaitable[Collection[AttachmentKey]]]) -> Swept:
         """Free this node's records whose sandbox is gone: seen so twice, 30 s apart, or of an earlier boot.
 
         Args:
             sandboxes: Gives every (container_id, ifname) whose sandbox or interface exists. Called after the
-                records were read, so that a sandbox made meanwhile counts; where it raises, nothing is freed.
+                records were read, so that a sandbox made meanwhile counts; if it raises, nothing is freed.
 
         Returns:
-            What was freed, as it was before, with the rule and the evidence.
-
-        Raises:
-            KubeError: The API server refused or is away; the next sweep goes on.
+            What was freed, as it was before, with the rule and the evidence; and what could not be. One record that
+            cannot be freed never stops the others; the next sweep finds it again.
         """
         return await self._releasing.sweep(sandboxes, self.node)

@@ -26,7 +26,7 @@ from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.node_ipam import Ipam
 from fast.ipam.pool.ledger import Ledger
 from fast.ipam.release import controller_sweep
-from fast.ipam.release.releasing import Releasing, _unchanged
+from fast.ipam.release.releasing import Releasing, Swept, _unchanged
 from fast.ipam.rules import (
     agent_gc_rules,
     breaker,
@@ -304,12 +304,12 @@ def adds_in_flight_do_not_count() -> Iterator[None]:
 
 @_plant("reused-while-swept")
 def sweep_goes_by_what_it_saw() -> Iterator[None]:
-    async def planted(self: Releasing, sandboxes: Any, node: NodeIdentity) -> tuple[Any, ...]:
+    async def planted(self: Releasing, sandboxes: Any, node: NodeIdentity) -> Swept:
         records, alive = self._ledger.mine(), await sandboxes()
         adding = {key for key in map(holder_of, records) if key in self._adding}
         for record, decision in self._suspicions.judge(records, alive, adding, node):
             await self._free(record, partial(_unchanged, record, decision))
-        return ()
+        return Swept()
 
     with patch.object(Releasing, "sweep", planted):
         yield
@@ -363,12 +363,12 @@ def agent_answers_for_every_node() -> Iterator[None]:
 
 @_plant("partitioned-node")
 def pods_absence_is_enough() -> Iterator[None]:
-    async def on_bound(record: IpEndpoint, node: Node | None, cluster: Any) -> Decision:
+    async def on_bound(record: IpEndpoint, node: Node | None, cluster: Any, *more: Any) -> Decision:
         return await once_more(record, cluster)
 
     async def once_more(record: IpEndpoint, cluster: Any) -> Decision:
         pod = await cluster.pod(record.spec.pod.namespace, record.spec.pod.name)
-        return controller_gc_rules.on_controller_sweep(record, pod, None)
+        return controller_gc_rules.on_controller_sweep(record, pod, None, float("inf"))
 
     with (
         patch.object(controller_sweep, "_on_bound", on_bound),
@@ -398,20 +398,26 @@ def pods_are_of_the_sweep_before() -> Iterator[None]:
 
 @_plant("mass-disappearance")
 def breaker_never_trips() -> Iterator[None]:
-    with patch.object(breaker, "breaker", lambda to_free, total, limit=0: ""):
+    with patch.object(breaker, "is_suspicious", lambda kind, gone, there: False):
+        yield
+
+
+@_plant("node-object-deleted")
+def heartbeats_do_not_count() -> Iterator[None]:
+    with patch.object(Controller, "silent_seconds", lambda self, node: float("inf")):
         yield
 
 
 @_plant("retained-and-rebound")
 def retained_is_freed_as_what_it_is_now() -> Iterator[None]:
     def make(original: Any) -> Any:
-        async def planted(plan: Any, store: Any, cluster: Any, freed: Any) -> int:
+        async def planted(plan: Any, store: Any, cluster: Any, freed: Any) -> Any:
             for finding in plan.to_free:
                 if record_states.is_retained(finding.record):
                     now = await store.refresh(finding.record.metadata.name)
                     if now is not None:
                         await store.delete(now)
-            return int(await original(plan, store, cluster, freed))
+            return await original(plan, store, cluster, freed)
 
         return planted
 
@@ -422,10 +428,8 @@ def retained_is_freed_as_what_it_is_now() -> Iterator[None]:
 @_plant("sticky-twice")
 def second_retained_address_is_kept() -> Iterator[None]:
     def make(original: Any) -> Any:
-        def planted(
-            record: IpEndpoint, found: Any, *, bound_elsewhere: str = "", pool_deleted: bool
-        ) -> Decision:
-            return original(record, found, pool_deleted=pool_deleted)
+        def planted(record: IpEndpoint, found: Any, *, bound_elsewhere: str = "", **told: bool) -> Decision:
+            return original(record, found, **told)
 
         return planted
 
@@ -464,9 +468,9 @@ def replay_goes_by_what_it_listed() -> Iterator[None]:
 def failed_del_is_forgotten() -> Iterator[None]:
     """The agent's garbage collection is the second net below tombstones: without both, addresses leak."""
 
-    async def gc(self: Ipam, sandboxes: Any) -> tuple[()]:
+    async def gc(self: Ipam, sandboxes: Any) -> Swept:
         await sandboxes()
-        return ()
+        return Swept()
 
     with patch.object(Ipam, "gc", gc):
         yield

@@ -28,6 +28,8 @@ from fast.datapath.pod.identity import Endpoint, EndpointSpec, macs_of
 from fast.errors import FastError, NetlinkError, PoolExhausted, PoolNotAllowed, PoolNotFound, Unavailable
 from fast.ipam import Attachment, AttachmentKey, Ipam, NodeIdentity
 from fast.ipam.release import controller_sweep
+from fast.ipam.release.circuit_breaker import CircuitBreaker
+from fast.ipam.rules.breaker import SWEEPS_TO_AGREE
 from fast.net import record_name
 from unit.deploy.admission import verdict
 
@@ -336,21 +338,22 @@ class Controller(Process):
     def __init__(self, world: World) -> None:
         super().__init__(world, None)
         self.store = FakeStore(world.cluster, lagging=True, gate=self.gate, clock=world.clock)
-        self._empty = False
+        self._empty, self._empties = False, 0
+        self._breaker = CircuitBreaker()
         self._one_sweep = asyncio.Lock()
 
     async def sweep(self) -> None:
         async with self._one_sweep:
             self.live()
-            self._empty = self.world.empty_answers
+            # a server that gives wrong answers for many sweeps in a row is believed in the end
+            self._empty = self.world.empty_answers and self._empties < SWEEPS_TO_AGREE - 1
+            self._empties = self._empties + 1 if self._empty else 0
             await self._sweep()
 
     async def _sweep(self) -> None:
-        limit = 0 if self._empty else 1000
         records = list(self.store.endpoints.values())
-        plan = await controller_sweep.plan_sweep(records, self, limit=limit)
-        if not plan.stopped:
-            await controller_sweep.carry_out(plan, self.store, self, lambda _: None)
+        plan = await controller_sweep.plan_sweep(records, self, self._breaker)
+        await controller_sweep.carry_out(plan, self.store, self, lambda _: None)
 
     async def _read(self, what: str) -> bool:
         """Wait for the answer; False where the server's answers are empty."""
@@ -360,6 +363,9 @@ class Controller(Process):
 
     async def nodes(self) -> Mapping[str, Node]:
         return dict(self.world.node_objects) if await self._read("nodes") else {}
+
+    def silent_seconds(self, node: str) -> float:
+        return self.world.now - self.world.beats.get(node, 0.0)
 
     async def node(self, name: str) -> Node | None:
         return self.world.node_objects.get(name) if await self._read("node") else None

@@ -37,6 +37,24 @@ class UnluckyCluster(Cluster):
         self.world.controller.store.deliver()
         self.controller_collects(True)
 
+    @rule(node=picks, again=st.booleans())
+    def node_object_is_deleted_while_the_node_runs(self, node: int, again: bool) -> None:
+        """Its pods are deleted with it; kubelet, agent and sandboxes run on, and it is registered again."""
+        where = self._node(node)
+        if where.agent is None or where.partitioned or where.name not in self.world.node_objects:
+            return
+        self._turn()
+        for name in [name for name, pod in self.world.pods.items() if pod.spec.node_name == where.name]:
+            del self.world.pods[name]
+        before = self.world.node_objects.pop(where.name)
+        self.world.controller.store.deliver()
+        self.controller_collects(True)
+        if again:
+            self.world.now += 31.0
+            self._turn()
+            self.controller_collects(True)
+        self.world.node_objects[where.name] = before
+
     @rule(name=st.sampled_from(("db-0", "db-1")), node=picks, replicas=st.sampled_from((0, 1)))
     def pod_comes_back_while_its_set_is_scaled_down(self, name: str, node: int, replicas: int) -> None:
         """The controller last saw its address retained, and sweeps when the pod has it again."""

@@ -260,11 +260,11 @@ async def test_gc_frees_a_record_without_a_sandbox_only_when_seen_twice_thirty_s
     async def alive():
         return {("c2", "eth0")}
 
-    assert await agent.gc(alive) == ()
+    assert (await agent.gc(alive)).freed == []
     nodes.clock.now += 29
-    assert await agent.gc(alive) == ()
+    assert (await agent.gc(alive)).freed == []
     nodes.clock.now += 1
-    ((record, decision),) = await agent.gc(alive)
+    ((record, decision),) = (await agent.gc(alive)).freed
     assert (record.metadata.name, decision.rule) == ("10.244.10.0", "no-sandbox")
     assert list(nodes.cluster.endpoints) == ["10.244.10.1"]
 
@@ -280,7 +280,7 @@ async def test_gc_leaves_alone_what_is_being_attached():
         await agent.claim(sandbox(1), SMALL)
         await agent.gc(none_alive)
         nodes.clock.now += 60
-        assert await agent.gc(none_alive) == ()
+        assert (await agent.gc(none_alive)).freed == []
     assert len(nodes.cluster.endpoints) == 1
 
 
@@ -291,7 +291,7 @@ async def test_gc_frees_records_of_an_earlier_boot_at_once():
     async def none_alive():
         return set()
 
-    ((_, decision),) = await nodes.agent(boot="boot-2").gc(none_alive)
+    ((_, decision),) = (await nodes.agent(boot="boot-2").gc(none_alive)).freed
     assert decision.rule == "rebooted-node"
     assert nodes.cluster.endpoints == {}
 
@@ -306,7 +306,7 @@ async def test_gc_never_frees_another_nodes_record():
 
     await agent.gc(none_alive)
     nodes.clock.now += 60
-    assert await agent.gc(none_alive) == ()
+    assert (await agent.gc(none_alive)).freed == []
 
 
 async def test_an_overlapping_pool_never_gives_an_address_that_the_other_one_gave():

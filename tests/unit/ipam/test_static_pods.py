@@ -102,7 +102,7 @@ async def test_the_record_of_a_static_pod_stays_while_any_mirror_of_it_is_there(
     fenced = Node(
         metadata=ObjectMeta(name="n1"), spec=NodeSpec(taints=[Taint(TAINT_OUT_OF_SERVICE, "NoExecute")])
     )
-    assert on_controller_sweep(record, shown, fenced).action is action
+    assert on_controller_sweep(record, shown, fenced, 0.0).action is action
 
 
 async def test_a_static_pod_with_its_address_is_no_drift(setting):

@@ -37,6 +37,7 @@ class World:
 
     def __init__(self, nodes: int = 3) -> None:
         self.loop = Loop()
+        self.beats: dict[str, float] = {}  # when each node's agent last renewed its Lease
         self.now = 1000.0
         self.calm = False
         self.prompt = True  # requests are answered at once, and do not wait for the test
@@ -67,6 +68,9 @@ class World:
     def turn(self) -> None:
         """Let everything run that can, then check what must always hold."""
         self.loop.run_until_complete(_spin(self.loop))
+        for node in self.nodes.values():
+            if node.powered and not node.partitioned and node.agent is not None:
+                self.beats[node.name] = self.now
         self.check()
 
     def close(self) -> None:

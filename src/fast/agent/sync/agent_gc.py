@@ -23,7 +23,10 @@ log = structlog.get_logger()
 _FREED = Counter(
     "fast_agent_gc_freed", "Addresses freed by the agent's garbage collection, by rule.", ["rule"]
 )
-_FAILURES = Counter("fast_agent_gc_failures", "Sweeps of the agent's garbage collection that failed.")
+_FAILURES = Counter(
+    "fast_agent_gc_failures",
+    "Sweeps of the agent's garbage collection, and releases in them, that failed.",
+)
 
 
 class Sandboxes(Protocol):
@@ -59,10 +62,11 @@ class AgentCollector:
 
         Raises:
             DatapathError: The kernel cannot be asked; nothing was freed.
-            KubeError: The API server refused or is away; what was freed before stays freed.
         """
-        for _, decision in await self._ipam.gc(self._there):
+        swept = await self._ipam.gc(self._there)
+        for _, decision in swept.freed:
             _FREED.labels(decision.rule).inc()
+        _FAILURES.inc(len(swept.refused))
 
     async def collect(self, network: str, valid: frozenset[AttachmentKey]) -> None:
         """Take down what the runtime does not list. By the specification it runs no ADD or DEL meanwhile.

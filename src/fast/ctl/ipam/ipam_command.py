@@ -16,7 +16,7 @@ from fast.errors import FastError
 if TYPE_CHECKING:
     from fast.ipam.explain.drift import Drift
     from fast.ipam.explain.why import Explanation
-    from fast.ipam.release.controller_sweep import SweepPlan
+    from fast.ipam.release.controller_sweep import Outcome, SweepPlan
     from fast.kube import KubeClient
     from fast.net.node_state import NodeState
 
@@ -84,37 +84,30 @@ def pools(kubeconfig: Path | None, agent_metrics: str, output: str) -> None:
 
 @ipam.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be freed and why; free nothing.")
-@click.option(
-    "--limit",
-    type=click.IntRange(0),
-    default=20,
-    show_default=True,
-    help="Of the breaker: as the controller's.",
-)
+@click.option("--held", is_flag=True, help="Also free what the breaker holds back.")
 @kubeconfig_option
 @output_option
 @click.pass_context
-def gc(ctx: click.Context, dry_run: bool, limit: int, kubeconfig: Path | None, output: str) -> None:
+def gc(ctx: click.Context, dry_run: bool, held: bool, kubeconfig: Path | None, output: str) -> None:
     """Free what nobody answers for any more, by the controller's rules; with --dry-run, only say what that is.
 
-    Exit status 1 where the breaker stops it: more than 10% and more than --limit addresses would be freed.
+    Exit status 1 if the breaker holds addresses back, or the API server refuses to free some.
     """
 
-    async def sweep(client: KubeClient) -> SweepPlan:
+    async def sweep(client: KubeClient) -> tuple[SweepPlan, Outcome]:
         from fast.ipam import KubeStore
-        from fast.ipam.release.controller_sweep import carry_out, plan_sweep
-        from fast.ipam.store.live_reads import KubeCluster
+        from fast.ipam.release.circuit_breaker import CircuitBreaker
+        from fast.ipam.release.controller_sweep import Outcome, carry_out, plan_sweep
+        from fast.ipam.store.live_reads import NAMESPACE, one_look
         from fast.ipam.store.snapshot import read_snapshot
 
-        snapshot, cluster = await read_snapshot(client, pods=False), KubeCluster(client)
-        plan = await plan_sweep(snapshot.records.values(), cluster, limit=limit)
-        if not dry_run and not plan.stopped:
-            freed: list[Any] = []
-            await carry_out(plan, KubeStore(client), cluster, freed.append)
-            plan.to_free = freed
-        return plan
+        snapshot, cluster = await read_snapshot(client, pods=False), await one_look(client, NAMESPACE)
+        plan = await plan_sweep(snapshot.records.values(), cluster, None if held else CircuitBreaker())
+        if dry_run:
+            return plan, Outcome(freed=plan.to_free)
+        return plan, await carry_out(plan, KubeStore(client), cluster, lambda _: None)
 
-    plan = with_cluster(kubeconfig, sweep)
+    plan, outcome = with_cluster(kubeconfig, sweep)
     rows = [
         {
             "address": finding.record.metadata.name,
@@ -126,11 +119,14 @@ def gc(ctx: click.Context, dry_run: bool, limit: int, kubeconfig: Path | None, o
             "rule": finding.decision.rule,
             "evidence": finding.decision.evidence,
         }
-        for finding in plan.to_free
+        for finding in outcome.freed
     ]
     print_rows(rows, _FREED, output, nothing=f"Nothing to free: {plan.total} records looked at.")
-    if plan.stopped:
-        click.echo(f"Stopped by the breaker: {plan.stopped}", err=True)
+    for text in sorted({finding.decision.evidence for finding in plan.held}):
+        click.echo(f"The breaker holds addresses back: {text}. --held frees them.", err=True)
+    for record, error in outcome.refused:
+        click.echo(f"{record.metadata.name} was not freed: {error}", err=True)
+    if plan.held or outcome.refused:
         ctx.exit(1)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
 
 from fast.api.ipendpoint import IpEndpoint
-from fast.errors import AddressConflict, Conflict, NotFound
+from fast.errors import AddressConflict, Conflict, FastError, NotFound
 from fast.ipam.attachment_locks import AttachmentLocks
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.ipam_metrics import IpamMetrics
@@ -21,6 +22,14 @@ from fast.ipam.rules.record_states import holder_of
 from fast.ipam.store.record_writes import MOST_ATTEMPTS, Writes
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Swept:
+    """What came of a sweep: the records freed, with the decision, and those that could not be, with the error."""
+
+    freed: list[tuple[IpEndpoint, Decision]] = field(default_factory=list)
+    refused: list[tuple[IpEndpoint, FastError]] = field(default_factory=list)
 
 
 class Releasing:
@@ -63,14 +72,22 @@ class Releasing:
         def decide(record: IpEndpoint) -> Decision:
             return release_rules.on_del(record, *key, node.name)
 
-        held = self._ledger.of_attachment(key)
-        return tuple([record for record in held if await self._free(record, decide) is not None])
+        released, failure = [], None
+        for record in self._ledger.of_attachment(key):
+            try:
+                if await self._free(record, decide) is not None:
+                    released.append(record)
+            except FastError as error:  # the other families are released all the same
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return tuple(released)
 
     async def sweep(
         self, sandboxes: Callable[[], Awaitable[Collection[AttachmentKey]]], node: NodeIdentity
-    ) -> tuple[tuple[IpEndpoint, Decision], ...]:
+    ) -> Swept:
         """Free this node's records whose sandbox is gone; see :meth:`fast.ipam.node_ipam.Ipam.gc`."""
-        freed = []
+        swept = Swept()
         with self._adding.watched() as added:
             records = self._ledger.mine()
             alive = await sandboxes()
@@ -81,9 +98,15 @@ class Releasing:
                 # An ADD that comes now waits until the record is gone; one that came meanwhile may have found the
                 # record good, and written nothing.
                 async with self._locks.hold(key):
-                    if key not in added and await self._free(record, partial(_unchanged, record, decision)):
-                        freed.append((record, decision))
-        return tuple(freed)
+                    if key in added:
+                        continue
+                    try:
+                        if await self._free(record, partial(_unchanged, record, decision)):
+                            swept.freed.append((record, decision))
+                    except FastError as error:  # the others go on; this one is the next sweep's
+                        log.warning("address not freed", address=record.metadata.name, error=str(error))
+                        swept.refused.append((record, error))
+        return swept
 
     async def _free(self, record: IpEndpoint, decide: Callable[[IpEndpoint], Decision]) -> Decision | None:
         """Carry out a decision that frees a record, as long as the record still is one that it frees.

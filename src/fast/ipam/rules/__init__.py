@@ -50,6 +50,7 @@ Garbage collection by the controller:
 
 - ``partitioned-node``: a pod is gone, and its sandbox still runs on a node out of reach; ``on_controller_sweep``.
 - ``stale-pod-list``: a pod that was made after the list was read counts as gone; ``on_controller_sweep``.
+- ``node-object-deleted``: a Node is deleted and registered again while its pods run; ``on_controller_sweep``.
 - ``mass-disappearance``: an empty answer of the API server frees everybody's address; ``breaker``.
 - ``retained-and-rebound``: a retained address is freed while its pod comes back; ``on_retained``.
 - ``sticky-twice``: two addresses are kept for one ordinal; ``on_retained``.

@@ -5,15 +5,20 @@ An object that is there but cannot be read is there all the same: it never count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from fast.api.core import Node, Pod, StatefulSet, StatefulSetSpec
+from fast.api.fastnode import lease_name
 from fast.api.meta import ObjectMeta
-from fast.api.resources import IPSES, NODES, PODS, STATEFULSETS
+from fast.api.resources import IPSES, LEASES, NODES, PODS, STATEFULSETS
+from fast.api.timestamps import seconds_since
 from fast.errors import NotFound
 from fast.kube import KubeClient
 
+#: Where Fast's components keep their Leases, unless they are told otherwise.
+NAMESPACE = "fast-system"
 #: Of a StatefulSet that cannot be read, every ordinal may be wanted.
 _ALL_ORDINALS = (1 << 31) - 1
 
@@ -30,6 +35,9 @@ class ClusterReader(Protocol):
     async def node(self, name: str) -> Node | None:
         """The Node of that name, or None."""
 
+    def silent_seconds(self, node: str) -> float:
+        """For how many seconds nobody was seen to renew the heartbeat Lease of the node."""
+
     async def pod(self, namespace: str, name: str) -> Pod | None:
         """The Pod of that name, or None."""
 
@@ -41,10 +49,20 @@ class ClusterReader(Protocol):
 
 
 class KubeCluster:
-    """The reader on a Kubernetes API server."""
+    """The reader on a Kubernetes API server.
 
-    def __init__(self, client: KubeClient) -> None:
+    Args:
+        client: The cluster.
+        silent_seconds: Knows the nodes' heartbeats, by node.
+    """
+
+    def __init__(self, client: KubeClient, silent_seconds: Callable[[str], float]) -> None:
         self._client = client
+        self._silent_seconds = silent_seconds
+
+    def silent_seconds(self, node: str) -> float:
+        """See :class:`ClusterReader`."""
+        return self._silent_seconds(node)
 
     async def nodes(self) -> Mapping[str, Node]:
         """See :class:`ClusterReader`."""
@@ -79,3 +97,18 @@ class KubeCluster:
         found = [item.metadata for item in listed.items]
         found += [item.metadata for item in listed.undecodable.values()]
         return {metadata.name: metadata for metadata in found}
+
+
+async def one_look(client: KubeClient, namespace: str) -> KubeCluster:
+    """Make a reader for one look, which cannot watch heartbeats: it goes by the times written in the Leases.
+
+    Args:
+        client: The cluster.
+        namespace: Where the Leases live.
+
+    Raises:
+        KubeError: The Leases cannot be listed.
+    """
+    leases = (await client.list(LEASES, namespace)).items
+    silent = {item.metadata.name: seconds_since(item.spec.renew_time) for item in leases}
+    return KubeCluster(client, lambda node: silent.get(lease_name(node), math.inf))
