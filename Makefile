@@ -81,19 +81,24 @@ bench-datapath bench-cni bench-ipam bench-apiserver: bench-%: setup
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@$(BIN)/python $(firstword $(wildcard bench/$*/bench.py bench/$*/load.py)) $(ARGS)
 
+.PHONY: generate
+generate: build ## Write what follows from other files: Python from C, CRDs, CNI versions, tables of the docs
+	@$(BIN)/python scripts/generate.py
+
 .PHONY: check
-check: setup ## Lint, types, layers, formatting
+check: setup ## Lint, types, layers, formatting, stale generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/clang-format --dry-run --Werror $(wildcard bpf/*.c bpf/lib/*.h cni-plugin/*.c)
+	@$(BIN)/clang-format --dry-run --Werror $(wildcard bpf/*.c bpf/lib/*.h cni-plugin/*.c cni-plugin/*.h)
 	@$(BIN)/yamllint --strict deploy .yamllint.yaml
+	@$(BIN)/python scripts/generate.py --check
 
 .PHONY: fmt
 fmt: setup ## Format Python and C
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
-	@$(BIN)/clang-format -i $(wildcard bpf/*.c bpf/lib/*.h cni-plugin/*.c)
+	@$(BIN)/clang-format -i $(wildcard bpf/*.c bpf/lib/*.h cni-plugin/*.c cni-plugin/*.h)
 
 .PHONY: wheels
 wheels: build ## Build the wheels of fast and fast-playground (dist/)

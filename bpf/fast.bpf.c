@@ -8,8 +8,7 @@
  * behind ours see them too.
  */
 #include "lib/flow.h"
-#include "lib/forward.h"
-#include "lib/metrics.h"
+#include "lib/neighbour.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -49,25 +48,77 @@ static __always_inline bool is_link_scope(const struct fast_addr *addr)
 
 /* A pod's packet with no fast path: to this node, to outside, or of link scope. */
 static __noinline int hand_to_stack(struct __sk_buff *skb, const struct fast_packet *packet,
-				    __u32 reason)
+				    __u32 reason, __u32 pod_flags)
 {
 	/* Whoever can send to a node's tunnel port can claim to be any pod. The stack may
 	 * masquerade the packet, so that it would even come from a node. */
 	if (is_for_tunnel_port(packet))
 		return drop(skb, packet, FROM_POD, DROP_TUNNEL_PORT);
+	if (addr_is_loopback(&packet->destination))
+		return drop(skb, packet, FROM_POD, DROP_LOOPBACK);
+	if (fast_config.flags & CONFIG_BLOCK_METADATA && !(pod_flags & POD_METADATA_ALLOWED) &&
+	    addr_is_metadata(&packet->destination))
+		return drop(skb, packet, FROM_POD, DROP_METADATA);
 	if (is_link_scope(&packet->destination))
 		reason = STACK_LINK_LOCAL;
 	return pass(skb, packet, FROM_POD, reason);
 }
 
-/* A pod's packet whose source is not the pod's address: address set-up and neighbour discovery, or
- * spoofed. */
+/* Whether a pod may send this from the unspecified address: to find out whether an address is
+ * taken, multicast memberships, DHCP. */
+static __always_inline bool is_address_setup(struct __sk_buff *skb,
+					     const struct fast_packet *packet)
+{
+	__u8 type;
+
+	if (!addr_is_multicast(&packet->destination))
+		return false;
+	if (!(packet->flags & PACKET_IPV6))
+		return true;
+	if (packet->protocol != IPPROTO_ICMPV6 ||
+	    bpf_skb_load_bytes(skb, packet->l4_offset, &type, sizeof(type)))
+		return false;
+	return type == ICMP6_NEIGHBOUR_SOLICITATION || type == ICMP6_ROUTER_SOLICITATION ||
+	       type == ICMP6_MULTICAST_REPORT || type == ICMP6_MULTICAST_DONE ||
+	       type == ICMP6_MULTICAST_REPORT_V2;
+}
+
+/* A pod's packet whose source is not one of the pod's addresses: set-up of addresses and neighbour
+ * discovery on its own link, or spoofed. */
 static __noinline int check_foreign_source(struct __sk_buff *skb, const struct fast_packet *packet)
 {
-	if ((addr_is_link_local(&packet->source) || addr_is_unspecified(&packet->source)) &&
-	    is_link_scope(&packet->destination))
-		return hand_to_stack(skb, packet, STACK_LINK_LOCAL);
-	return drop(skb, packet, FROM_POD, DROP_SPOOFED_ADDRESS);
+	struct fast_interface *interface = find_interface(skb);
+	struct ethhdr eth;
+	int reason;
+
+	if (packet->flags & PACKET_ICMP_ROUTER)
+		return drop(skb, packet, FROM_POD, DROP_ROGUE_ROUTER);
+	if (!interface || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return drop(skb, packet, FROM_POD, DROP_SPOOFED_ADDRESS);
+	if (addr_is_unspecified(&packet->source)) {
+		if (!is_address_setup(skb, packet))
+			return drop(skb, packet, FROM_POD, DROP_SPOOFED_ADDRESS);
+	} else if (!(packet->flags & PACKET_IPV6) || !is_link_scope(&packet->destination) ||
+		   !is_link_local_of(&packet->source, interface->pod_mac)) {
+		return drop(skb, packet, FROM_POD, DROP_SPOOFED_ADDRESS);
+	}
+	if (!is_own_mac(eth.h_source, interface->pod_mac))
+		return drop(skb, packet, FROM_POD, DROP_SPOOFED_MAC);
+	if (packet->flags & PACKET_CHECKED) {
+		reason = check_icmp(skb, packet);
+		if (reason)
+			return drop(skb, packet, FROM_POD, reason);
+	}
+	return hand_to_stack(skb, packet, STACK_LINK_LOCAL, 0);
+}
+
+static __noinline int handle_arp(struct __sk_buff *skb, const struct fast_packet *packet)
+{
+	int reason = check_arp(skb, find_interface(skb));
+
+	if (reason)
+		return drop(skb, packet, FROM_POD, reason);
+	return pass(skb, packet, FROM_POD, STACK_NEIGHBOUR);
 }
 
 static __always_inline bool is_source_mac(struct __sk_buff *skb, const __u8 *mac)
@@ -84,29 +135,33 @@ int fast_from_pod(struct __sk_buff *skb)
 	struct fast_local_pod *source, *local;
 	struct fast_cluster_pod *remote = NULL;
 	struct fast_packet packet;
+	struct fast_flow *flow;
 	enum fast_reason reason;
 
 	reason = parse_packet(skb, &packet);
 	if (unlikely(reason == STACK_NEIGHBOUR))
-		return pass(skb, &packet, FROM_POD, STACK_NEIGHBOUR);
+		return handle_arp(skb, &packet);
 	if (unlikely(reason))
 		return drop(skb, &packet, FROM_POD, reason);
-	if (unlikely(packet.flags & PACKET_ICMP_ROUTER))
-		return drop(skb, &packet, FROM_POD, DROP_ROGUE_ROUTER);
 
 	source = find_local_pod(&packet.source);
 	if (unlikely(!source || source->ifindex != skb->ifindex))
 		return check_foreign_source(skb, &packet);
 	if (unlikely(!is_source_mac(skb, source->pod_mac)))
 		return drop(skb, &packet, FROM_POD, DROP_SPOOFED_MAC);
+	if (unlikely(packet.flags & PACKET_CHECKED)) {
+		reason = check_icmp(skb, &packet);
+		if (reason)
+			return drop(skb, &packet, FROM_POD, reason);
+	}
 
 	local = find_local_pod(&packet.destination);
 	if (!local) {
 		remote = find_cluster_pod(&packet.destination);
 		if (!remote)
-			return hand_to_stack(skb, &packet, STACK_NOT_POD);
+			return hand_to_stack(skb, &packet, STACK_NOT_POD, source->flags);
 		if (remote->node_ip == fast_config.node_ip)
-			return hand_to_stack(skb, &packet, STACK_NODE);
+			return hand_to_stack(skb, &packet, STACK_NODE, source->flags);
 		if (remote->kind == KIND_NODE && is_for_tunnel_port(&packet))
 			return drop(skb, &packet, FROM_POD, DROP_TUNNEL_PORT);
 	}
@@ -114,7 +169,7 @@ int fast_from_pod(struct __sk_buff *skb)
 		return pass(skb, &packet, FROM_POD, STACK_FRAGMENT);
 	if (unlikely((source->flags | (local ? local->flags : 0)) & POD_VIA_STACK))
 		return pass(skb, &packet, FROM_POD, STACK_REQUESTED);
-	if (came_through_stack(skb, &packet))
+	if (came_through_stack(skb, &packet, &flow))
 		return pass(skb, &packet, FROM_POD, STACK_FLOW);
 	if (local)
 		return deliver(skb, &packet, local, FROM_POD);
@@ -128,19 +183,25 @@ int fast_from_pod(struct __sk_buff *skb)
 SEC("tc")
 int fast_to_pod(struct __sk_buff *skb)
 {
+	enum fast_reason reason = REASON_NONE;
 	struct fast_cluster_pod *remote;
+	struct fast_local_pod *source;
 	struct fast_packet packet;
 
 	if (parse_packet(skb, &packet))
 		return pass(skb, &packet, TO_POD, STACK_TO_POD);
 	/* Only flows whose replies could take the fast path need an entry. */
-	if (find_local_pod(&packet.source)) {
-		remember_flow(skb, &packet, TO_POD);
+	source = find_local_pod(&packet.source);
+	if (source) {
+		reason = remember_flow(skb, &packet, TO_POD, source->ifindex);
 	} else {
 		remote = find_cluster_pod(&packet.source);
 		if (remote && remote->node_ip != fast_config.node_ip)
-			remember_flow(skb, &packet, TO_POD);
+			reason = remember_flow(skb, &packet, TO_POD,
+					       skb->ifindex | FLOW_OWNER_INBOUND);
 	}
+	if (unlikely(reason))
+		return drop(skb, &packet, TO_POD, reason);
 	return pass(skb, &packet, TO_POD, STACK_TO_POD);
 }
 
@@ -179,6 +240,7 @@ int fast_from_overlay(struct __sk_buff *skb)
 	struct fast_cluster_pod *sender;
 	struct fast_local_pod *local;
 	struct fast_packet packet;
+	struct fast_flow *flow;
 	enum fast_reason reason;
 
 	reason = parse_packet(skb, &packet);
@@ -201,7 +263,7 @@ int fast_from_overlay(struct __sk_buff *skb)
 		reason = STACK_FRAGMENT;
 	else if (unlikely(local->flags & POD_VIA_STACK))
 		reason = STACK_REQUESTED;
-	else if (came_through_stack(skb, &packet))
+	else if (came_through_stack(skb, &packet, &flow))
 		reason = STACK_FLOW;
 	else
 		return deliver(skb, &packet, local, FROM_OVERLAY);
@@ -229,6 +291,7 @@ int fast_to_overlay(struct __sk_buff *skb)
 	struct bpf_tunnel_key key = {};
 	const struct fast_dev *device;
 	struct fast_cluster_pod *remote;
+	struct fast_local_pod *source;
 	struct fast_packet packet;
 	enum fast_reason reason;
 
@@ -246,10 +309,14 @@ int fast_to_overlay(struct __sk_buff *skb)
 	if (unlikely(!remote || remote->node_ip == fast_config.node_ip))
 		return drop(skb, &packet, TO_OVERLAY, DROP_UNKNOWN_DESTINATION);
 
-	if (find_local_pod(&packet.source))
-		remember_flow(skb, &packet, TO_OVERLAY);
-	else if (unlikely(!is_own_node(&packet.source)))
+	source = find_local_pod(&packet.source);
+	if (source) {
+		reason = remember_flow(skb, &packet, TO_OVERLAY, source->ifindex);
+		if (unlikely(reason))
+			return drop(skb, &packet, TO_OVERLAY, reason);
+	} else if (unlikely(!is_own_node(&packet.source))) {
 		return refuse_source(skb, &packet);
+	}
 
 	if (goes_natively(&packet)) {
 		device = device_towards_nodes(&packet);
@@ -273,6 +340,7 @@ int fast_from_underlay(struct __sk_buff *skb)
 	struct fast_cluster_pod *sender;
 	struct fast_local_pod *local;
 	struct fast_packet packet;
+	struct fast_flow *flow;
 
 	if (skb->pkt_type != PACKET_HOST || parse_packet(skb, &packet))
 		return TC_ACT_UNSPEC;
@@ -288,7 +356,7 @@ int fast_from_underlay(struct __sk_buff *skb)
 		return pass(skb, &packet, FROM_UNDERLAY, STACK_FRAGMENT);
 	if (unlikely(local->flags & POD_VIA_STACK))
 		return pass(skb, &packet, FROM_UNDERLAY, STACK_REQUESTED);
-	if (came_through_stack(skb, &packet))
+	if (came_through_stack(skb, &packet, &flow))
 		return pass(skb, &packet, FROM_UNDERLAY, STACK_FLOW);
 	return deliver(skb, &packet, local, FROM_UNDERLAY);
 }

@@ -35,9 +35,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FAST_VERSION	   "0.1.0"
-#define NEWEST_CNI_VERSION "1.1.0"
-#define SUPPORTED_VERSIONS "\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\""
+#include "cni_versions.h"
+
+#define FAST_VERSION "0.1.0"
 
 #define MAX_ENV_BYTES	(64 * 1024)
 #define MAX_STDIN_BYTES (1024 * 1024)

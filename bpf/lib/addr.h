@@ -62,6 +62,23 @@ static __always_inline bool addr_is_link_local(const struct fast_addr *addr)
 	return (addr->words[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
+/* 127.0.0.0/8, ::1. */
+static __always_inline bool addr_is_loopback(const struct fast_addr *addr)
+{
+	if (addr_is_ipv4(addr))
+		return (addr->words[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return addr_half(addr, 0) == 0 && addr->words[2] == 0 && addr->words[3] == bpf_htonl(1);
+}
+
+/* The clouds' metadata services: 169.254.169.254, fd00:ec2::254. */
+static __always_inline bool addr_is_metadata(const struct fast_addr *addr)
+{
+	if (addr_is_ipv4(addr))
+		return addr->words[3] == bpf_htonl(0xa9fea9fe);
+	return addr->words[0] == bpf_htonl(0xfd000ec2) && addr->words[1] == 0 &&
+	       addr->words[2] == 0 && addr->words[3] == bpf_htonl(0x254);
+}
+
 /* 224.0.0.0/4, 255.255.255.255, ff00::/8. */
 static __always_inline bool addr_is_multicast(const struct fast_addr *addr)
 {

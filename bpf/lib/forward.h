@@ -40,6 +40,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct fast_pack
 {
 	struct ethhdr *eth = header_at(skb, 0, sizeof(*eth));
 	fast_u32 *macs = (fast_u32 *)eth;
+	__u32 ifindex = pod->ifindex;
 
 	if (!eth)
 		return drop(skb, packet, direction, DROP_TRUNCATED);
@@ -47,11 +48,16 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct fast_pack
 	macs[0] = ((const fast_u32 *)pod->pod_mac)[0];
 	macs[1] = ((const fast_u32 *)pod->pod_mac)[1];
 	macs[2] = ((const fast_u32 *)pod->pod_mac)[2];
+	/* The kernel gives a deleted element to the next entry without waiting for its readers. It
+	 * writes the element from its beginning, where the address is, which is read last here. */
+	barrier();
+	if (unlikely(pod->address_tail && pod->address_tail != packet->destination.words[3]))
+		return drop(skb, packet, direction, DROP_UNKNOWN_DESTINATION);
 	skb->mark = 0;
 	skb->priority = 0;
 	address_to_this_host(skb);
 	account(skb, packet, direction, FORWARD_LOCAL_POD);
-	return bpf_redirect_peer(pod->ifindex, 0);
+	return bpf_redirect_peer(ifindex, 0);
 }
 
 /* Whether the packet, or each segment that it will be cut into, is larger than mtu. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Everything the programs share with each other and with userspace: maps, their keys and values,
- * and the configuration. Each struct has a mirror in src/fast/datapath/bpf/layout.py; a test
- * compares them through BTF.
+ * and the configuration. `make generate` writes their Python side from the compiled object's BTF
+ * (src/fast/datapath/bpf/generated.py).
  */
 #ifndef FAST_MAPS_H
 #define FAST_MAPS_H
@@ -21,6 +21,10 @@ enum fast_event_kind {
 	EVENT_SAMPLE = 4,
 };
 
+enum fast_config_flag {
+	CONFIG_BLOCK_METADATA = 1, /* only pods with POD_METADATA_ALLOWED reach cloud metadata */
+};
+
 /* Set before the object is loaded, constant afterwards: the verifier removes what is switched off.
  */
 struct fast_config {
@@ -30,8 +34,11 @@ struct fast_config {
 	__u32 vni;
 	__u32 sample_mask; /* one packet in sample_mask + 1 */
 	__be16 tunnel_port;
-	__u8 routing; /* enum fast_routing */
-	__u8 events;  /* of enum fast_event_kind, or-ed */
+	__u8 routing;	   /* enum fast_routing */
+	__u8 events;	   /* of enum fast_event_kind, or-ed */
+	__u32 flags;	   /* of enum fast_config_flag, or-ed */
+	__u32 flow_budget; /* flows that a pod may open by the stack, until the agent sets a limit
+			    */
 };
 
 const volatile struct fast_config fast_config = {};
@@ -39,13 +46,26 @@ const volatile struct fast_config fast_config = {};
 enum fast_local_pod_flag {
 	POD_VIA_STACK = 1, /* never take the fast path: something attached to its veth has to see
 			      the packets */
+	POD_INGRESS_ISOLATED = 2,
+	POD_EGRESS_ISOLATED = 4,
+	POD_POLICY_PENDING = 8, /* its rules are not in the maps yet */
+	POD_AUDIT = 16,
+	POD_METADATA_ALLOWED = 32,
 };
 
+/* The policy fields are zero until a policy selects the pod: docs/adr/0014. */
 struct fast_local_pod {
-	__u32 ifindex; /* the veth's host side */
+	__be32 address_tail; /* the address's last word: tells an element that was recycled; 0: not
+				set */
+	__u32 ifindex;	     /* the veth's host side */
 	__u8 pod_mac[6];
 	__u8 host_mac[6];
-	__u32 flags;
+	__u32 flags;	     /* of enum fast_local_pod_flag, or-ed */
+	__u32 peer_class;    /* what other pods' rules see in this address */
+	__u32 ingress_rules; /* 0: not isolated */
+	__u32 egress_rules;
+	__u32 epoch; /* raised when something may have been revoked */
+	__u64 isolated_since_ns;
 };
 
 enum fast_kind {
@@ -55,9 +75,29 @@ enum fast_kind {
 
 struct fast_cluster_pod {
 	__be32 node_ip;
-	__u8 kind;
+	__u8 kind; /* enum fast_kind */
 	__u8 flags;
 	__u16 pad;
+	__u32 peer_class; /* as in fast_local_pod */
+};
+
+/*
+ * The interface of a pod of this node, by its host side: whose neighbour discovery it may speak,
+ * and the flows it opened by the stack. The programs only raise the counters; what they may reach
+ * is in fast_flow_limits, which only userspace writes.
+ */
+struct fast_interface {
+	__u8 pod_mac[6];
+	__u16 pad;
+	__u64 flows_opened;   /* with the pod as source */
+	__u64 flows_refused;  /* not opened: over the limit, or the table is full */
+	__u64 inbound_opened; /* with a pod or node elsewhere as source */
+	__u64 inbound_refused;
+};
+
+struct fast_flow_limit {
+	__u64 flows_opened; /* up to which the counter of that name may grow */
+	__u64 inbound_opened;
 };
 
 enum fast_device_role {
@@ -94,10 +134,27 @@ struct fast_flow_key {
 	__u8 pad[3];
 };
 
+enum fast_flow_flag {
+	FLOW_STACK = 1, /* came through the stack and stays on it */
+	FLOW_OPENED_BY_LOW = 2,
+	FLOW_OPENED_BY_HIGH = 4,
+	FLOW_JUDGED = 8,      /* policy allowed it, at the epochs in the entry */
+	FLOW_ANSWERED = 16,   /* the end that did not open it has sent */
+	FLOW_FIN_BY_LOW = 32, /* TCP; a reset counts as both */
+	FLOW_FIN_BY_HIGH = 64,
+	FLOW_NAT = 128,	   /* reserved: its translation is in a map of Services */
+	FLOW_SEEDED = 256, /* userspace wrote it, from the kernel's conntrack */
+};
+
+#define FLOW_OWNER_INBOUND 0x80000000 /* or-ed to owner: charged as inbound */
+
+/* The agent deletes entries when they expire (src/fast/datapath/node/flow_table.py). */
 struct fast_flow {
-	__u64 last_seen_ns;
-	__u32 flags;
-	__u32 pad;
+	__u64 last_seen_ns; /* CLOCK_MONOTONIC, to the second */
+	__u32 flags;	    /* of enum fast_flow_flag, or-ed */
+	__u32 low_epoch;    /* of the local pod at each end when the flow was judged */
+	__u32 high_epoch;
+	__u32 owner; /* the fast_interface whose limit it counts against; 0: none */
 };
 
 struct fast_metric {
@@ -151,12 +208,27 @@ struct {
 	__type(value, struct fast_next_hop);
 } fast_next_hops SEC(".maps");
 
+/* Not LRU: correctness rests on its entries. Userspace sizes it by the node's memory. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 262144);
 	__type(key, struct fast_flow_key);
 	__type(value, struct fast_flow);
-} fast_flows SEC(".maps");
+} fast_flow_table SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct fast_interface);
+} fast_interfaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct fast_flow_limit);
+} fast_flow_limits SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -181,6 +253,8 @@ struct fast_mirrored {
 	enum fast_kind kind;
 	enum fast_device_role device_role;
 	enum fast_dev_flag dev_flag;
+	enum fast_config_flag config_flag;
+	enum fast_flow_flag flow_flag;
 	struct fast_event event;
 };
 

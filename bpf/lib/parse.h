@@ -18,16 +18,23 @@
 #define MAX_IPV6_EXTENSIONS 4
 
 /* RFC 792, RFC 4443, RFC 4861; the headers that have these drag in all of libc's sockets. */
-#define ICMP_ECHO_REPLY		   0
-#define ICMP_UNREACHABLE	   3
-#define ICMP_REDIRECT		   5
-#define ICMP_ECHO_REQUEST	   8
-#define ICMP_TIME_EXCEEDED	   11
-#define ICMP_PARAMETER_PROBLEM	   12
-#define ICMP6_ECHO_REQUEST	   128
-#define ICMP6_ECHO_REPLY	   129
-#define ICMP6_ROUTER_ADVERTISEMENT 134
-#define ICMP6_REDIRECT		   137
+#define ICMP_ECHO_REPLY		      0
+#define ICMP_UNREACHABLE	      3
+#define ICMP_REDIRECT		      5
+#define ICMP_ECHO_REQUEST	      8
+#define ICMP_TIME_EXCEEDED	      11
+#define ICMP_PARAMETER_PROBLEM	      12
+#define ICMP6_ECHO_REQUEST	      128
+#define ICMP6_ECHO_REPLY	      129
+#define ICMP6_MULTICAST_QUERY	      130
+#define ICMP6_MULTICAST_REPORT	      131
+#define ICMP6_MULTICAST_DONE	      132
+#define ICMP6_ROUTER_SOLICITATION     133
+#define ICMP6_ROUTER_ADVERTISEMENT    134
+#define ICMP6_NEIGHBOUR_SOLICITATION  135
+#define ICMP6_NEIGHBOUR_ADVERTISEMENT 136
+#define ICMP6_REDIRECT		      137
+#define ICMP6_MULTICAST_REPORT_V2     143
 
 enum fast_packet_flag {
 	PACKET_IPV6 = 1,
@@ -35,7 +42,11 @@ enum fast_packet_flag {
 	PACKET_LATER_FRAGMENT = 4, /* not the first: it has no ports */
 	PACKET_ICMP_ERROR = 8,
 	PACKET_ICMP_ROUTER = 16, /* router advertisement or redirect */
+	PACKET_NEIGHBOUR = 32,	 /* neighbour solicitation or advertisement */
 };
+
+/* What a pod may send only under conditions. */
+#define PACKET_CHECKED (PACKET_ICMP_ERROR | PACKET_ICMP_ROUTER | PACKET_NEIGHBOUR)
 
 struct fast_packet {
 	struct fast_addr source;
@@ -132,6 +143,8 @@ static __always_inline __u8 icmp_flags(__u8 protocol, __u8 type)
 	}
 	if (type == ICMP6_ROUTER_ADVERTISEMENT || type == ICMP6_REDIRECT)
 		return PACKET_ICMP_ROUTER;
+	if (type == ICMP6_NEIGHBOUR_SOLICITATION || type == ICMP6_NEIGHBOUR_ADVERTISEMENT)
+		return PACKET_NEIGHBOUR;
 	return type < ICMP6_ECHO_REQUEST ? PACKET_ICMP_ERROR : 0;
 }
 
@@ -237,6 +250,9 @@ static __always_inline enum fast_reason parse_ipv6(struct __sk_buff *skb,
 	__builtin_memcpy(&packet->destination, &ip->daddr, sizeof(packet->destination));
 	packet->protocol = ip->nexthdr;
 	packet->flags = PACKET_IPV6;
+	/* In the maps it would be the IPv4 address. */
+	if (unlikely(addr_is_ipv4(&packet->source) || addr_is_ipv4(&packet->destination)))
+		return DROP_MAPPED_ADDRESS;
 	if (likely(has_ports(packet->protocol) || packet->protocol == IPPROTO_ICMPV6))
 		return parse_transport(skb, packet, ETH_HLEN + sizeof(*ip));
 	offset = skip_ipv6_extensions(skb, packet);

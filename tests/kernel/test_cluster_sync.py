@@ -37,7 +37,7 @@ class KernelMap:
     """The map itself, as NodeDatapath gives it to the agent, without a node around it."""
 
     def __init__(self, machine: Machine, max_entries: int) -> None:
-        spec = DATAPATH.sized(fast_cluster_pods=max_entries, fast_flows=1024, fast_events=1 << 16)
+        spec = DATAPATH.sized(fast_cluster_pods=max_entries, fast_flow_table=1024, fast_events=1 << 16)
         self._object = machine.call(load, spec)
         self.entries = self._object.cluster_pods
         table = ClusterTable(self.entries, [OWN], OWN)

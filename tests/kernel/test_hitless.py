@@ -213,7 +213,7 @@ def test_programs_of_others_before_and_behind_ours_come_and_go(made):
     hooks = hooks_with_clsact(node)
 
     def seen_by_others():
-        spec = DATAPATH.sized(fast_cluster_pods=64, fast_flows=64)
+        spec = DATAPATH.sized(fast_cluster_pods=64, fast_flow_table=64)
         with load_object(spec) as theirs, load_object(spec) as others:
             with surrounded(hooks, theirs.programs[TO_POD], others.programs[TO_POD]):
                 node.datapath = NodeDatapath(node.config)

@@ -15,6 +15,7 @@ from fast.datapath.bpf import (
     Config,
     DevFlag,
     Device,
+    Interface,
     Kind,
     LocalDev,
     LocalPod,
@@ -94,12 +95,14 @@ class LoadedNode:
         self.machine = machine
         self.devices = devices
         spec = spec.configured(config).sized(
-            fast_flows=1024, fast_cluster_pods=1024, fast_local_pods=64, fast_events=1 << 16
+            fast_flow_table=1024, fast_cluster_pods=1024, fast_local_pods=64, fast_events=1 << 16
         )
         self.object: Object = machine.call(load, spec)
         self.flows = self.object.flows
         self.metrics = self.object.metrics
         self.local_pods = self.object.local_pods
+        self.interfaces = self.object.interfaces
+        self.flow_limits = self.object.flow_limits
         self.cluster_pods = self.object.cluster_pods
         self.local_devices = self.object.local_devices
         self.fill()
@@ -107,7 +110,9 @@ class LoadedNode:
     def fill(self) -> None:
         """Set the maps to the picture in this module's first lines, without flows."""
         self.flows.delete_many([key for key, _ in self.flows.items()])
+        self.flow_limits.delete_many([key for key, _ in self.flow_limits.items()])
         for addresses, device, mac in (((A, A6), "ha", MAC_A), ((B, B6), "hb", MAC_B)):
+            self.interfaces.put(self.devices[device], Interface(mac))
             for address in addresses:
                 self.local_pods.put(address, LocalPod(self.devices[device], mac, HOST_MAC))
         pods = {A: NODE, A6: NODE, B: NODE, B6: NODE, R: OTHER_NODE, R6: OTHER_NODE}
@@ -163,7 +168,15 @@ class LoadedNode:
         return found
 
     def close(self) -> None:
-        for handle in (self.flows, self.metrics, self.local_pods, self.cluster_pods, self.local_devices):
+        for handle in (
+            self.flows,
+            self.metrics,
+            self.local_pods,
+            self.interfaces,
+            self.flow_limits,
+            self.cluster_pods,
+            self.local_devices,
+        ):
             handle.close()
         self.object.close()
 

@@ -25,6 +25,29 @@ def udp(source_port: int, destination_port: int, payload: bytes = b"") -> bytes:
     return struct.pack("!HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
 
 
+def arp(operation: int, sender_mac: Mac, sender: IPAddress, target: IPAddress, **more: int) -> bytes:
+    """``more``: ``hardware``, ``protocol``, ``lengths`` in place of Ethernet's and IPv4's."""
+    head = struct.pack(
+        "!HHHH",
+        more.get("hardware", 1),
+        more.get("protocol", ETH_IPV4),
+        more.get("lengths", 6 << 8 | 4),
+        operation,
+    )
+    return head + sender_mac + sender.packed + bytes(6) + target.packed
+
+
+def discovery(kind: int, target: IPAddress, *options: tuple[int, bytes]) -> bytes:
+    """A neighbour solicitation (135) or advertisement (136), with options of (type, MAC or any 8 n - 2 bytes)."""
+    listed = b"".join(struct.pack("!BB", option, (len(body) + 2) // 8) + body for option, body in options)
+    return icmp(kind, payload=target.packed + listed)
+
+
+def link_local_of(mac: Mac) -> IPAddress:
+    """The address of RFC 4291 appendix A."""
+    return ip_address(bytes([0xFE, 0x80, *bytes(6), mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]]))
+
+
 def icmp(kind: int, code: int = 0, rest: bytes = b"\0\0\0\0", payload: bytes = b"") -> bytes:
     return struct.pack("!BBH", kind, code, 0) + rest + payload
 

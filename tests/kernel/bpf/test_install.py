@@ -1,6 +1,7 @@
 """Putting a version into service: pins, entries that move to other maps, failures that change nothing."""
 
 import sys
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fast.datapath.bpf import (
     Config,
     Device,
     Flow,
+    FlowFlag,
     FlowKey,
     Flows,
     Kind,
@@ -31,6 +33,7 @@ from fast.datapath.bpf import (
     install,
     load,
 )
+from fast.datapath.bpf.map_spec import MapType
 from fast.datapath.bpf.maps import RAW, Map, open_map
 from fast.datapath.bpf.pins import open_pin
 from fast.errors import BPFError, LayoutMismatch, MapFull, VerifierError
@@ -42,7 +45,7 @@ from kernel.lab import Machine, eventually
 
 PINS = PinDirectory(Path("/sys/fs/bpf/fast"))
 SPEC = DATAPATH.configured(Config(node_ip=NODE)).sized(
-    fast_flows=1024, fast_cluster_pods=1024, fast_events=1 << 16
+    fast_flow_table=1024, fast_cluster_pods=1024, fast_events=1 << 16
 )
 PODS = {ip_address(f"10.244.7.{i}"): ClusterPod(OTHER_NODE) for i in range(200)}
 FLOWS = {FlowKey.of((V4.a, port), (V4.r, 80), TCP): Flow(port) for port in range(1000, 1200)}
@@ -158,10 +161,12 @@ def test_maps_of_another_size_take_over_all_entries(place):
         ethernet(MAC_A, HOST_MAC, ETH_IPV4, bytes(Ip(V4.a, V4.outside, TCP, tcp(1, 2)))),
     )
     before = place.ids()
-    place.install(SPEC.sized(fast_flows=4096, fast_cluster_pods=300, fast_local_pods=16, fast_events=1 << 17))
+    place.install(
+        SPEC.sized(fast_flow_table=4096, fast_cluster_pods=300, fast_local_pods=16, fast_events=1 << 17)
+    )
     after = place.ids()
     assert {name for name in after if after[name] != before[name]} == {
-        "fast_flows",
+        "fast_flow_table",
         "fast_cluster_pods",
         "fast_local_pods",
         "fast_events",
@@ -177,7 +182,7 @@ def test_programs_work_from_the_maps_that_took_over(place):
     place.install()
     place.fill()
     place.attach(FROM_POD, TO_POD)
-    place.install(SPEC.sized(fast_flows=4096, fast_local_pods=16))
+    place.install(SPEC.sized(fast_flow_table=4096, fast_local_pods=16))
 
     def forget():
         with Flows.open(PINS.maps) as flows, LocalPods.open(PINS.maps) as pods:
@@ -211,20 +216,24 @@ def test_entries_move_to_another_layout_by_the_names_of_their_fields(place, chan
     older = changed_object(
         (
             "lib/maps.h",
-            r"\t__u32 ifindex; /\* the veth's host side \*/",
+            r"\t__u32 ifindex;\s+/\* the veth's host side \*/",
             "\t__u64 of_before;\n\t__u32 ifindex;",
         ),
-        ("lib/maps.h", r"\t__u64 last_seen_ns;\n\t__u32 flags;\n\t__u32 pad;", "\t__u64 last_seen_ns;"),
+        ("lib/maps.h", r"\t__u32 owner; /\*", "\t__u32 pad;\n\t__u32 owner; /*"),
     )
     place.install(with_object(older))
 
     def fill():
         with Map(open_pin(PINS.maps / "fast_local_pods"), "", RAW, RAW) as pods:
-            assert pods.info.value_bytes == LocalPod.FORMAT.size + 12  # and padding to eight
+            assert pods.info.value_bytes == LocalPod.FORMAT.size + 16  # with padding to eight, twice
             entry = LocalPod(7, MAC_A, HOST_MAC).pack()
-            pods.put_many_raw({bytes(10) + b"\xff\xff" + V4.a.packed: b"\x55" * 8 + entry + bytes(4)})
-        with Map(open_pin(PINS.maps / "fast_flows"), "", RAW, RAW) as flows:
-            flows.put_many_raw({key.pack(): flow.pack()[:8] for key, flow in FLOWS.items()})
+            older = entry[:4] + bytes(4) + b"\x55" * 8 + entry[4:40] + bytes(4) + entry[40:]
+            pods.put_many_raw({bytes(10) + b"\xff\xff" + V4.a.packed: older})
+        with Map(open_pin(PINS.maps / "fast_flow_table"), "", RAW, RAW) as flows:
+            packed = {key.pack(): flow.pack() for key, flow in FLOWS.items()}
+            flows.put_many_raw(
+                {key: raw[:20] + b"\x55" * 4 + raw[20:] + bytes(4) for key, raw in packed.items()}
+            )
 
     place.on(fill)
     place.install()
@@ -232,9 +241,33 @@ def test_entries_move_to_another_layout_by_the_names_of_their_fields(place, chan
     assert place.content(Flows) == FLOWS
 
 
+def test_flows_of_the_version_that_had_them_in_another_map_stay_on_the_stack(place, changed_object):
+    older = changed_object(
+        (
+            "lib/maps.h",
+            r"BPF_MAP_TYPE_HASH\);(\n\t__uint\(max_entries, 262144\);\n\t__type\(key, struct fast_flow_key\);\n.*\n\} )"
+            r"fast_flow_table SEC\(\"\.maps\"\);",
+            r'BPF_MAP_TYPE_LRU_HASH);\1fast_flows SEC(".maps");\n#define fast_flow_table fast_flows',
+        ),
+    )
+    before = replace(DATAPATH.map("fast_flow_table"), name="fast_flows", type=MapType.LRU_HASH, replaces="")
+    maps = tuple(before if item.replaces else item for item in SPEC.maps)
+    place.install(replace(SPEC, path=older, maps=tuple(replace(item, replaces="") for item in maps)))
+
+    def fill():
+        with Map(open_pin(PINS.maps / "fast_flows"), "", RAW, RAW) as flows:
+            unmarked = {key.pack(): replace(flow, flags=FlowFlag.NONE).pack() for key, flow in FLOWS.items()}
+            flows.put_many_raw(unmarked)
+
+    place.on(fill)
+    place.install()
+    assert place.content(Flows) == FLOWS
+    assert not place.on((PINS.maps / "fast_flows").exists)
+
+
 def test_a_layout_that_nothing_can_be_converted_to_is_an_error_and_changes_nothing(place, changed_object):
     older = changed_object(
-        ("lib/maps.h", r"__u8 kind;\n\t__u8 flags;\n\t__u16 pad;", "__u16 kind;\n\t__u16 flags;"),
+        ("lib/maps.h", r"__u8 kind; [^\n]*\n\t__u8 flags;\n\t__u16 pad;", "__u16 kind;\n\t__u16 flags;"),
         ("fast.bpf.c", "entry->kind", "(__u8)entry->kind"),
     )
     place.install(with_object(older))
@@ -245,7 +278,9 @@ def test_a_layout_that_nothing_can_be_converted_to_is_an_error_and_changes_nothi
 
 
 def test_a_map_that_only_has_another_layout_is_not_opened_by_mistake(place, changed_object):
-    older = changed_object(("lib/maps.h", r"\t__u32 flags;\n};", "\t__u32 flags;\n\t__u32 more;\n};"))
+    older = changed_object(
+        ("lib/maps.h", r"\t__u64 isolated_since_ns;\n};", "\t__u64 isolated_since_ns;\n\t__u64 more;\n};")
+    )
     place.install(with_object(older))
     with pytest.raises(LayoutMismatch, match="fast_local_pods"):
         place.on(LocalPods.open, PINS.maps)
@@ -256,7 +291,7 @@ def test_after_an_agent_that_died_in_the_middle_the_next_one_goes_on(place, monk
     place.install()
     place.fill()
     place.attach(FROM_POD, TO_POD)
-    larger = SPEC.sized(fast_flows=4096, fast_cluster_pods=4096)
+    larger = SPEC.sized(fast_flow_table=4096, fast_cluster_pods=4096)
     module = sys.modules[install.__module__]
 
     def die(*_):
@@ -271,7 +306,7 @@ def test_after_an_agent_that_died_in_the_middle_the_next_one_goes_on(place, monk
     def meanwhile():
         """Do what programs and agents do between: a flow in the map that the programs use, a pod that goes."""
         with (
-            Map(open_pin(PINS.staged / "fast_flows"), "", RAW, RAW) as staged,
+            Map(open_pin(PINS.staged / "fast_flow_table"), "", RAW, RAW) as staged,
             ClusterPods.open(PINS.maps) as cluster,
         ):
             staged.put_many_raw({flow.pack(): Flow(5).pack()})
@@ -281,7 +316,7 @@ def test_after_an_agent_that_died_in_the_middle_the_next_one_goes_on(place, monk
     place.install(larger)
     assert place.content(Flows) == FLOWS | {flow: Flow(5)}
     assert place.content(ClusterPods) == {key: PODS[key] for key in PODS if key != ip_address("10.244.7.0")}
-    assert (place.info("fast_flows").max_entries, place.staged()) == (4096, [])
+    assert (place.info("fast_flow_table").max_entries, place.staged()) == (4096, [])
 
 
 def test_maps_are_exchanged_under_traffic_without_letting_a_packet_by(place):
@@ -291,7 +326,7 @@ def test_maps_are_exchanged_under_traffic_without_letting_a_packet_by(place):
     kept = ethernet(MAC_A, HOST_MAC, ETH_IPV4, bytes(Ip(V4.a, V4.outside, TCP, tcp(1, 2))))
     with stream(place.machine, "ha-p", kept) as sending:
         for size in (2048, 4096, 1024):
-            place.install(SPEC.sized(fast_flows=size, fast_local_pods=size // 16))
+            place.install(SPEC.sized(fast_flow_table=size, fast_local_pods=size // 16))
             eventually(lambda goal=sending.sent + 20: sending.sent > goal)
     eventually(lambda: place.counted(Reason.STACK_NOT_POD) == sending.sent)
     assert place.counted(Reason.DROP_SPOOFED_ADDRESS) == 0
@@ -324,7 +359,7 @@ def test_a_configuration_reaches_the_programs_and_may_differ_from_installation_t
 
     def own_node(node_ip):
         spec = DATAPATH.configured(Config(node_ip=node_ip)).sized(
-            fast_flows=1024, fast_cluster_pods=1024, fast_events=1 << 16
+            fast_flow_table=1024, fast_cluster_pods=1024, fast_events=1 << 16
         )
         place.install(spec)
         with (
@@ -360,6 +395,6 @@ def test_removing_the_pins_leaves_nothing(place):
 
 def test_a_pin_that_is_no_map_is_not_taken_for_one(place):
     place.install()
-    spec = DATAPATH.map("fast_flows")
+    spec = DATAPATH.map("fast_flow_table")
     with pytest.raises(LayoutMismatch, match="no map but a prog"):
         place.on(open_map, PINS.programs / FROM_POD, spec)

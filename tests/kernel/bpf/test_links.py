@@ -2,6 +2,7 @@
 
 import errno
 import os
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fast.datapath.bpf import (
     AttachMode,
     Config,
     Direction,
+    Interface,
     Links,
     PacketDirection,
     PinDirectory,
@@ -25,18 +27,18 @@ from fast.datapath.bpf.libbpf import ffi, lib
 from fast.errors import BPFError
 from fast.net import Mac
 from kernel.bpf.frames import send, stream
-from kernel.bpf.node import HOST_MAC, NODE, V4, make_devices
-from kernel.bpf.packets import ETH_ARP, ETH_IPV4, TCP, Ip, ethernet, tcp
+from kernel.bpf.node import HOST_MAC, MAC_A, NODE, V4, make_devices
+from kernel.bpf.packets import ETH_ARP, ETH_IPV4, TCP, Ip, arp, ethernet, tcp
 from kernel.lab import Machine, eventually
 
 PINS = PinDirectory(Path("/sys/fs/bpf/fast"))
 SPEC = DATAPATH.configured(Config(node_ip=NODE)).sized(
-    fast_flows=1024, fast_cluster_pods=1024, fast_events=1 << 16
+    fast_flow_table=1024, fast_cluster_pods=1024, fast_events=1 << 16
 )
 
 #: No map has anything in it here, so fast_from_pod refuses it by its source and says so.
 SPOOFED = ethernet(Mac.derived("x"), HOST_MAC, ETH_IPV4, bytes(Ip(V4.a, V4.b, TCP, tcp(1, 2))))
-ARP = ethernet(Mac.derived("x"), Mac(b"\xff" * 6), ETH_ARP, bytes(28))
+ARP = ethernet(MAC_A, Mac(b"\xff" * 6), ETH_ARP, arp(1, MAC_A, ip_address("0.0.0.0"), V4.a))
 
 
 class Place:
@@ -51,6 +53,8 @@ class Place:
         self.tcx = self.on(Links, PINS, AttachMode.TCX)
         self.clsact = self.on(Links, PINS, AttachMode.CLSACT)
         self.metrics = self.object.metrics
+        with self.object.interfaces as interfaces:
+            interfaces.put(self.ifindex, Interface(MAC_A))
 
     @property
     def program(self) -> Program:

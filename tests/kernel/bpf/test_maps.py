@@ -36,7 +36,7 @@ MANY = 20_000
 def loaded():
     """An object with nothing in its maps but what a test puts there."""
     spec = DATAPATH.configured(Config(node_ip=NODE)).sized(
-        fast_flows=1024, fast_cluster_pods=MANY, fast_local_pods=8
+        fast_flow_table=1024, fast_cluster_pods=MANY, fast_local_pods=8
     )
     with load(spec) as made:
         yield made

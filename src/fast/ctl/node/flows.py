@@ -1,4 +1,4 @@
-"""``fast-ctl flows``: the flows that came through the kernel's stack and have to stay on it (map ``fast_flows``)."""
+"""``fast-ctl flows``: the flows that stay on the kernel's stack (map ``fast_flow_table``)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ indexes and addresses. Everything here blocks and may be called from any thread.
 A node's set-up, in short::
 
     pins = PinDirectory(Path("/sys/fs/bpf/fast"))
-    loaded = install(DATAPATH.configured(Config(node_ip=...)).sized(fast_flows=65_536), pins)
+    loaded = install(DATAPATH.configured(Config(node_ip=...)).sized(fast_flow_table=65_536), pins)
     with loaded.local_devices as devices, loaded.local_pods as pods:
         devices.put(Device.TUNNEL, LocalDev(ifindex, mtu))
         pods.put(address, LocalPod(ifindex, pod_mac, host_mac))
@@ -19,12 +19,16 @@ from fast.datapath.bpf.install import install
 from fast.datapath.bpf.layout import (
     ClusterPod,
     Config,
+    ConfigFlag,
     DevFlag,
     Device,
     Event,
     EventSwitch,
     Flow,
+    FlowFlag,
     FlowKey,
+    FlowLimit,
+    Interface,
     Kind,
     LocalDev,
     LocalPod,
@@ -34,7 +38,17 @@ from fast.datapath.bpf.layout import (
     protocol_name,
 )
 from fast.datapath.bpf.links import Attached, AttachMode, Links
-from fast.datapath.bpf.maps import ClusterPods, Flows, LocalDevices, LocalPods, Map, Metrics
+from fast.datapath.bpf.map_spec import MapSpec
+from fast.datapath.bpf.maps import (
+    ClusterPods,
+    FlowLimits,
+    Flows,
+    Interfaces,
+    LocalDevices,
+    LocalPods,
+    Map,
+    Metrics,
+)
 from fast.datapath.bpf.objects import Object, Program, RunContext, RunResult, load
 from fast.datapath.bpf.pins import PinDirectory
 from fast.datapath.bpf.reasons import PacketDirection, Reason
@@ -46,7 +60,6 @@ from fast.datapath.bpf.spec import (
     TO_OVERLAY,
     TO_POD,
     Direction,
-    MapSpec,
     ObjectSpec,
     ProgramSpec,
 )
@@ -64,6 +77,7 @@ __all__ = [
     "ClusterPod",
     "ClusterPods",
     "Config",
+    "ConfigFlag",
     "DevFlag",
     "Device",
     "Direction",
@@ -72,8 +86,13 @@ __all__ = [
     "EventSwitch",
     "Feature",
     "Flow",
+    "FlowFlag",
     "FlowKey",
+    "FlowLimit",
+    "FlowLimits",
     "Flows",
+    "Interface",
+    "Interfaces",
     "Kind",
     "Links",
     "LocalDev",

@@ -64,12 +64,16 @@ _TRANSPARENT = (
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A member of a struct, or a variable of a section. Sizes and offsets in bytes; ``type_id`` is resolved."""
+    """A member of a struct, or a variable of a section. Sizes and offsets in bytes; ``type_id`` is resolved.
+
+    ``declared`` is the name of the type as the source spells it, as ``__be16``; empty if it has none.
+    """
 
     name: str
     offset_bytes: int
     size_bytes: int
     type_id: int
+    declared: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,26 @@ class Btf:
                 return Field(name, offset, size, self.resolve(variable))
         raise BPFError(f"BTF has no variable {name} in section {section}")
 
+    def variables(self, section: str) -> tuple[Field, ...]:
+        """Give the variables of a section; none if there is no such section."""
+        type_id = self.find(section, BtfKind.DATASEC)
+        return tuple(
+            Field(self._types[variable].name, offset, size, self.resolve(variable))
+            for variable, offset, size in (self._types[type_id].elements if type_id else ())
+        )
+
+    def pointed_at(self, type_id: int) -> int:
+        """Give the type that a pointer points at."""
+        return self._types[self.resolve(type_id)].size_or_type
+
+    def name(self, type_id: int) -> str:
+        """Give a type's own name; empty if it has none."""
+        return self._types[type_id].name
+
+    def array_length(self, type_id: int) -> int:
+        """Give the number of elements of an array type."""
+        return self._types[self.resolve(type_id)].elements[0][2]
+
     def has_function(self, name: str) -> bool:
         """Tell whether there is a function of that name."""
         return self.find(name, BtfKind.FUNC) is not None
@@ -180,7 +204,13 @@ class Btf:
         if found.kind not in (BtfKind.STRUCT, BtfKind.UNION):
             return ()
         return tuple(
-            Field(self._string(name), (bits & 0xFFFFFF) // 8, self.size(member), self.resolve(member))
+            Field(
+                self._string(name),
+                (bits & 0xFFFFFF) // 8,
+                self.size(member),
+                self.resolve(member),
+                self._types[member].name,
+            )
             for name, member, bits in found.elements
         )
 

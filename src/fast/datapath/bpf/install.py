@@ -4,8 +4,8 @@ If maps are replaced, the order makes it hitless. Every entry moves first, while
 the old maps. Then the programs on egress hooks, which write flows, are exchanged; then the flows that
 came up meanwhile move; then the programs on ingress hooks, which read flows, are exchanged. A reader that got the new
 map before its entries would send replies by the fast path, past the NAT that must translate them. What remains: if
-``fast_flows`` itself is replaced, a Service connection opened in the milliseconds between the two exchanges may have
-its first reply lost, and its client tries again.
+``fast_flow_table`` itself is replaced, a Service connection opened in the milliseconds between the two exchanges may
+have its first reply lost, and its client tries again.
 
 An agent may die at any point of this: maps stay staged, and the next one goes on from there.
 """
@@ -16,10 +16,10 @@ import os
 from collections.abc import Set
 
 from fast.datapath.bpf.links import AttachMode, Links
-from fast.datapath.bpf.migration import move_entries, raw_map
+from fast.datapath.bpf.migration import TAKEN_OVER, WRITTEN_BY_PROGRAMS, add_entries, move_entries, raw_map
 from fast.datapath.bpf.objects import Object, load
 from fast.datapath.bpf.pins import PinDirectory, find_pin, pin
-from fast.datapath.bpf.spec import Direction, MapType, ObjectSpec
+from fast.datapath.bpf.spec import Direction, ObjectSpec
 
 
 def install(spec: ObjectSpec, pins: PinDirectory, mode: AttachMode | None = None) -> Object:
@@ -46,8 +46,10 @@ def install(spec: ObjectSpec, pins: PinDirectory, mode: AttachMode | None = None
     loaded = load(spec, pins)
     try:
         _move(loaded, pins, loaded.staged)
+        _take_over(loaded, pins)
         links.replace(loaded.programs, Direction.EGRESS)
-        _move(loaded, pins, {name for name in loaded.staged if spec.map(name).type is MapType.LRU_HASH})
+        _move(loaded, pins, {name for name in loaded.staged if name in WRITTEN_BY_PROGRAMS})
+        _take_over(loaded, pins)
         links.replace(loaded.programs, Direction.INGRESS)
         _pin_programs(loaded, pins)
         _commit(loaded, pins)
@@ -68,6 +70,19 @@ def _move(loaded: Object, pins: PinDirectory, names: Set[str]) -> None:
                 move_entries(source, target)
 
 
+def _take_over(loaded: Object, pins: PinDirectory) -> None:
+    """Move entries from the maps of an earlier version that have a successor of another name."""
+    for spec in loaded.spec.maps:
+        old = find_pin(pins.maps / spec.replaces) if spec.replaces else None
+        if old is None:
+            continue
+        with (
+            raw_map(old, spec.replaces) as source,
+            raw_map(os.dup(loaded.maps[spec.name].fd), spec.name) as target,
+        ):
+            add_entries(source, target, TAKEN_OVER[spec.name])
+
+
 def _pin_programs(loaded: Object, pins: PinDirectory) -> None:
     """Let new attachments run this version."""
     for program in loaded.programs.values():
@@ -78,5 +93,8 @@ def _commit(loaded: Object, pins: PinDirectory) -> None:
     """Let the staged maps take the place of those that were in use."""
     for name in loaded.staged:
         (pins.staged / name).rename(pins.maps / name)
+    for spec in loaded.spec.maps:
+        if spec.replaces:
+            (pins.maps / spec.replaces).unlink(missing_ok=True)
     for left_over in pins.staged.iterdir():
         left_over.unlink()

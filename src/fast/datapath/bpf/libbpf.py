@@ -48,7 +48,7 @@ def check(result: int, doing: str) -> int:
 
     Args:
         result: What the call returned: negative errno on failure.
-        doing: What was being done, to begin the message with, as ``pinning map fast_flows``.
+        doing: What was being done, to begin the message with, as ``pinning map fast_flow_table``.
 
     Raises:
         BPFError: The call failed; ``errno`` is positive.

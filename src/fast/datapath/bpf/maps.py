@@ -13,11 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
-from fast.datapath.bpf.layout import ClusterPod, Device, Flow, FlowKey, LocalDev, LocalPod, Metric
+from fast.datapath.bpf.layout import (
+    ClusterPod,
+    Device,
+    Flow,
+    FlowKey,
+    FlowLimit,
+    Interface,
+    LocalDev,
+    LocalPod,
+    Metric,
+)
 from fast.datapath.bpf.libbpf import Descriptor, check, error_of, ffi, lib
+from fast.datapath.bpf.map_spec import MapSpec, MapType
 from fast.datapath.bpf.pins import kind_of, open_pin
 from fast.datapath.bpf.reasons import PacketDirection, Reason, metric_index
-from fast.datapath.bpf.spec import DATAPATH, MapSpec, MapType
+from fast.datapath.bpf.spec import DATAPATH
 from fast.errors import LayoutMismatch, MapFull
 from fast.net import IPAddress, from_map_key, map_key
 
@@ -329,10 +340,49 @@ class LocalDevices(Map[int, LocalDev]):
         return {role: device for role, device in found.items() if device and device.ifindex}
 
 
-class Flows(Map[FlowKey, Flow]):
-    """``fast_flows``: the flows that came through the stack and have to stay on it."""
+class _InterfaceMap(Map[int, V]):
+    """A map from the index of a veth's host side, opened by its pin."""
 
-    _SPEC = DATAPATH.map("fast_flows")
+    _SPEC: MapSpec
+    _VALUE: Codec[V]
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Open the map pinned in ``directory``; raises as :func:`open_map`."""
+        return cls.adopt(open_map(directory / cls._SPEC.name, cls._SPEC))
+
+    @classmethod
+    def adopt(cls, fd: int) -> Self:
+        """Own ``fd``, a map of this kind."""
+        return cls(fd, cls._SPEC.name, INDEX, cls._VALUE)
+
+
+class Interfaces(_InterfaceMap[Interface]):
+    """``fast_interfaces``: the interfaces of this node's pods. Programs count in it: add entries, never change them."""
+
+    _SPEC = DATAPATH.map("fast_interfaces")
+    _VALUE = Codec(Interface.pack, Interface.unpack)
+
+    def add(self, ifindex: int, interface: Interface) -> bool:
+        """Add the interface unless it is there; return whether it was added.
+
+        Raises:
+            MapFull: There is no room.
+        """
+        return self._update_one(self._key.encode(ifindex), self._value.encode(interface), only_new=True)
+
+
+class FlowLimits(_InterfaceMap[FlowLimit]):
+    """``fast_flow_limits``: up to where the counters in ``fast_interfaces`` may grow. Only userspace writes it."""
+
+    _SPEC = DATAPATH.map("fast_flow_limits")
+    _VALUE = Codec(FlowLimit.pack, FlowLimit.unpack)
+
+
+class Flows(Map[FlowKey, Flow]):
+    """``fast_flow_table``: the flows that came through the stack and stay on it, and those that policy judged."""
+
+    _SPEC = DATAPATH.map("fast_flow_table")
 
     @classmethod
     def open(cls, directory: Path) -> Self:

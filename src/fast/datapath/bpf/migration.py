@@ -6,18 +6,33 @@ is zero. So a version of Fast needs no knowledge of earlier layouts.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fast.datapath.bpf.btf import Btf
+from fast.datapath.bpf.layout import Flow, FlowFlag
 from fast.datapath.bpf.libbpf import check, ffi, lib
+from fast.datapath.bpf.map_spec import MapType
 from fast.datapath.bpf.maps import RAW, Map, MapInfo
 from fast.datapath.bpf.objects import kernel_btf
-from fast.datapath.bpf.spec import MapType
-from fast.errors import LayoutMismatch
+from fast.errors import LayoutMismatch, MapFull
 
 Convert = Callable[[bytes], bytes]
 RawMap = Map[bytes, bytes]
+
+#: Maps that programs write: what a successor has of its own is newer than what the earlier map has.
+WRITTEN_BY_PROGRAMS = frozenset({"fast_flow_table", "fast_interfaces"})
+
+
+def _stays_on_stack(raw: bytes) -> bytes:
+    """Mark a flow of a version that had flows of the stack only, without saying so."""
+    flow = Flow.unpack(raw)
+    return replace(flow, flags=flow.flags | FlowFlag.STACK).pack()
+
+
+#: By the name of a map that replaces one of another name: what its values need beside a new layout.
+TAKEN_OVER: dict[str, Convert] = {"fast_flow_table": _stays_on_stack}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +51,8 @@ def raw_map(fd: int, name: str) -> RawMap:
 def move_entries(old: RawMap, new: RawMap) -> int:
     """Bring the entries of ``old`` into ``new``.
 
-    An LRU map, which programs write, keeps what it has of its own: that is newer. Every other hash map is made to hold
-    just what ``old`` does: it may be left over from an attempt that failed, with entries that were deleted since.
+    A map that programs write keeps what it has of its own: that is newer. Every other hash map is made to hold what
+    ``old`` does: it may be left over from an attempt that failed, with entries that were deleted since.
 
     Returns:
         How many entries were written.
@@ -48,15 +63,32 @@ def move_entries(old: RawMap, new: RawMap) -> int:
     """
     if new.info.type == MapType.PERCPU_ARRAY:
         return _move_per_cpu(old, new)
+    if new.name in WRITTEN_BY_PROGRAMS:
+        return add_entries(old, new, bytes)
     convert_key, convert_value = _converters(old, new)
     entries = {convert_key(key): convert_value(value) for key, value in old.snapshot_raw().items()}
     if new.info.type == MapType.ARRAY:
         return new.put_many_raw({key: entries[key] for key in entries if _index(key) < new.info.max_entries})
     present = new.snapshot_raw()
-    if new.info.type == MapType.LRU_HASH:
-        return new.put_many_raw({key: entries[key] for key in entries if key not in present}, only_new=True)
     new.delete_many_raw([key for key in present if key not in entries])
     return new.put_many_raw({key: entries[key] for key in entries if entries[key] != present.get(key)})
+
+
+def add_entries(old: RawMap, new: RawMap, finish: Convert) -> int:
+    """Bring into ``new`` what it does not have yet, each value passed through ``finish``; return how many entries.
+
+    Entries for which there is no room are left out: the map is being written meanwhile.
+
+    Raises:
+        LayoutMismatch: As :func:`move_entries`.
+    """
+    convert_key, convert_value = _converters(old, new)
+    present = new.snapshot_raw()
+    entries = {convert_key(key): value for key, value in old.snapshot_raw().items()}
+    fresh = {key: finish(convert_value(value)) for key, value in entries.items() if key not in present}
+    with contextlib.suppress(MapFull):
+        return new.put_many_raw(fresh, only_new=True)
+    return len(fresh)
 
 
 def _converters(old: RawMap, new: RawMap) -> tuple[Convert, Convert]:

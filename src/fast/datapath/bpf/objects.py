@@ -15,9 +15,20 @@ from typing import Any, Self
 from fast.datapath.bpf import features
 from fast.datapath.bpf.btf import Btf
 from fast.datapath.bpf.libbpf import Descriptor, check, error_of, ffi, lib, take_log
-from fast.datapath.bpf.maps import ClusterPods, Flows, LocalDevices, LocalPods, MapInfo, Metrics, map_info
+from fast.datapath.bpf.map_spec import MapSpec, MapType
+from fast.datapath.bpf.maps import (
+    ClusterPods,
+    FlowLimits,
+    Flows,
+    Interfaces,
+    LocalDevices,
+    LocalPods,
+    MapInfo,
+    Metrics,
+    map_info,
+)
 from fast.datapath.bpf.pins import PinDirectory, find_pin, open_pin, pin
-from fast.datapath.bpf.spec import DATAPATH, Direction, MapSpec, MapType, ObjectSpec
+from fast.datapath.bpf.spec import DATAPATH, Direction, ObjectSpec
 from fast.errors import BPFError, VerifierError
 
 _MAX_PACKET = 65_536 + 512
@@ -121,8 +132,18 @@ class Object:
 
     @property
     def flows(self) -> Flows:
-        """A new handle on ``fast_flows``; the caller closes it."""
-        return Flows.adopt(self._map_fd("fast_flows"))
+        """A new handle on ``fast_flow_table``; the caller closes it."""
+        return Flows.adopt(self._map_fd("fast_flow_table"))
+
+    @property
+    def interfaces(self) -> Interfaces:
+        """A new handle on ``fast_interfaces``; the caller closes it."""
+        return Interfaces.adopt(self._map_fd("fast_interfaces"))
+
+    @property
+    def flow_limits(self) -> FlowLimits:
+        """A new handle on ``fast_flow_limits``; the caller closes it."""
+        return FlowLimits.adopt(self._map_fd("fast_flow_limits"))
 
     @property
     def metrics(self) -> Metrics:

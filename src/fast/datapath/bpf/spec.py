@@ -8,31 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
-from fast.datapath.bpf.layout import (
-    ClusterPod,
-    Config,
-    Event,
-    Flow,
-    FlowKey,
-    LocalDev,
-    LocalPod,
-    Metric,
-    NextHop,
-)
-from fast.datapath.bpf.reasons import METRIC_SLOTS
+from fast.datapath.bpf.generated import MAPS
+from fast.datapath.bpf.layout import Config
+from fast.datapath.bpf.map_spec import MapSpec
 
 OBJECTS = Path(__file__).parent / "objects"
-
-
-class MapType(IntEnum):
-    """``enum bpf_map_type``, as far as Fast uses it."""
-
-    HASH = 1
-    ARRAY = 2
-    PERCPU_ARRAY = 6
-    LRU_HASH = 9
-    RINGBUF = 27
 
 
 class Direction(IntEnum):
@@ -52,31 +34,6 @@ class ProgramSpec:
     name: str
     direction: Direction
     purpose: str
-
-
-@dataclass(frozen=True)
-class MapSpec:
-    """A map of the object.
-
-    Args:
-        name: As in the object; pins are named so too.
-        type: The kernel's map type.
-        key: C struct of the key; empty where it is a plain u32 or there is none.
-        value: C struct of the value, likewise.
-        key_bytes: Size of a key; 0 for ring buffers.
-        value_bytes: Size of a value.
-        max_entries: How many fit; bytes for ring buffers.
-        migrated: Whether entries move along to a successor of another size or layout.
-    """
-
-    name: str
-    type: MapType
-    key: str
-    value: str
-    key_bytes: int
-    value_bytes: int
-    max_entries: int
-    migrated: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,44 +70,12 @@ class ObjectSpec:
         )
 
 
-_LOCAL_PODS = MapSpec(
-    "fast_local_pods", MapType.HASH, "fast_addr", LocalPod.C_NAME, 16, LocalPod.FORMAT.size, max_entries=4096
-)
-_CLUSTER_PODS = MapSpec(
-    "fast_cluster_pods",
-    MapType.HASH,
-    "fast_addr",
-    ClusterPod.C_NAME,
-    16,
-    ClusterPod.FORMAT.size,
-    max_entries=262_144,
-)
-_LOCAL_DEV = MapSpec(
-    "fast_local_dev", MapType.ARRAY, "", LocalDev.C_NAME, 4, LocalDev.FORMAT.size, max_entries=8
-)
-_NEXT_HOPS = MapSpec(
-    "fast_next_hops",
-    MapType.PERCPU_ARRAY,
-    "",
-    NextHop.C_NAME,
-    4,
-    NextHop.FORMAT.size,
-    max_entries=4096,
-    migrated=False,
-)
-_FLOWS = MapSpec(
-    "fast_flows",
-    MapType.LRU_HASH,
-    FlowKey.C_NAME,
-    Flow.C_NAME,
-    FlowKey.FORMAT.size,
-    Flow.FORMAT.size,
-    max_entries=262_144,
-)
-_METRICS = MapSpec(
-    "fast_metrics", MapType.PERCPU_ARRAY, "", Metric.C_NAME, 4, Metric.FORMAT.size, max_entries=METRIC_SLOTS
-)
-_EVENTS = MapSpec("fast_events", MapType.RINGBUF, "", Event.C_NAME, 0, 0, max_entries=4 << 20, migrated=False)
+#: What their entries are worth to a successor, if it differs from all others.
+_UNLIKE_OTHERS: dict[str, dict[str, Any]] = {
+    "fast_next_hops": {"migrated": False},
+    "fast_events": {"migrated": False},
+    "fast_flow_table": {"replaces": "fast_flows"},
+}
 
 FROM_POD = "fast_from_pod"
 TO_POD = "fast_to_pod"
@@ -170,5 +95,5 @@ DATAPATH = ObjectSpec(
             FROM_UNDERLAY, Direction.INGRESS, "underlay NIC, native routing only: what other nodes send"
         ),
     ),
-    maps=(_LOCAL_PODS, _CLUSTER_PODS, _LOCAL_DEV, _NEXT_HOPS, _FLOWS, _METRICS, _EVENTS),
+    maps=tuple(replace(spec, **_UNLIKE_OTHERS.get(name, {})) for name, spec in MAPS.items()),
 )

@@ -38,6 +38,7 @@ from fast.datapath.node.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_u
 from fast.datapath.pod.device_programs import Attachments, DeviceKind
 from fast.datapath.pod.endpoint import Endpoints
 from fast.datapath.pod.identity import Endpoint, EndpointSpec, endpoint_of
+from fast.datapath.pod.local_pods import LocalEntries
 from fast.datapath.pod.retirement import GONE_GROUP, UNFINISHED_GROUP
 from fast.datapath.repair import Repair, RepairKind
 from fast.errors import DatapathError
@@ -128,7 +129,12 @@ class NodeDatapath:
             loaded=loaded,
             links=links,
             attachments=attachments,
-            endpoints=Endpoints(loaded.local_pods, attachments, config.node_ip, config.node_ip6),
+            endpoints=Endpoints(
+                LocalEntries(loaded.local_pods, loaded.interfaces),
+                attachments,
+                config.node_ip,
+                config.node_ip6,
+            ),
             cluster=ClusterTable(loaded.cluster_pods, self._own_addresses(), config.node_ip),
             devices=loaded.local_devices,
             metrics=loaded.metrics,

@@ -15,7 +15,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 import structlog
 
 from fast.datapath import sysctl
-from fast.datapath.bpf.maps import LocalPods
 from fast.datapath.netlink import Link, Netlink, Request, records, requests
 from fast.datapath.netns import Netns, run_in
 from fast.datapath.pod.device_programs import Attachments, DeviceKind
@@ -51,16 +50,20 @@ class Endpoints:
     """The endpoints of this node. Every method blocks on the kernel; all are thread-safe.
 
     Args:
-        pods: The map of local pods.
+        entries: Their entries in the maps.
         programs: Attaches and looks after the programs of the veths.
         node_ip: Preferred source of what the node itself sends to pods.
         node_ip6: The same for IPv6; None: whatever the kernel chooses.
     """
 
     def __init__(
-        self, pods: LocalPods, programs: Attachments, node_ip: IPv4Address, node_ip6: IPv6Address | None
+        self,
+        entries: LocalEntries,
+        programs: Attachments,
+        node_ip: IPv4Address,
+        node_ip6: IPv6Address | None,
     ) -> None:
-        self._entries = LocalEntries(pods)
+        self._entries = entries
         self._programs = programs
         self._node_ip = node_ip
         self._node_ip6 = node_ip6
@@ -300,6 +303,7 @@ class Endpoints:
             or link.mac != endpoint.host_mac
             or any((_host_network(address), link.index) not in routed for address in own)
             or bool(self._entries.wrong(endpoint, own))
+            or not self._entries.has_interface(link.index)
             or bool(self._programs.missing(link.index, DeviceKind.of_pod(via_stack=endpoint.via_stack)))
         )
 
