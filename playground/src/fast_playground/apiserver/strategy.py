@@ -1,7 +1,7 @@
 """What writing a built-in kind does beyond its schema: defaults that depend, admission, immutable fields.
 
 Each kind has at most three functions, found in the tables at the end: ``default`` fills in, ``admit`` may look at other
-objects of the same transaction, ``validate`` compares with what was. Pods are in ``pods``.
+objects of the same transaction, ``validate`` compares with what was.
 """
 
 from __future__ import annotations
@@ -28,14 +28,10 @@ from fast_playground.apiserver.status import (
 from fast_playground.apiserver.storage import Transaction
 
 _SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
-_STATEFUL_SET_MUTABLE: tuple[str, ...] = (
-    "replicas",
-    "ordinals",
-    "template",
-    "updateStrategy",
-    "minReadySeconds",
-)
-_STATEFUL_SET_MUTABLE += ("persistentVolumeClaimRetentionPolicy", "revisionHistoryLimit")
+_STATEFUL_SET_MUTABLE = (
+    "replicas ordinals template updateStrategy minReadySeconds persistentVolumeClaimRetentionPolicy"
+    " revisionHistoryLimit"
+).split()
 NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 
 
@@ -103,35 +99,19 @@ def _admit_crd(_tx: Transaction, obj: Object, _registry: Registry) -> None:
     if not names.get("shortNames"):
         names.pop("shortNames", None)
     stored = [v["name"] for v in obj["spec"]["versions"] if v.get("storage")]
-    obj["status"] = {
-        "conditions": None,
-        "acceptedNames": {"plural": "", "kind": ""},
-        "storedVersions": stored,
-    }
+    accepted = {"plural": "", "kind": ""}
+    obj["status"] = {"conditions": None, "acceptedNames": accepted, "storedVersions": stored}
 
 
 def established(crd: Object, now: str) -> Object:
-    """The status of a CustomResourceDefinition whose kinds are served.
-
-    Args:
-        crd: It.
-        now: When that came about.
-    """
+    """The status of a CustomResourceDefinition whose kinds are served since ``now``."""
+    said = (
+        ("NamesAccepted", "NoConflicts", "no conflicts found"),
+        ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+    )
     conditions = [
-        {
-            "type": "NamesAccepted",
-            "status": "True",
-            "lastTransitionTime": now,
-            "reason": "NoConflicts",
-            "message": "no conflicts found",
-        },
-        {
-            "type": "Established",
-            "status": "True",
-            "lastTransitionTime": now,
-            "reason": "InitialNamesAccepted",
-            "message": "the initial names have been accepted",
-        },
+        {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
+        for kind, reason, message in said
     ]
     stored = [v["name"] for v in crd["spec"]["versions"] if v.get("storage")]
     earlier = [name for name in crd["status"].get("storedVersions") or [] if name not in stored]
