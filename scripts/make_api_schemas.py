@@ -131,9 +131,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Bodies that kubectl and client-go send as protobuf, by message: ``number name type`` of each field (source: the
-#: generated.proto of k8s.io/api). Types: ``str``, ``int``, ``bool``, ``bytes``, ``map`` (of strings), ``bytesmap``, a
-#: message, or ``skip`` (whatever it holds, as a status at creation). ``*``: a list; ``?``: a pointer, whose zero counts.
+#: Bodies that clients send as protobuf, by message: ``number name type`` of each field (source: the generated.proto of
+#: k8s.io/api). Types: ``str``, ``int``, ``bool``, ``bytes``, ``map`` (of strings), ``bytesmap``, a message, or ``skip``
+#: (whatever it holds, as a status at creation). ``*``: a list; ``?``: a pointer, whose zero counts.
 MESSAGES = {
     "Unknown": "1 typeMeta TypeMeta, 2 raw bytes, 3 contentEncoding str, 4 contentType str",
     "TypeMeta": "1 apiVersion str, 2 kind str",

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from fast_playground.apiserver import admission_policies, kinds, network_policy_kind, pod_kind
 from fast_playground.apiserver.api import Object
 from fast_playground.apiserver.kinds import GVR
-from fast_playground.apiserver.metadata import prepare_new, validate_labels
+from fast_playground.apiserver.metadata import prepare_new, validate_label_selector, validate_labels
 from fast_playground.apiserver.registry import Registry, custom_kinds, load_definitions
-from fast_playground.apiserver.selectors import from_label_selector
+from fast_playground.apiserver.selectors import from_object
 from fast_playground.apiserver.status import (
     FieldError,
     forbidden_field,
@@ -28,10 +28,14 @@ from fast_playground.apiserver.status import (
 from fast_playground.apiserver.storage import Transaction
 
 _SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
-_STATEFUL_SET_MUTABLE = (
-    "replicas ordinals template updateStrategy minReadySeconds persistentVolumeClaimRetentionPolicy"
-    " revisionHistoryLimit"
-).split()
+_STATEFUL_SET_MUTABLE: tuple[str, ...] = (
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "minReadySeconds",
+)
+_STATEFUL_SET_MUTABLE += ("persistentVolumeClaimRetentionPolicy", "revisionHistoryLimit")
 NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 
 
@@ -127,9 +131,10 @@ def _validate_workload(obj: Object, old: Object | None) -> list[FieldError]:
     selector = spec.get("selector") or {}
     if not (selector.get("matchLabels") or selector.get("matchExpressions")):
         errors.append(required("spec.selector"))
+    errors += validate_label_selector(selector, "spec.selector")
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     errors += validate_labels(labels, "spec.template.metadata.labels")
-    if not all(r.matches(labels) for r in from_label_selector(selector)):
+    if not from_object(selector).matches(labels):
         why = "`selector` does not match template `labels`"
         errors.append(invalid_value("spec.template.metadata.labels", labels, why))
     errors += pod_kind.validate_spec((spec.get("template") or {}).get("spec") or {}, "spec.template.spec")
