@@ -58,7 +58,6 @@ def record(number: int) -> dict[str, Any]:
             "containerID": f"{number:064x}",
             "interface": "eth0",
             "node": f"node-{node}",
-            "nodeIP": f"192.168.0.{node}",
             "bootID": "5c0f6b9e-58b0-4b6a-8f6e-1d2a3b4c5d6e",
         },
     }

@@ -74,7 +74,7 @@ class RecordClaimant:
     async def start(self) -> None:
         self._run = asyncio.create_task(self._store.run())
         await self._store.wait_synced()
-        node = NodeIdentity(f"bench-{self._number}", f"192.0.2.{self._number}", "boot")
+        node = NodeIdentity(f"bench-{self._number}", "boot")
         self._ipam = Ipam(self._store, node)
 
     async def claim(self, number: int) -> str:
@@ -97,7 +97,6 @@ def owner_of(node: int, number: int) -> IpEndpointSpec:
         pool=POOL,
         pod=PodRef(namespace=NAMESPACE, name=f"p{node}-{number}", uid=str(uuid.uuid4())),
         node=f"bench-{node}",
-        node_ip="192.0.2.1",
         boot_id=str(uuid.uuid4()),
         container_id=f"{number:064}",
         interface="eth0",

@@ -33,6 +33,7 @@ def disagreements(cluster: Running) -> list[str]:
     of_records = {address: spec["pod"]["name"] for address, spec in bound.items()}
     found += differences("records", of_records, "pods", of_pods)
     found += _sandboxes(cluster, bound)
+    underlays = {node.name: str(node.address) for node in cluster.playground.nodes()}
     for node in cluster.playground.nodes():
         here = {address for address, spec in bound.items() if spec["node"] == node.name}
         in_map = {row["ip"] for row in cluster.ctl(node.name, "local-ips", "list")}
@@ -46,7 +47,7 @@ def disagreements(cluster: Running) -> list[str]:
             for row in cluster.ctl(node.name, "cluster-ips", "list")
             if row["kind"] == "pod"
         }
-        should = {address: spec["nodeIP"] for address, spec in bound.items()}
+        should = {address: underlays[spec["node"]] for address, spec in bound.items()}
         found += differences("records", should, f"the cluster's map on {node.name}", known)
     return found
 

@@ -67,7 +67,6 @@ def record(address, pools, *, node="n1", container="0" * 64, sticky=""):
         "pool": pools,
         "pod": {"namespace": "default", "name": f"of-{address}", "uid": f"uid-{address}"},
         "node": node,
-        "nodeIP": "192.168.77.1",
         "bootID": "b",
         "containerID": container,
         "interface": "eth0",

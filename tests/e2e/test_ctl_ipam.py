@@ -62,7 +62,7 @@ def test_gc_frees_nothing_that_somebody_answers_for(cluster):
 
 
 def test_gc_says_what_of_a_node_that_is_gone_it_would_free_then_frees_it(cluster):
-    spec = {"pool": POOL, "node": "nosuch", "nodeIP": "192.0.2.9", "containerID": "c", "interface": "eth0"}
+    spec = {"pool": POOL, "node": "nosuch", "containerID": "c", "interface": "eth0"}
     record = {
         "apiVersion": "sample.fast.io/v1alpha1",
         "kind": "IpEndpoint",

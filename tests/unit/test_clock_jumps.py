@@ -180,7 +180,7 @@ def _agent():
     cluster, clock = FakeCluster(), Monotonic()
     cluster.put_pool(a_pool("small", "10.244.10.0-10.244.10.3"))
     store = FakeStore(cluster, clock=clock)
-    node = NodeIdentity(name="n1", ip="192.0.2.1", boot_id="boot-1")
+    node = NodeIdentity(name="n1", boot_id="boot-1")
     return Caller(store, node, clock=clock, rng=random.Random(1)), clock
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -20,12 +21,22 @@ class Readiness:
         self._names = set(conditions)
         self._unmet = {name: UnmetConditions("not checked yet") for name in conditions}
         self._ready = asyncio.Event()
+        self._subscribers: list[Callable[[], None]] = []
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` each time a condition becomes met, or unmet for another reason."""
+        self._subscribers.append(changed)
+
+    def _tell(self) -> None:
+        for changed in self._subscribers:
+            changed()
 
     def met(self, condition: str) -> None:
         """Record that the condition is met."""
         self._names.add(condition)
         if self._unmet.pop(condition, None) is not None:
             log.info("readiness condition met", condition=condition, left=sorted(self._unmet))
+            self._tell()
         if not self._unmet:
             self._ready.set()
 
@@ -42,10 +53,11 @@ class Readiness:
         """
         self._names.add(condition)
         unmet = UnmetConditions(reason, limited_connectivity, allows_add)
-        if self._unmet.get(condition) != unmet:
-            log.warning("readiness condition not met", condition=condition, reason=reason)
-        self._unmet[condition] = unmet
+        before, self._unmet[condition] = self._unmet.get(condition), unmet
         self._ready.clear()
+        if before != unmet:
+            log.warning("readiness condition not met", condition=condition, reason=reason)
+            self._tell()
 
     def unmet(self, besides: str = "") -> UnmetConditions | None:
         """Return all unmet conditions as one, apart from ``besides``; None if there is none."""

@@ -187,8 +187,10 @@ _IPENDPOINT: Annotations = {
             }
         ],
     },
-    "spec.node": {"description": "The node that runs the pod.", "maxLength": _LONGEST_NAME},
-    "spec.nodeIP": {"description": "That node's address, the tunnel's other end.", "maxLength": 45},
+    "spec.node": {
+        "description": "The node that runs the pod.",
+        "maxLength": _LONGEST_NAME,
+    },
     "spec.pod": {"description": "The pod that holds the address."},
     "spec.pod.namespace": {"description": "The pod's namespace.", "maxLength": _LONGEST_LABEL},
     "spec.pod.name": {"description": "The pod's name.", "maxLength": _LONGEST_NAME},

@@ -28,7 +28,6 @@ class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=Tr
 
     pool: str
     node: str = ""
-    node_ip: str = msgspec.field(name="nodeIP", default="")
     pod: PodRef = PodRef()
     container_id: str = msgspec.field(name="containerID", default="")
     interface: str = ""

@@ -16,11 +16,12 @@ from fast.net import IPAddress, from_map_key, map_key
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """How many entries a full sync touched."""
+    """How many entries a full sync touched; ``left_out`` pods found no room in the map."""
 
     added: int
     changed: int
     removed: int
+    left_out: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.removed)
@@ -71,11 +72,18 @@ class ClusterTable:
         self._nodes.difference_update(keys)
         return self._map.delete_many_raw(keys)
 
+    def entries(self) -> dict[IPAddress, ClusterPod]:
+        """Read the map."""
+        return {from_map_key(key): ClusterPod.unpack(raw) for key, raw in self._map.snapshot_raw().items()}
+
     def sync(self, entries: Mapping[IPAddress, ClusterPod]) -> SyncResult:
-        """Make the map hold exactly these entries, writing only what differs. Removes first, to make room.
+        """Make the map hold exactly these entries, writing only what differs.
+
+        If they do not fit, nodes get room first, then pods that are in the map already, then the others; the number of
+        those left out is in the result.
 
         Raises:
-            MapFull: They do not fit; what fitted before is set.
+            MapFull: Not even the nodes fit.
         """
         packed: dict[bytes, bytes] = {}
         nodes: set[bytes] = set()
@@ -87,10 +95,22 @@ class ClusterTable:
         packed |= self._own
         nodes |= self._own.keys()
         there = self._map.snapshot_raw()
+        left_out = self._leave_out(packed, nodes, there)
         different = {key: value for key, value in packed.items() if there.get(key) != value}
         stale = [key for key in there if key not in packed]
         added = sum(key not in there for key in different)
         self._nodes = nodes
         self._map.delete_many_raw(stale)
-        self._map.put_many_raw(different)
-        return SyncResult(added, len(different) - added, len(stale))
+        self._map.put_many_raw({key: different[key] for key in different if key in nodes})
+        self._map.put_many_raw({key: different[key] for key in different if key not in nodes})
+        return SyncResult(added, len(different) - added, len(stale), left_out)
+
+    def _leave_out(self, packed: dict[bytes, bytes], nodes: set[bytes], there: Mapping[bytes, bytes]) -> int:
+        """Take the pods out of ``packed`` that find no room; give how many."""
+        surplus = len(packed) - self._map.info.max_entries
+        if surplus <= 0:
+            return 0
+        pods = sorted((key for key in packed if key not in nodes), key=lambda key: (key not in there, key))
+        for key in pods[max(0, len(pods) - surplus) :]:
+            del packed[key]
+        return min(surplus, len(pods))

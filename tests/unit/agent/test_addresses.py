@@ -33,7 +33,7 @@ async def test_an_event_about_exhausted_pools_has_no_counts_as_these_differ_at_e
     cluster, told = FakeCluster(), []
     for name, ips in (("a", "10.244.1.1"), ("b", "10.244.1.2")):
         cluster.put_pool(a_pool(name, ips))
-    ipam = Caller(FakeStore(cluster), NodeIdentity("n1", "192.0.2.1", "boot"), pods=Pods())
+    ipam = Caller(FakeStore(cluster), NodeIdentity("n1", "boot"), pods=Pods())
     recorder = SimpleNamespace(event=lambda *event: told.append(event))
     addresses = NodeAddresses(ipam, Pods(), recorder, synced=lambda: True)
 

@@ -17,7 +17,7 @@ LEFT_OVER = NodeState({}, {ADDRESS: 7}, {})
 def make(*looks: NodeState) -> tuple[Auditor, CollectorRegistry]:
     registry = CollectorRegistry()
     seen = iter(looks)
-    auditor = Auditor("n1", list, lambda: next(seen), IpamMetrics(registry), look_again_seconds=0)
+    auditor = Auditor("n1", list, list, lambda: next(seen), IpamMetrics(registry), look_again_seconds=0)
     return auditor, registry
 
 

@@ -31,7 +31,6 @@ _ENDPOINT = {
     "spec": {
         "pool": "p",
         "node": "n1",
-        "nodeIP": "172.30.0.11",
         "bootID": "b",
         "containerID": "c",
         "interface": "eth0",

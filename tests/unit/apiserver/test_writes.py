@@ -237,13 +237,3 @@ def test_applying_the_same_again_changes_nothing_whatever_else_its_manager_appli
     time.sleep(1.1)  # times are kept in whole seconds
     assert apply("again", {"spec": {"size": 5}})["metadata"] == before["metadata"]
     assert apply("again/status", {"status": {"size": 5}})["metadata"] == before["metadata"]
-
-
-def test_a_selector_with_an_unknown_operator_is_refused(client):
-    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}}
-    selector = {"matchExpressions": [{"key": "a", "operator": "Near"}], "matchLabels": {"a": "b"}}
-    made = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "near"}}
-    made |= {"spec": {"selector": selector, "template": template}}
-    answer = client.post("/apis/apps/v1/namespaces/default/replicasets", made)
-    fields = [cause["field"] for cause in answer.body["details"]["causes"]]
-    assert (answer.status, fields[0]) == (422, "spec.selector.matchExpressions[0].operator")

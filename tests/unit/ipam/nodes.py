@@ -49,7 +49,7 @@ class Nodes:
     ) -> Ipam:
         fate = {} if gate is None else {"gate": gate}
         store = FakeStore(self.cluster, lagging=lagging, clock=self.clock, **fate)
-        node = NodeIdentity(name=name, ip=f"192.0.2.{name[1:]}", boot_id=boot, labels=labels)
+        node = NodeIdentity(name=name, boot_id=boot, labels=labels)
         return Caller(store, node, clock=self.clock, rng=random.Random(1))
 
 

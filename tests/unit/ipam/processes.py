@@ -167,7 +167,7 @@ class Agent(Process):
         self.store = FakeStore(
             world.cluster, lagging=True, gate=self.gate, admission=self.admitted, clock=world.clock
         )
-        identity = NodeIdentity(node.name, "192.0.2.1", f"boot-{node.boot}")
+        identity = NodeIdentity(node.name, f"boot-{node.boot}")
         self.ipam = Ipam(self.store, identity, pods=LivePods(world), clock=world.clock, rng=random.Random(7))
         ports: Any = Ports(self)
         self.verbs = Verbs(

@@ -19,15 +19,14 @@ ONE, TWO = parse_address("10.244.0.1"), parse_address("10.244.0.2")
 STRANGER = parse_address("10.244.0.9")
 
 
-def record(address: str, container_id: str, node: str, node_ip: str, uid: str = "") -> IpEndpoint:
+def record(address: str, container_id: str, node: str, uid: str = "") -> IpEndpoint:
     pod = PodRef(namespace="default", name=f"pod-{container_id}", uid=uid)
-    spec = IpEndpointSpec(
-        pool="p", node=node, node_ip=node_ip, container_id=container_id, interface="eth0", pod=pod
-    )
+    spec = IpEndpointSpec(pool="p", node=node, container_id=container_id, interface="eth0", pod=pod)
     return IpEndpoint(metadata=ObjectMeta(name=address), spec=spec)
 
 
-RECORDS = (record("10.244.0.1", "c1", "n1", "192.0.2.1"), record("10.244.0.2", "c2", "n2", "192.0.2.2"))
+RECORDS = (record("10.244.0.1", "c1", "n1"), record("10.244.0.2", "c2", "n2"))
+UNDERLAYS = {"n1": "192.0.2.1", "n2": "192.0.2.2"}
 AGREEING = NodeState(
     sandboxes={ONE: (("c1", "eth0"), 7)},
     local={ONE: 7},
@@ -36,7 +35,7 @@ AGREEING = NodeState(
 
 
 def test_a_node_on_which_everything_agrees_has_no_drift():
-    assert audit_node(RECORDS, "n1", AGREEING) == []
+    assert audit_node(RECORDS, "n1", AGREEING, UNDERLAYS) == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_a_node_on_which_everything_agrees_has_no_drift():
     ],
 )
 def test_one_difference_is_one_drift_of_its_kind(change, kind, address):
-    (drift,) = audit_node(RECORDS, "n1", replace(AGREEING, **change))
+    (drift,) = audit_node(RECORDS, "n1", replace(AGREEING, **change), UNDERLAYS)
     assert (drift.kind, drift.address) == (kind, str(address))
 
 
@@ -75,12 +74,12 @@ def test_a_retained_record_belongs_on_no_sandbox_and_in_no_map():
         metadata=ObjectMeta(name="10.244.0.3"),
         spec=IpEndpointSpec(pool="p", interface="eth0", sticky_key="set/0"),
     )
-    assert audit_node((*RECORDS, kept), "n1", AGREEING) == []
+    assert audit_node((*RECORDS, kept), "n1", AGREEING, UNDERLAYS) == []
 
 
 def test_a_record_whose_name_is_no_address_is_told():
     odd = IpEndpoint(metadata=ObjectMeta(name="nonsense"), spec=RECORDS[0].spec)
-    (drift,) = audit_node((*RECORDS, odd), "n1", AGREEING)
+    (drift,) = audit_node((*RECORDS, odd), "n1", AGREEING, UNDERLAYS)
     assert (drift.kind, drift.address) == (DriftKind.UNREADABLE_RECORD, "nonsense")
 
 
@@ -98,7 +97,7 @@ def kinds(pods: list[Pod], *records: IpEndpoint) -> list[tuple[str, str]]:
 
 
 def test_records_are_compared_with_pods_by_uid():
-    ours = record("10.244.0.1", "c1", "n1", "192.0.2.1", uid="u1")
+    ours = record("10.244.0.1", "c1", "n1", uid="u1")
     assert kinds([pod("u1", "10.244.0.1")], ours) == []
     assert kinds([], ours) == [("record-without-pod", "10.244.0.1")]
     assert kinds([pod("u1", "10.244.0.1"), pod("u2", "10.244.0.1")], ours) == [
@@ -118,3 +117,14 @@ def test_only_what_two_looks_found_lasts_in_the_words_of_the_second():
     ]
     second = [Drift(DriftKind.RECORD_WITHOUT_POD, "b", "2"), Drift(DriftKind.RECORD_WITHOUT_POD, "c", "2")]
     assert [(drift.address, drift.text) for drift in lasting(first, second)] == [("b", "2")]
+
+
+def test_a_node_that_changed_its_address_is_drift_until_the_map_follows():
+    (drift,) = audit_node(RECORDS, "n1", AGREEING, UNDERLAYS | {"n2": "192.0.2.22"})
+    assert drift.kind is DriftKind.CLUSTER_ENTRY_OF_ANOTHER_NODE
+    assert "192.0.2.2, node n2 has 192.0.2.22" in drift.text
+
+
+def test_pods_of_a_node_without_a_fastnode_are_no_drift_wherever_the_map_has_them():
+    for seen in (AGREEING, replace(AGREEING, cluster={ONE: "192.0.2.1"})):
+        assert audit_node(RECORDS, "n1", seen, {"n1": "192.0.2.1"}) == []

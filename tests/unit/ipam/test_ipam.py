@@ -35,7 +35,6 @@ async def test_a_claim_writes_who_holds_the_address():
     assert record.spec == IpEndpointSpec(
         pool="small",
         node="n1",
-        node_ip="192.0.2.1",
         boot_id="boot-1",
         pod=PodRef(namespace="default", name="pod-1", uid="uid-of-pod-1"),
         container_id="c1",

@@ -54,7 +54,7 @@ class Setting:
         self.pods = OnePod()
         cluster = FakeCluster()
         cluster.put_pool(a_pool("default-ips", "10.244.10.0-10.244.10.9"))
-        node = NodeIdentity(name="n1", ip="192.0.2.1", boot_id="boot-1")
+        node = NodeIdentity(name="n1", boot_id="boot-1")
         self.ipam = Caller(FakeStore(cluster), node, pods=self.pods)
 
     async def start(self, container: str, uid: str = HASH):

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,21 @@ from fast.agent.readiness import Readiness
 from fast.agent.sync import contact
 from fast.agent.sync.agent_gc import AgentCollector
 from fast.agent.sync.auditor import Auditor
-from fast.agent.sync.cluster_sync import ClusterSync
+from fast.agent.sync.cluster_sync import ClusterKnown, ClusterSync, refusal_problems
 from fast.agent.sync.contact import Contact
+from fast.agent.sync.fast_node import FastNodeWriter, settings_problems
 from fast.api.core import Node, ObjectReference
+from fast.api.fastnode import HEARTBEAT_SECONDS, FastNode, FastNodeSpec, NodeProblem, Tunnel, lease_name
 from fast.api.ips import Ips
-from fast.api.resources import NAMESPACES, NODES, PODS
+from fast.api.resources import FASTNODES, NAMESPACES, NODES, PODS
 from fast.cni import Verbs
 from fast.datapath.node.node_datapath import NodeDatapath
 from fast.datapath.node.state_reading import read_node_state
-from fast.errors import InvalidRange, KubeError
+from fast.datapath.node.tunnel import find_node_ip6
+from fast.errors import DatapathError, InvalidRange, KubeError
 from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
-from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
+from fast.ipam.store.record_store import PoolChange
+from fast.kube import Change, ClusterConfig, EventRecorder, Heartbeat, Informer, KubeClient
 from fast.logs import configure_logs
 from fast.net import IPNetwork, parse_subnet
 from fast.probes import ProbeServer
@@ -96,6 +100,8 @@ async def run_agent(
         if node_ip is None:
             return
         ensure_writable()
+        if config.node_ip6 is None:
+            config = replace(config, node_ip6=await asyncio.to_thread(_find_node_ip6, node_ip))
         await asyncio.to_thread(_log_problems, config, node_ip)
         agent = Agent(config, node_ip, client)
         reloading = asyncio.create_task(Reloader(config, read_again, agent.apply, hangup, file=file).run())
@@ -140,6 +146,15 @@ async def _find_node_ip(client: KubeClient, node_name: str, stop: asyncio.Event)
     return None
 
 
+def _find_node_ip6(node_ip: IPv4Address) -> IPv6Address | None:
+    """Find the IPv6 address beside ``node_ip``, as Node objects often list only IPv4; None if there is none yet."""
+    try:
+        return find_node_ip6(node_ip)
+    except DatapathError as error:
+        log.warning("the node's IPv6 address is not known; --node-ip6 sets it", reason=str(error))
+        return None
+
+
 class Agent:
     """Every part of the agent, connected."""
 
@@ -168,6 +183,7 @@ class Agent:
         self._events = EventRecorder(client, "fast-agent", host=config.node_name)
         self._store = KubeStore(client)
         self._nodes = Informer(client, NODES)
+        self._fast_nodes = Informer(client, FASTNODES, transform=self._lean)
         self._namespaces = Informer(client, NAMESPACES)
         self._pods = Informer(client, PODS, field_selector=f"spec.nodeName={config.node_name}")
         self._synced = asyncio.Event()
@@ -180,19 +196,38 @@ class Agent:
         )
         datapath = self._keeper.datapath
         REGISTRY.register(PacketCollector(datapath.counters, datapath.refused_by_firewall))
+        self._own_addresses = tuple(item for item in (node_ip, config.node_ip6) if item is not None)
         self._cluster = ClusterSync(
             datapath,
-            records=self._store.endpoints.values,
-            nodes=self._nodes.cache.values,
+            ClusterKnown(self._store.pools, self._fast_nodes.cache, self._store.endpoints),
             report=self._cluster_map_reported,
+            own_name=config.node_name,
+            own_addresses=self._own_addresses,
         )
-        identity = NodeIdentity(config.node_name, str(node_ip), BOOT_ID.read_text().strip())
+        identity = NodeIdentity(config.node_name, BOOT_ID.read_text().strip())
+        self._fast_node = FastNodeWriter(
+            client,
+            config.node_name,
+            self._fast_nodes.cache.get,
+            self.readiness,
+            spec=self._fast_node_spec,
+            pods=self._count_pods,
+            problems=self._problems,
+        )
+        self._heartbeat = Heartbeat(
+            client,
+            config.namespace,
+            lease_name(config.node_name),
+            f"{config.node_name}/{identity.boot_id}",
+            interval_seconds=HEARTBEAT_SECONDS,
+        )
         pods = NodePods(client, self._pods, self._namespaces)
         metrics = IpamMetrics(REGISTRY)
         self._ipam = Ipam(self._store, identity, pods=pods, metrics=metrics)
         self._auditor = Auditor(
             config.node_name,
             self._store.endpoints.values,
+            self._fast_nodes.cache.values,
             partial(read_node_state, config.bpf_dir / "maps"),
             metrics,
         )
@@ -214,6 +249,7 @@ class Agent:
                 self._store.endpoint_informer,
                 self._store.pool_informer,
                 self._nodes,
+                self._fast_nodes,
                 self._pods,
                 self._namespaces,
             ),
@@ -260,14 +296,16 @@ class Agent:
     async def _work(self) -> None:
         """Everything that runs beside the sockets, for ever."""
         self._nodes.add_handler(self._node_changed)
+        self._fast_nodes.add_handler(self._fast_node_changed)
         self._store.subscribe(
             lambda change: self._cluster.record_changed(change.old, change.new),
-            lambda _: self._pools_changed(),
+            self._pool_changed,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self._store.run())
-            for informer in (self._nodes, self._pods, self._namespaces):
+            for informer in (self._nodes, self._fast_nodes, self._pods, self._namespaces):
                 group.create_task(informer.run())
+            group.create_task(self._heartbeat.run())
             group.create_task(self._contact.run())
             group.create_task(self._server.keep(self._socket_reported, self._socket_restored))
             group.create_task(self._keeper.run())
@@ -277,6 +315,7 @@ class Agent:
     async def _when_everything_is_known(self, group: asyncio.TaskGroup) -> None:
         """Start what must not work on half of the cluster's state."""
         await self._synced.wait()
+        group.create_task(self._fast_node.run())
         self._pools_changed()
         await self._keeper.up.wait()
         group.create_task(self._cluster.run())
@@ -306,17 +345,65 @@ class Agent:
 
     def _datapath_came_up(self) -> None:
         self._cluster.resync()
+        self._fast_node.wake()
+
+    # What the node's FastNode says.
+
+    def _fast_node_spec(self) -> FastNodeSpec:
+        """What the node is. Without addresses while the datapath is not up: nobody can tunnel here yet."""
+        config, node = self._config, self._nodes.cache.get(self._config.node_name)
+        up = self._keeper.up.is_set()
+        return FastNodeSpec(
+            node_uid=node.metadata.uid if node is not None else "",
+            boot_id=self._ipam.node.boot_id,
+            addresses=tuple(map(str, self._own_addresses)) if up else (),
+            routing=config.routing,
+            tunnel=Tunnel(port=config.tunnel_port, vni=config.vni),
+            pod_mtu=self._keeper.datapath.pod_mtu if up else 0,
+            version=__version__,
+        )
+
+    def _count_pods(self) -> int:
+        names = self._cluster.names_of(self._config.node_name)
+        records = filter(None, map(self._store.endpoints.get, names))
+        return len({record.spec.pod.uid for record in records})
+
+    def _problems(self) -> list[NodeProblem]:
+        return [
+            *settings_problems(self._config.node_name, self._fast_nodes.cache.values()),
+            *refusal_problems(self._cluster.refusals),
+        ]
+
+    def _lean(self, node: FastNode) -> FastNode:
+        """Keep only the own node's status: 5,000 of them would take their memory."""
+        return (
+            node
+            if node.metadata.name == self._config.node_name
+            else FastNode(metadata=node.metadata, spec=node.spec)
+        )
+
+    def _fast_node_changed(self, change: Change[FastNode]) -> None:
+        self._cluster.node_changed(change.old, change.new)
+        if change.current.metadata.name == self._config.node_name:
+            self._fast_node.changed(change.new)
+        elif change.old is None or change.new is None or change.old.spec != change.new.spec:
+            self._fast_node.wake()
 
     def _cluster_map_reported(self, problem: str) -> None:
         if problem:
             self.readiness.missing(_CLUSTER_MAP, problem, limited_connectivity=True)
         else:
             self.readiness.met(_CLUSTER_MAP)
+            self._fast_node.wake()
 
     def _node_changed(self, change: Change[Node]) -> None:
-        self._cluster.node_changed(change.old, change.new)
         if change.new is not None and change.new.metadata.name == self._config.node_name:
             self._ipam.node = replace(self._ipam.node, labels=change.new.metadata.labels)
+            self._fast_node.wake()
+
+    def _pool_changed(self, change: PoolChange) -> None:
+        self._cluster.pool_changed(change.old, change.new)
+        self._pools_changed()
 
     def _pools_changed(self) -> None:
         if self._synced.is_set():

@@ -1,4 +1,4 @@
-"""The agent's audit: compares records with this node's kernel and exports ``fast_ipam_drift{kind}``. Mends nothing."""
+"""The agent's audit: compares records with this node's kernel and exports ``fast_ipam_drift{kind}``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from functools import partial
 import structlog
 
 from fast.agent.config.interval import Interval
+from fast.api.fastnode import FastNode
 from fast.api.ipendpoint import IpEndpoint
 from fast.errors import FastError
 from fast.ipam import IpamMetrics
 from fast.ipam.explain.drift import Drift, DriftKind, audit_node, lasting
+from fast.ipam.store.snapshot import underlays_of
 from fast.net.node_state import NodeState
 
 log = structlog.get_logger()
@@ -25,6 +27,7 @@ class Auditor:
     Args:
         node_name: This node.
         records: Gives every record as seen now.
+        nodes: Gives every FastNode as seen now.
         read_state: Reads the kernel. Blocking.
         metrics: Has the gauge.
         look_again_seconds: Between the two looks of an audit: an ADD or DEL under way is over by then.
@@ -34,6 +37,7 @@ class Auditor:
         self,
         node_name: str,
         records: Callable[[], Iterable[IpEndpoint]],
+        nodes: Callable[[], Iterable[FastNode]],
         read_state: Callable[[], NodeState],
         metrics: IpamMetrics,
         *,
@@ -41,6 +45,7 @@ class Auditor:
     ) -> None:
         self._node_name = node_name
         self._records = records
+        self._nodes = nodes
         self._read_state = read_state
         self._metrics = metrics
         self._look_again_seconds = look_again_seconds
@@ -73,4 +78,5 @@ class Auditor:
 
     async def _look(self) -> list[Drift]:
         state = await asyncio.to_thread(self._read_state)
-        return await asyncio.to_thread(partial(audit_node, list(self._records()), self._node_name, state))
+        records, underlays = list(self._records()), underlays_of(self._nodes())
+        return await asyncio.to_thread(partial(audit_node, records, self._node_name, state, underlays))

@@ -1,4 +1,4 @@
-"""Keeps the node's eBPF map of every pod and node address as the API server has them.
+"""Keeps the node's eBPF map of every pod and node address that counts (``cluster_judge`` decides which do).
 
 Writes everything at start, then each change. From time to time it compares the whole map and repairs what somebody
 else changed. Changes are gathered for some milliseconds and written as one batch in a thread, so that the event loop
@@ -11,22 +11,23 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
-from ipaddress import IPv4Address
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from fast.agent.repairs import count_repairs
-from fast.api.core import Node
+from fast.agent.sync.cluster_judge import Changes, ClusterJudge, Refusal, Refused, World
+from fast.api.fastnode import FastNode, NodeProblem
 from fast.api.ipendpoint import IpEndpoint
-from fast.datapath.bpf.layout import ClusterPod, Kind
+from fast.api.ips import Ips
+from fast.datapath.bpf.layout import ClusterPod
 from fast.datapath.cluster_map import SyncResult
 from fast.datapath.repair import RepairKind
-from fast.errors import FastError, InvalidRange
-from fast.net import IPAddress, parse_address
+from fast.errors import FastError, MapFull
+from fast.net import IPAddress, IPNetwork
 
 log = structlog.get_logger()
 
@@ -35,6 +36,8 @@ GATHER_SECONDS = 0.005
 #: Between two comparisons of the whole map. One of 100,000 entries takes half a second of CPU, in a thread.
 CHECK_INTERVAL_SECONDS = 60.0
 _RETRY_SECONDS = 5.0
+#: Between two reports of refusals: who writes refused records by the thousand must not fill the log.
+_REPORT_SECONDS = 1.0
 
 _ENTRIES = Gauge(
     "fast_cluster_entries", "Pod and node addresses of the cluster that the agent keeps in its map."
@@ -50,83 +53,105 @@ _LAG = Histogram(
 _FAILURES = Counter(
     "fast_cluster_sync_failures", "Writes to the map of the cluster that failed and are tried again."
 )
+_REFUSED = Gauge(
+    "fast_cluster_refused",
+    "Records of pods and addresses of nodes that do not count, by the reason why.",
+    ["reason"],
+)
+for _reason in Refusal:
+    _REFUSED.labels(_reason.value).set(0)
 
 
 class ClusterMap(Protocol):
     """The datapath's map of the cluster. Blocking."""
 
     def upsert_cluster(self, entries: Iterable[tuple[IPAddress, ClusterPod]]) -> None:
-        """Set entries."""
+        """Set entries; MapFull if they do not fit."""
 
     def remove_cluster(self, addresses: Iterable[IPAddress]) -> int:
         """Remove entries."""
 
     def sync_cluster(self, entries: Mapping[IPAddress, ClusterPod]) -> SyncResult:
-        """Make the map hold exactly these."""
+        """Make the map hold exactly these, as far as they fit: nodes first."""
+
+    def cluster_entries(self) -> Mapping[IPAddress, ClusterPod]:
+        """Read the map."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterKnown:
+    """What the informers know now: mappings by name that they keep up to date."""
+
+    pools: Mapping[str, Ips]
+    nodes: Mapping[str, FastNode]
+    records: Mapping[str, IpEndpoint]
 
 
 class ClusterSync:
-    """Feeds the map from the informers' changes. Everything but the writing runs in the event loop."""
+    """Feeds the map from the informers' changes. Everything but judging the whole and writing is in the event loop.
+
+    Attributes:
+        refusals: What does not count, by reason; as of the last report.
+    """
 
     def __init__(
         self,
         cluster_map: ClusterMap,
-        records: Callable[[], Iterable[IpEndpoint]],
-        nodes: Callable[[], Iterable[Node]],
+        known: ClusterKnown,
         report: Callable[[str], None],
         *,
+        own_name: str,
+        own_addresses: Collection[IPAddress],
+        services: Collection[IPNetwork] = (),
         check_interval_seconds: float = CHECK_INTERVAL_SECONDS,
     ) -> None:
         """Prepare; nothing is written before :meth:`run`.
 
         Args:
             cluster_map: Where entries go.
-            records: Gives every record as seen now, for a full sync.
-            nodes: Gives every Node as seen now.
-            report: Told after every full sync how it went: empty for well, else the reason.
+            known: Gives everything as seen now, for a full sync.
+            report: Told after every full sync, and when refusals change: empty if the map could be written, else why
+                not. What is refused is in :attr:`refusals`.
+            own_name: This node.
+            own_addresses: Its addresses, which count without a FastNode.
+            services: Networks of the cluster's Services.
             check_interval_seconds: Between two comparisons of the whole map.
         """
         self._report = report
         self._map = cluster_map
-        self._records = records
-        self._nodes = nodes
-        self._pending: dict[IPAddress, ClusterPod | None] = {}
-        self._node_addresses: set[IPAddress] = set()
+        self._known = known
+        self._judge = ClusterJudge(own_name, own_addresses, known.records.get, services)
+        self._backlog: list[Callable[[], Changes]] | None = None
+        self._first = True
+        self._left_out = 0
+        self._pending: Changes = {}
         self._oldest_change = 0.0
         self._wake = asyncio.Event()
         self._full = True
         self._check_interval_seconds = check_interval_seconds
         self._check_due = math.inf
+        self._reported_at = -math.inf
+        self._report_due: asyncio.TimerHandle | None = None
+        self.refusals: dict[Refusal, Refused] = {}
 
     def record_changed(self, old: IpEndpoint | None, new: IpEndpoint | None) -> None:
         """Take note of a changed record."""
-        shown = new or old
-        address = None if shown is None else shown.find_address()
-        if address is None or address in self._node_addresses:
-            return
-        entry = None if new is None else entry_of_record(new)
-        if entry is None and (old is None or entry_of_record(old) is None):
-            return
-        if new is not None and old is not None and entry == entry_of_record(old):
-            return
-        self._note({address: entry})
+        self._judged(lambda: self._judge.record_changed(old, new))
 
-    def node_changed(self, old: Node | None, new: Node | None) -> None:
-        """Take note of a changed Node: its InternalIPs are the tunnel's endpoints."""
-        before = {} if old is None else entries_of_node(old)
-        after = {} if new is None else entries_of_node(new)
-        if before == after:
-            return
-        gone = before.keys() - after.keys()
-        # A replaced machine's new Node may be there before the old one goes, with the same addresses.
-        inherited = {
-            address: entry
-            for node in (self._nodes() if gone else ())
-            for address, entry in entries_of_node(node).items()
-            if address in gone
-        }
-        self._node_addresses = (self._node_addresses - gone) | inherited.keys() | after.keys()
-        self._note({**dict.fromkeys(gone), **inherited, **after})
+    def node_changed(self, old: FastNode | None, new: FastNode | None) -> None:
+        """Take note of a changed FastNode."""
+        self._judged(lambda: self._judge.node_changed(old, new))
+
+    def pool_changed(self, old: Ips | None, new: Ips | None) -> None:
+        """Take note of a changed pool."""
+        shown = new if new is not None else old
+        if shown is not None:
+            name = shown.metadata.name
+            self._judged(lambda: self._judge.pool_changed(name, new))
+
+    def names_of(self, node: str) -> frozenset[str]:
+        """Give the names of a node's records that count."""
+        return self._judge.names_of(node)
 
     def resync(self) -> None:
         """Compare the whole map with what it should be, such as after the datapath came up again."""
@@ -134,7 +159,7 @@ class ClusterSync:
         self._wake.set()
 
     async def run(self) -> None:
-        """Write for ever: everything first, then what changes. What fails is tried again."""
+        """Write until cancelled: everything first, then what changes. What fails is tried again."""
         self._wake.set()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -152,7 +177,20 @@ class ClusterSync:
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._wake.set()
 
-    def _note(self, changes: Mapping[IPAddress, ClusterPod | None]) -> None:
+    def _judged(self, judge: Callable[[], Changes]) -> None:
+        """Judge a change: now, or when the judgement of everything, which runs in a thread, is done."""
+        if self._first:
+            return  # the first judgement takes everything as it is then
+        if self._backlog is not None:
+            self._backlog.append(judge)
+            return
+        changes = judge()
+        self._note(changes)
+        self._tell_refusals()
+
+    def _note(self, changes: Changes) -> None:
+        if not changes:
+            return
         if not self._pending:
             self._oldest_change = time.monotonic()
         self._pending.update(changes)
@@ -171,13 +209,13 @@ class ClusterSync:
                 log.warning("entries of the cluster map were changed by others; repaired", repaired=repaired)
 
     async def _write_everything(self) -> SyncResult:
-        self._pending.clear()  # what comes from here on is newer than the lists below, and written after them
-        self._full = False
-        records, nodes = list(self._records()), list(self._nodes())
+        self._pending.clear()  # what comes from here on is judged and written after what is judged now
+        self._full, self._first = False, False
         began = time.monotonic()
-        entries = await asyncio.to_thread(wanted_entries, records, nodes)
+        entries = await self._judge_everything()
         result = await asyncio.to_thread(self._map.sync_cluster, entries)
-        _ENTRIES.set(len(entries))
+        self._left_out = result.left_out
+        _ENTRIES.set(len(entries) - result.left_out)
         _WRITES.labels("set").inc(result.added + result.changed)
         _WRITES.labels("remove").inc(result.removed)
         self._check_due = asyncio.get_running_loop().time() + self._check_interval_seconds
@@ -187,10 +225,26 @@ class ClusterSync:
             added=result.added,
             changed=result.changed,
             removed=result.removed,
+            left_out=result.left_out,
             seconds=round(time.monotonic() - began, 3),
         )
-        self._report("")
+        self._tell_refusals(at_once=True)
         return result
+
+    async def _judge_everything(self) -> Mapping[IPAddress, ClusterPod]:
+        """Judge everything in a thread, then what changed meanwhile."""
+        self._backlog, known = [], self._known
+        try:
+            held = {} if self._judge.judged else await asyncio.to_thread(self._map.cluster_entries)
+            world = World(
+                list(known.pools.values()), list(known.nodes.values()), list(known.records.values()), held
+            )
+            self._judge, entries = await asyncio.to_thread(self._judge.judge_everything, world)
+        finally:
+            backlog, self._backlog = self._backlog, None
+        for judge in backlog:
+            self._note(judge())
+        return entries
 
     async def _write_pending(self) -> None:
         pending, self._pending, oldest = self._pending, {}, self._oldest_change
@@ -198,52 +252,69 @@ class ClusterSync:
             return
         entries = [(address, entry) for address, entry in pending.items() if entry is not None]
         gone = [address for address, entry in pending.items() if entry is None]
-        if entries:
-            await asyncio.to_thread(self._map.upsert_cluster, entries)
         if gone:
             await asyncio.to_thread(self._map.remove_cluster, gone)
+        try:
+            if entries:
+                await asyncio.to_thread(self._map.upsert_cluster, entries)
+        except MapFull:
+            self.resync()  # which sorts out what gets room
+        if gone and self._left_out:
+            self.resync()
         _WRITES.labels("set").inc(len(entries))
         _WRITES.labels("remove").inc(len(gone))
         _LAG.observe(time.monotonic() - oldest)
 
+    def _tell_refusals(self, *, at_once: bool = False) -> None:
+        """Export what does not count, and report it; not more often than once in _REPORT_SECONDS."""
+        loop = asyncio.get_running_loop()
+        if self._report_due is not None and not at_once:
+            return
+        if not at_once and (wait := self._reported_at + _REPORT_SECONDS - loop.time()) > 0:
+            self._report_due = loop.call_later(wait, lambda: self._tell_refusals(at_once=True))
+            return
+        if self._report_due is not None:
+            self._report_due.cancel()
+        self._report_due, self._reported_at = None, loop.time()
+        found = self._judge.refusals()
+        if self._left_out:
+            found[Refusal.NO_ROOM] = Refused(self._left_out, ())
+        for why in Refusal:
+            _REFUSED.labels(why.value).set(found[why].count if why in found else 0)
+        if found != self.refusals:
+            for why, refused in found.items():
+                log.warning(
+                    "addresses do not count",
+                    reason=why.value,
+                    count=refused.count,
+                    examples=list(refused.examples),
+                )
+        self.refusals = found
+        self._report("")
 
-def wanted_entries(records: Iterable[IpEndpoint], nodes: Iterable[Node]) -> dict[IPAddress, ClusterPod]:
-    """Work out the whole map: every bound record, and every node's addresses (which win over a record's)."""
-    entries: dict[IPAddress, ClusterPod] = {}
-    for record in records:
-        entry, address = entry_of_record(record), record.find_address()
-        if entry is not None and address is not None:
-            entries[address] = entry
-    for node in nodes:
-        entries.update(entries_of_node(node))
-    return entries
+
+_REMEDIES = {
+    Refusal.OUTSIDE_POOL: "delete these IpEndpoints, or put their addresses into the ranges of their pool",
+    Refusal.SPECIAL_ADDRESS: "delete these IpEndpoints: no pod can have such an address",
+    Refusal.NODE_ADDRESS: "exclude the nodes' addresses from the pool (excludeIPs)",
+    Refusal.TOO_MANY: "see which pods the node has, and delete the IpEndpoints that belong to none",
+    Refusal.IN_POOL: "exclude the node's address from the pool (excludeIPs), or give the node another address",
+    Refusal.POD_ADDRESS: "give the node another address, or delete the pod that has it",
+    Refusal.TAKEN: "give each node its own address; delete the FastNode of a node that is gone",
+    Refusal.SERVICE_ADDRESS: "give the node an address outside the Services' networks (--node-ip)",
+    Refusal.NO_ROOM: "raise --max-cluster-entries on every node",
+}
 
 
-def entry_of_record(record: IpEndpoint) -> ClusterPod | None:
-    """The map's entry for a record; None for a retained one (no sandbox has it) or one whose node is not known."""
-    if not record.spec.container_id or not record.spec.node_ip:
-        return None
-    return _pod_on(record.spec.node_ip)
-
-
-@lru_cache(maxsize=16_384)
-def _pod_on(node_ip: str) -> ClusterPod | None:
-    """Make the entry of a node's pods: one for all of them, as 100,000 of their own would take their time."""
-    try:
-        return ClusterPod(IPv4Address(node_ip), Kind.POD)
-    except ValueError:
-        return None
-
-
-def entries_of_node(node: Node) -> dict[IPAddress, ClusterPod]:
-    """The map's entries for a Node: all of its InternalIPs, reached by the first IPv4 one (the underlay is IPv4)."""
-    addresses = []
-    for text in node.internal_ips:
-        try:
-            addresses.append(parse_address(text))
-        except InvalidRange:
-            log.warning("InternalIP of a Node is not an address", node=node.metadata.name, address=text)
-    underlay = next((address for address in addresses if isinstance(address, IPv4Address)), None)
-    if underlay is None:
-        return {}
-    return dict.fromkeys(addresses, ClusterPod(underlay, Kind.NODE))
+def refusal_problems(refusals: Mapping[Refusal, Refused]) -> list[NodeProblem]:
+    """Put what does not count into the words of a node's problems."""
+    return [
+        NodeProblem(
+            check="cluster-map",
+            severity="error" if why is Refusal.NO_ROOM else "warning",
+            problem=f"{refused.count} addresses do not count ({why.value})"
+            + (f": {', '.join(refused.examples)}" if refused.examples else ""),
+            remedy=_REMEDIES[why],
+        )
+        for why, refused in sorted(refusals.items())
+    ]

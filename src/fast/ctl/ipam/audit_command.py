@@ -44,4 +44,4 @@ async def _look(
     seen = await asyncio.to_thread(read_state) if node else None
     if seen is None:
         return of_cluster, []
-    return of_cluster, audit_node(records, node, seen)
+    return of_cluster, audit_node(records, node, seen, snapshot.underlays)

@@ -46,7 +46,7 @@ async def explain_all(
 
 
 def _this_node(name: str, here: NodeState) -> ThisNode:
-    identity = NodeIdentity(name, "", _BOOT_ID.read_text().strip())
+    identity = NodeIdentity(name, _BOOT_ID.read_text().strip())
     return ThisNode(identity, {address: key for address, (key, _) in here.sandboxes.items()})
 
 
@@ -97,7 +97,7 @@ def explanation_text(found: Explanation) -> str:
         lines.append(f"  pod:     {spec.pod.namespace}/{spec.pod.name} (UID {spec.pod.uid or 'unknown'})")
         if spec.container_id:
             lines.append(f"  sandbox: {spec.container_id}, interface {spec.interface}")
-            lines.append(f"  node:    {spec.node} ({spec.node_ip}), boot {spec.boot_id}")
+            lines.append(f"  node:    {spec.node}, boot {spec.boot_id}")
         if spec.sticky_key:
             lines.append(f"  kept for {spec.sticky_key}")
     for who, item in found.verdicts:

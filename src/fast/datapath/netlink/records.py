@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from fast.datapath.netlink import wire
 from fast.datapath.netlink.requests import ROUTE_PROTOCOL
@@ -48,11 +48,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address of a device."""
+    """An address of a device. ``lasting``: of global scope, and neither temporary, tentative nor deprecated."""
 
     index: int
     address: IPAddress
     prefix_length: int
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +125,19 @@ def parse_link(body: bytes) -> Link:
     )
 
 
+#: Flags of IPv6 addresses (linux/if_addr.h): IFA_F_TEMPORARY, _DADFAILED, _DEPRECATED, _TENTATIVE.
+_PASSING = 0x01 | 0x08 | 0x20 | 0x40
+
+
 def parse_address_record(body: bytes) -> Address:
     """Read an RTM_NEWADDR message's body. IFA_LOCAL is the device's own address where both are given."""
-    _family, length, _flags, _scope, index = _IFADDRMSG.unpack_from(body)
+    _family, length, flags, scope, index = _IFADDRMSG.unpack_from(body)
     attributes = wire.parse_attributes(body, _IFADDRMSG.size)
     raw = attributes.get(wire.IFA_LOCAL) or attributes[wire.IFA_ADDRESS]
-    return Address(index, ip_address(raw), length)
+    address = ip_address(raw)
+    # IFA_F_TEMPORARY means IFA_F_SECONDARY for IPv4
+    passing = isinstance(address, IPv6Address) and flags & _PASSING
+    return Address(index, address, length, scope == wire.RT_SCOPE_UNIVERSE and not passing)
 
 
 def parse_route(body: bytes) -> Route | None:

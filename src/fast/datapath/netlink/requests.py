@@ -179,6 +179,16 @@ def add_address(
     return Request(wire.RTM_NEWADDR, flags, body, f"add address {address}/{length}")
 
 
+def delete_address(index: int, address: IPAddress, prefix_length: int) -> Request:
+    """Take an address from the device."""
+    body = (
+        _IFADDRMSG.pack(_family(address), prefix_length, 0, 0, index)
+        + wire.attribute(wire.IFA_LOCAL, address.packed)
+        + wire.attribute(wire.IFA_ADDRESS, address.packed)
+    )
+    return Request(wire.RTM_DELADDR, 0, body, f"delete address {address}", frozenset({errno.EADDRNOTAVAIL}))
+
+
 def dump_addresses(index: int = 0) -> Request:
     """Ask for the addresses of both families, of one device or (0) of all."""
     body = _IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, index)

@@ -344,10 +344,15 @@ class NodeDatapath:
         """Make the cluster's map hold exactly these entries, writing only what differs.
 
         Raises:
-            MapFull: They do not fit.
+            MapFull: Not even the nodes fit.
         """
         with self._lock, _NodesKept(self):
             return self._up().cluster.sync(entries)
+
+    def cluster_entries(self) -> dict[IPAddress, ClusterPod]:
+        """Read the cluster's map."""
+        with self._lock:
+            return self._up().cluster.entries()
 
     # Looking and leaving.
 

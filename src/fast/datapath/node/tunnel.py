@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from fast.datapath.datapath_config import MAX_IP_BYTES, MIN_MTU, TUNNEL_OVERHEAD_BYTES, DatapathConfig
@@ -80,6 +81,18 @@ def find_underlay(netlink: Netlink, node_ip: IPAddress) -> Link:
     return replace(owner, mtu=min((link.mtu for link in find_ways_out(netlink, owner)), default=MAX_IP_BYTES))
 
 
+def find_node_ip6(node_ip: IPv4Address) -> IPv6Address | None:
+    """Give the lowest lasting IPv6 address of the device that has ``node_ip``; None if it has none. Blocking.
+
+    Raises:
+        DatapathError: No device has ``node_ip``, or the kernel refused.
+    """
+    with Netlink() as netlink:
+        addresses = netlink.addresses(find_underlay(netlink, node_ip).index)
+    found = (item.address for item in addresses if item.lasting and not item.address.is_loopback)
+    return min((address for address in found if isinstance(address, IPv6Address)), default=None)
+
+
 def find_ways_out(netlink: Netlink, underlay: Link) -> list[Link]:
     """Give the devices that carry the packets between nodes.
 
@@ -130,20 +143,30 @@ def ensure_tunnel(
 
 
 def _ensure_addresses(netlink: Netlink, config: DatapathConfig, link: Link) -> list[Repair]:
-    """Give the device the node's own addresses, too.
+    """Give the device the node's own addresses, too, and take those away that it had before.
 
     What kube-proxy masquerades into the tunnel takes an address of the device, and only the node's own is taken at the
     other end; a device without any would lend that of the first NIC. And loose reverse path filtering is strict on a
     device without an address: it would drop what other nodes' own addresses send here, as replies of node ports.
     """
-    has = {address.address for address in netlink.addresses(link.index)}
-    lacks = [
-        address for address in (config.node_ip, config.node_ip6) if address is not None and address not in has
-    ]
-    netlink.execute(*(requests.add_address(link.index, address) for address in lacks))
+    own = [address for address in (config.node_ip, config.node_ip6) if address is not None]
+    has = netlink.addresses(link.index)
+    lacks = [address for address in own if address not in {item.address for item in has}]
+    # an address that the node had before may be another machine's now, which would be unreachable from here
+    extra = [item for item in has if item.address not in own and not item.address.is_link_local]
+    netlink.execute(
+        *(requests.add_address(link.index, address) for address in lacks),
+        *(requests.delete_address(item.index, item.address, item.prefix_length) for item in extra),
+    )
     return [
-        Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} had no address {address}; added")
-        for address in lacks
+        *(
+            Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} had no address {address}; added")
+            for address in lacks
+        ),
+        *(
+            Repair(RepairKind.TUNNEL_DEVICE, f"{TUNNEL_DEVICE} had the address {item.address}; removed")
+            for item in extra
+        ),
     ]
 
 

@@ -45,13 +45,16 @@ class Drift:
     text: str = field(compare=False)
 
 
-def audit_node(records: Iterable[IpEndpoint], name: str, node: NodeState) -> list[Drift]:
+def audit_node(
+    records: Iterable[IpEndpoint], name: str, node: NodeState, underlays: Mapping[str, str]
+) -> list[Drift]:
     """Compare the records of the cluster with a node's sandboxes and maps.
 
     Args:
         records: All of the cluster, retained ones included.
         name: The node's.
         node: Its state, read at about the same time.
+        underlays: By node, the address that others tunnel to, as the FastNodes have it.
 
     Returns:
         The differences, by kind and address.
@@ -60,7 +63,7 @@ def audit_node(records: Iterable[IpEndpoint], name: str, node: NodeState) -> lis
     mine = {address: record for address, record in bound.items() if record.spec.node == name}
     found += _records_and_sandboxes(mine, node)
     found += _sandboxes_and_local_map(node)
-    found += _records_and_cluster_map(bound, node)
+    found += _records_and_cluster_map(bound, node, underlays)
     return sorted(found)
 
 
@@ -159,19 +162,21 @@ def _sandboxes_and_local_map(node: NodeState) -> list[Drift]:
     return found
 
 
-def _records_and_cluster_map(bound: Mapping[IPAddress, IpEndpoint], node: NodeState) -> list[Drift]:
+def _records_and_cluster_map(
+    bound: Mapping[IPAddress, IpEndpoint], node: NodeState, underlays: Mapping[str, str]
+) -> list[Drift]:
     found = []
     for address in bound.keys() | node.cluster.keys():
         record, node_ip = bound.get(address), node.cluster.get(address)
         if record is None:
             kind, text = DriftKind.CLUSTER_ENTRY_WITHOUT_RECORD, f"the map says node {node_ip}"
-        elif not record.spec.node_ip:
-            continue
+        elif (underlay := underlays.get(record.spec.node)) is None:
+            continue  # a node without a FastNode is reached by no tunnel, or, during an upgrade, as before
         elif node_ip is None:
-            kind, text = DriftKind.RECORD_NOT_IN_CLUSTER_MAP, f"it is on node {record.spec.node_ip}"
-        elif node_ip != record.spec.node_ip:
+            kind, text = DriftKind.RECORD_NOT_IN_CLUSTER_MAP, f"it is on node {record.spec.node} ({underlay})"
+        elif node_ip != underlay:
             kind = DriftKind.CLUSTER_ENTRY_OF_ANOTHER_NODE
-            text = f"the map says node {node_ip}, the record {record.spec.node_ip}"
+            text = f"the map says node {node_ip}, node {record.spec.node} has {underlay}"
         else:
             continue
         found.append(Drift(kind, str(address), text))

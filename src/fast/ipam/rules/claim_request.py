@@ -25,13 +25,11 @@ class NodeIdentity:
 
     Attributes:
         name: The Node object's name.
-        ip: The node's address, which other nodes tunnel to.
         boot_id: ``/proc/sys/kernel/random/boot_id``: sandboxes of another boot are gone.
         labels: The Node's labels, for pools with a nodeAffinity.
     """
 
     name: str
-    ip: str
     boot_id: str
     labels: Mapping[str, str] = field(default_factory=dict)
 

@@ -26,7 +26,6 @@ def bound(
     return IpEndpointSpec(
         pool=pool,
         node=node.name,
-        node_ip=node.ip,
         boot_id=node.boot_id,
         pod=pod or attachment.pod or PodRef(),
         container_id=attachment.container_id,
@@ -42,7 +41,7 @@ def freed(record: IpEndpoint) -> IpEndpoint | None:
     """
     if is_retained(record) or not record.spec.sticky_key:
         return None
-    spec = msgspec.structs.replace(record.spec, container_id="", node="", node_ip="", boot_id="")
+    spec = msgspec.structs.replace(record.spec, container_id="", node="", boot_id="")
     return IpEndpoint(metadata=record.metadata, spec=spec)
 
 

@@ -165,7 +165,6 @@ def compact(endpoint: IpEndpoint) -> IpEndpoint:
         spec,
         pool=sys.intern(spec.pool),
         node=sys.intern(spec.node),
-        node_ip=sys.intern(spec.node_ip),
         boot_id=sys.intern(spec.boot_id),
         interface=sys.intern(spec.interface),
     )

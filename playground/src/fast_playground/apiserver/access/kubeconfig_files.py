@@ -1,4 +1,4 @@
-"""Writes a kubeconfig that kubectl and Fast's own client read. It issues nothing that goes into it."""
+"""Writing a kubeconfig that kubectl and Fast's own client read. Nothing about issuing what goes into it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from pathlib import Path
 
 import yaml
 
-from fast.files import write_atomically
+from fast_playground.apiserver.access.private_files import write_private
 
 
 def write_kubeconfig(path: Path, *, server: str, ca_pem: bytes, user: str, token: str) -> None:
-    """Write a kubeconfig with one cluster, user and context, all called ``fast``; mode 0600.
+    """Write a kubeconfig with one cluster, user and context, all called ``fast``; replaces the file at once, mode 0600.
 
     Args:
-        path: Where to; replaced at once.
+        path: Where to.
         server: The API server's URL, as ``https://127.0.0.1:6443``.
         ca_pem: The certificate authority that signed the server's certificate.
         user: What the user is called in the file; for people.
         token: The user's bearer token.
     """
-    cluster = {"server": server, "certificate-authority-data": base64.b64encode(ca_pem).decode("ascii")}
-    context = {"cluster": "fast", "user": user, "namespace": "default"}
+    authority = base64.b64encode(ca_pem).decode("ascii")
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "fast", "cluster": cluster}],
+        "clusters": [
+            {"name": "fast", "cluster": {"server": server, "certificate-authority-data": authority}}
+        ],
         "users": [{"name": user, "user": {"token": token}}],
-        "contexts": [{"name": "fast", "context": context}],
+        "contexts": [{"name": "fast", "context": {"cluster": "fast", "user": user, "namespace": "default"}}],
         "current-context": "fast",
     }
-    write_atomically(path, yaml.safe_dump(config, sort_keys=False, encoding="utf-8"), 0o600)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_private(path, yaml.safe_dump(config, sort_keys=False, encoding="utf-8"))
