@@ -55,7 +55,7 @@ class Demo(Cluster):
     def bring_up(self) -> None:
         """Make the playground."""
         self.screen.step("A cluster of two nodes on this machine")
-        command = ["fast-ctl", "playground", "up", "--nodes", "2", "--name", self.name]
+        command = ["fast-ctl", "playground", "up", "--nodes", "2", "--name", self.name, "--pool", ""]
         self.screen.command(shlex.join(command))
         self.screen.output(self._run([str(BIN / command[0]), *command[1:]]))
         os.environ["KUBECONFIG"] = str(self.playground.directory.kubeconfig)

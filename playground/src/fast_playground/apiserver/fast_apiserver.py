@@ -15,6 +15,7 @@ import structlog
 
 from fast.errors import InvalidConfig
 from fast_playground.apiserver.runtime import ApiServer
+from fast_playground.default_signals import restore_default_signals
 
 _MAX_PORT = 65535
 
@@ -130,6 +131,7 @@ def main(
     scheduler: bool,
 ) -> None:
     """Serve the Kubernetes API from one file, for playgrounds and tests. Not for production."""
+    restore_default_signals()
     configure_logs()
     try:
         sockets = [open_socket(text) for text in listen] + [adopt_socket(number) for number in listen_fd]

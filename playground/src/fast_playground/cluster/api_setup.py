@@ -40,6 +40,7 @@ def _resource(group: str, version: str, plural: str, kind: str, namespaced: bool
 
 
 _ADMISSION = "admissionregistration.k8s.io"
+API_VERSION = "sample.fast.io/v1alpha1"
 _RBAC = "rbac.authorization.k8s.io"
 _RESOURCES = {
     resource.kind: resource
@@ -53,6 +54,7 @@ _RESOURCES = {
         _resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding"),
         _resource(_RBAC, "v1", "roles", "Role", True),
         _resource(_RBAC, "v1", "rolebindings", "RoleBinding", True),
+        _resource("sample.fast.io", "v1alpha1", "ipses", "Ips"),
     )
 }
 
@@ -75,9 +77,15 @@ class Cluster:
             return False
         return True
 
-    def install(self) -> None:
-        """Create the CRDs, the namespace, and the programs' ServiceAccounts and rights; what is there stays."""
-        asyncio.run(self._install())
+    def install(self, pool: str = "") -> None:
+        """Create the CRDs, the namespace, the programs' ServiceAccounts and rights, and the pool ``default-ips``.
+
+        What is there stays.
+
+        Args:
+            pool: ``SUBNET`` or ``SUBNET=RANGE,…``; empty: no pool.
+        """
+        asyncio.run(self._install(pool))
 
     def ready_nodes(self) -> dict[str, str]:
         """Give every registered node with the reason why it is not Ready, which is empty where it is."""
@@ -88,16 +96,14 @@ class Cluster:
             ClusterConfig.load(self._kubeconfig), user_agent="fast-playground", timeout_seconds=5
         )
 
-    async def _install(self) -> None:
+    async def _install(self, pool: str) -> None:
         async with self._client() as client:
             for obj in (*crd_manifests().values(), *rbac_manifests(), *admission_policies()):
-                try:
-                    await client.create(_RESOURCES[obj["kind"]], Manifest(obj))
-                except Conflict as error:
-                    if not error.already_exists:
-                        raise
+                await _ensure(client, obj)
             for resource in (IPSES, IPENDPOINTS):
                 await self._wait_served(client, resource)
+            if pool:
+                await _ensure(client, _pool("default-ips", pool))
 
     @staticmethod
     async def _wait_served(client: KubeClient, resource: Resource[Any]) -> None:
@@ -114,6 +120,20 @@ class Cluster:
         async with self._client() as client:
             nodes = (await client.list(NODES)).items
         return {node.metadata.name: _problem(node) for node in nodes}
+
+
+async def _ensure(client: KubeClient, obj: dict[str, Any]) -> None:
+    try:
+        await client.create(_RESOURCES[obj["kind"]], Manifest(obj))
+    except Conflict as error:
+        if not error.already_exists:
+            raise
+
+
+def _pool(name: str, text: str) -> dict[str, Any]:
+    subnet, _, ranges = text.partition("=")
+    spec = {"subnet": subnet} | ({"ips": ranges.split(",")} if ranges else {})
+    return {"apiVersion": API_VERSION, "kind": "Ips", "metadata": {"name": name}, "spec": spec}
 
 
 def _problem(node: Node) -> str:

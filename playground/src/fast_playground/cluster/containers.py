@@ -1,4 +1,4 @@
-"""A container's process: a command of the machine, run inside its pod's network namespace. No images, no isolation.
+"""A container's process: a program of the machine, run in its pod's network namespace and root. There are no images.
 
 Commands that the machine lacks are looked for in busybox (``httpd``, ``nc`` …); one without a command just holds.
 """
@@ -14,21 +14,24 @@ import subprocess
 from pathlib import Path
 
 from fast.datapath.netns import Netns, enter
+from fast_playground.cluster.linux import enter_mounts
 from fast_playground.cluster.pod_types import Container, Pod
-from fast_playground.cluster.processes import process_state, start_ticks
-from fast_playground.cluster.sandbox import ProcessRecord, Sandbox
+from fast_playground.cluster.processes import VARIABLE, start_ticks
+from fast_playground.cluster.sandbox import ProcessRecord, Sandbox, is_running
 
 LOGS_DIR = Path("/var/log/pods")
 _HOLD = ["sleep", "infinity"]
+_INHERITED = ("PATH", "LANG", VARIABLE)
 #: Exit status of a process that another kubelet started: only its parent could tell.
 UNKNOWN_STATUS = 137
 
 
 def command_of(container: Container) -> list[str]:
-    """Give the command line that stands for the container."""
-    argv = [*container.command, *container.args]
-    if not container.command:
-        return _HOLD
+    """Give the command line that stands for the container.
+
+    ``args`` alone are a command, for there is no image whose entry point they could go to.
+    """
+    argv = [*container.command, *container.args] or _HOLD
     if shutil.which(argv[0]) is None and (busybox := shutil.which("busybox")):
         return [busybox, Path(argv[0]).name, *argv[1:]]
     return argv
@@ -59,15 +62,22 @@ class ContainerProcesses:
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(log.open("ab"))
             netns = stack.enter_context(Netns.open(sandbox.netns)) if sandbox.netns else None
+            root = stack.enter_context(open(sandbox.root, "rb"))
+
+            def enter_pod() -> None:  # in the child, which has one thread
+                if netns is not None:
+                    enter(netns.fd)
+                enter_mounts(root.fileno())
+
             process = subprocess.Popen(
                 command_of(container),
-                env=os.environ | {"HOSTNAME": pod.metadata.name} | variables,
+                env=_environment() | {"HOSTNAME": pod.metadata.name} | variables,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=None if netns is None else lambda: enter(netns.fd),  # noqa: PLW1509 -- one thread by then
+                preexec_fn=enter_pod,  # noqa: PLW1509 -- one thread by then
             )
         self._children[process.pid] = process
         return ProcessRecord(pid=process.pid, start_ticks=start_ticks(process.pid), started_at=now)
@@ -104,12 +114,9 @@ class ContainerProcesses:
         return code if code >= 0 else 128 - code
 
 
-def is_running(record: ProcessRecord) -> bool:
-    """Whether the recorded process still runs (a zombie does not)."""
-    try:
-        return start_ticks(record.pid) == record.start_ticks and process_state(record.pid) != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def _environment() -> dict[str, str]:
+    """Give what a container inherits: where programs are, and the playground's mark; no credentials of the node."""
+    return {"HOME": "/root"} | {key: os.environ[key] for key in _INHERITED if key in os.environ}
 
 
 async def _readable(descriptor: int) -> None:

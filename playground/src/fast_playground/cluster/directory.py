@@ -26,11 +26,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         nodes: How many.
         mtu: Of the underlay, in bytes.
         agent_args: Further arguments for every agent, as ``--routing native``.
+        pool: The pool ``default-ips`` that ``up`` makes: ``SUBNET`` or ``SUBNET=RANGE,…``; empty: none.
     """
 
     nodes: int = 2
     mtu: int = 1500
     agent_args: tuple[str, ...] = ()
+    pool: str = ""
 
 
 class StateDirectory:

@@ -25,9 +25,8 @@ def main(arguments: list[str]) -> int:
     playground, namespace, pod, _container = arguments[: _SEPARATOR - 1]
     try:
         placed = get_sandbox(StateDirectory(playground), namespace, pod)
-        command = placed.command(arguments[_SEPARATOR:])
-        environment = placed.node.environment() | {"HOSTNAME": pod}
-        os.execvpe(command[0], command, environment)  # noqa: S606 -- no shell is wanted
+        command = placed.command_inside(arguments[_SEPARATOR:], terminal=os.isatty(0))
+        os.execvpe(command[0], command, placed.environment())  # noqa: S606 -- no shell is wanted
     except (FastError, OSError) as error:
         print(error, file=sys.stderr)
     return _FAILED

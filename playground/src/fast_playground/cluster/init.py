@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fast_playground.cluster.mounts import mount_node, mount_playground
+from fast_playground.default_signals import restore_default_signals
 
 #: Pause before a program that ended is started again, as a kubelet's back-off; fixed, for tests wait for it.
 RESTART_SECONDS = 1.0
@@ -210,6 +211,7 @@ def main() -> None:
     place.add_argument("--disks", type=Path, help="a playground's init: folder for the nodes' disks")
     place.add_argument("--disk", type=Path, help="a node's init: its disk")
     options = parser.parse_args()
+    restore_default_signals()
     with contextlib.suppress(FileNotFoundError):
         options.socket.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -134,7 +134,7 @@ class Playground:
         identities = self._start_api_server()
         self._wait(lambda: "" if self.cluster.answers() else "the API server does not answer")
         progress("installing the CRDs and starting the controller")
-        self.cluster.install()
+        self.cluster.install(settings.pool)
         self._start_controller(identities)
         self.directory.write_settings(settings)
         for node in list_nodes(self.directory):

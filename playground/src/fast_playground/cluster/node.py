@@ -1,6 +1,6 @@
 """One node of a playground: an init with namespaces of its own, wired to the underlay. And the underlay, as a place.
 
-What runs on a node (agent, kubelet) is decided by ``programs.py``.
+What runs on a node (agent, kubelet) is decided by ``node_programs.py``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from fast_playground.cluster.init_client import Control, InitGone
 from fast_playground.cluster.processes import VARIABLE
 from fast_playground.cluster.underlay import connect_node, node_address
 
+#: Makes a command, once it is in its PID namespace, the leader of its terminal's session. A shell that sees no
+#: number for the group that it was started in ends with an error.
+LEAD_SESSION = ("setsid", "--ctty")
 _BOOT_SECONDS = 30.0
 _POLL_SECONDS = 0.01
 
@@ -59,18 +62,22 @@ class Place:
         """
         return Path(f"/proc/{self.control.init_pid()}/root") / inside.lstrip("/")
 
-    def command(self, argv: Sequence[str], *, network: Path | None = None) -> list[str]:
+    def command(
+        self, argv: Sequence[str], *, network: Path | None = None, root: Path | None = None
+    ) -> list[str]:
         """Give the command line that runs ``argv`` there and passes on its output and exit status.
 
         Args:
             argv: The command, looked up on PATH there; started in this process's working directory, else in /.
             network: Network namespace to enter instead of the place's own: a pod's.
+            root: Mount namespace to enter instead of the place's own: a pod's. The command starts in its /.
         """
         pid = self.control.init_pid()
         net = f"--net={network}" if network else "--net"
+        mounts = f"--mount={root}" if root else "--mount"
         here = Path.cwd()
-        directory = here if Path(f"/proc/{pid}/root{here}").is_dir() else Path("/")
-        options = ["--target", str(pid), "--mount", "--pid", net, f"--wdns={directory}"]
+        directory = here if not root and Path(f"/proc/{pid}/root{here}").is_dir() else Path("/")
+        options = ["--target", str(pid), mounts, "--pid", net, f"--wdns={directory}"]
         return ["nsenter", *options, "--", *argv]
 
     def environment(self) -> dict[str, str]:

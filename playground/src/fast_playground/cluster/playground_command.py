@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from fast_playground.cluster.lifecycle import Playground
+from fast_playground.cluster.choosing import DEFAULT_NAME, choose, choose_running, name_option
+from fast_playground.cluster.place_commands import exec, logs, node, shell
 
-name_option = click.option(
-    "--name", default="default", show_default=True, help="Which playground; several live side by side."
-)
-namespace_option = click.option(
-    "-n", "--namespace", default="default", show_default=True, help="The pod's namespace."
-)
-
-
-def _playground(name: str) -> Playground:
-    from fast_playground.cluster.lifecycle import Playground
-
-    return Playground(name)
+#: The quick start's default pool: it leaves the first addresses of the subnet to pools that people try out.
+_DEFAULT_POOL = "10.244.0.0/16=10.244.100.0-10.244.200.250"
 
 
 @click.group()
@@ -36,7 +24,7 @@ def playground() -> None:
 
 
 @playground.command()
-@name_option
+@click.option("--name", default=DEFAULT_NAME, show_default=True, help="Several live side by side.")
 @click.option(
     "--nodes",
     type=click.IntRange(min=0),
@@ -57,14 +45,20 @@ def playground() -> None:
     multiple=True,
     help="Passed to every fast-agent, as --agent-arg=--routing=native.",
 )
-def up(name: str, nodes: int, mtu: int, agent_args: tuple[str, ...]) -> None:
+@click.option(
+    "--pool",
+    default=_DEFAULT_POOL,
+    show_default=True,
+    help="The pool default-ips, as SUBNET or SUBNET=RANGE,…; empty: none.",
+)
+def up(name: str, nodes: int, mtu: int, agent_args: tuple[str, ...], pool: str) -> None:
     """Start a playground; returns when all its nodes are Ready. What a crashed one left is removed first."""
     from fast_playground.cluster.directory import Settings
 
     began = time.monotonic()
-    made = _playground(name)
-    made.up(Settings(nodes=nodes, mtu=mtu, agent_args=agent_args), _progress(began))
-    flag = "" if name == "default" else f" --name {name}"
+    made = choose(name)
+    made.up(Settings(nodes=nodes, mtu=mtu, agent_args=agent_args, pool=pool), _progress(began))
+    flag = "" if name == DEFAULT_NAME else f" --name {name}"
     click.echo(f"playground {name} is up, {nodes} nodes, after {time.monotonic() - began:.1f} s")
     click.echo(f"export KUBECONFIG=$(fast-ctl playground kubeconfig{flag})")
 
@@ -78,22 +72,40 @@ def _progress(began: float) -> Callable[[str], None]:
 @playground.command()
 @name_option
 @click.option("--all", "every", is_flag=True, help="Take down every playground of this machine.")
-def down(name: str, every: bool) -> None:
+def down(name: str | None, every: bool) -> None:
     """Take a playground down, whatever state it is in; nothing of it is left."""
     from fast_playground.cluster.lifecycle import list_playgrounds
 
-    for item in list_playgrounds() if every else [name]:
-        gone = _playground(item).down()
+    for item in list_playgrounds() if every else [choose(name).name]:
+        gone = choose(item).down()
         click.echo(f"playground {item} is down" if gone else f"there is no playground {item}")
+
+
+@playground.command("list")
+def list_() -> None:
+    """List the playgrounds of this machine."""
+    from fast.ctl.output import Column, format_table
+    from fast_playground.cluster.lifecycle import list_playgrounds
+
+    rows = []
+    for name in list_playgrounds():
+        found = choose(name)
+        settings = found.directory.find_settings()
+        nodes = settings.nodes if settings else "-"
+        rows.append(
+            {"name": name, "nodes": nodes, "up": found.is_up, "kubeconfig": found.directory.kubeconfig}
+        )
+    columns = [Column("NAME", "name"), Column("NODES", "nodes"), Column("UP", "up")]
+    click.echo(format_table(rows, [*columns, Column("KUBECONFIG", "kubeconfig")]))
 
 
 @playground.command()
 @name_option
-def status(name: str) -> None:
-    """Show the nodes and programs of a playground; exit status 1 where one is not as it should be."""
+def status(name: str | None) -> None:
+    """Show the nodes and programs of a playground, and what was broken; exit status 1 if one does not run."""
     from fast.ctl.output import Column, format_table
 
-    found = _playground(name)
+    found = choose(name)
     settings = found.settings
     ready = found.cluster.ready_nodes() if found.cluster.answers() else {}
     programs = [
@@ -111,7 +123,7 @@ def status(name: str) -> None:
         for node in found.nodes()
     ]
     titles = [Column("PLACE", "place"), Column("PROGRAM", "program"), Column("PID", "pid")]
-    click.echo(f"playground {name}: {settings.nodes} nodes, kubeconfig {found.directory.kubeconfig}\n")
+    click.echo(f"playground {found.name}: {settings.nodes} nodes, kubeconfig {found.directory.kubeconfig}\n")
     click.echo(format_table(programs, [*titles, Column("STARTS", "starts"), Column("STATE", "state")]))
     if nodes:
         columns = [Column("NODE", "node"), Column("UNDERLAY-IP", "ip"), Column("STATE", "state")]
@@ -132,39 +144,10 @@ def _node_state(running: bool, problem: str | None) -> str:
 
 @playground.command()
 @name_option
-def kubeconfig(name: str) -> None:
+def kubeconfig(name: str | None) -> None:
     """Print the path of a kubeconfig that works from this machine: kubectl --kubeconfig $(…) get pods."""
-    found = _playground(name)
-    assert found.settings is not None
-    click.echo(found.directory.kubeconfig)
+    click.echo(choose_running(name).directory.kubeconfig)
 
 
-@playground.command()
-@name_option
-@namespace_option
-@click.argument("pod")
-@click.argument("command", nargs=-1, required=True)
-def exec(name: str, namespace: str, pod: str, command: tuple[str, ...]) -> None:
-    """Run a command of this machine in a pod's network namespace: exec POD -- CMD."""
-    found = _playground(name)
-    assert found.settings is not None
-    placed = found.sandbox(namespace, pod)
-    _become(placed.command(list(command)), placed.node.environment() | {"HOSTNAME": pod})
-
-
-@playground.command()
-@name_option
-@click.argument("node")
-@click.argument("command", nargs=-1, required=True)
-def node(name: str, node: str, command: tuple[str, ...]) -> None:
-    """Run a command of this machine on a node (or in the "underlay" between them): node NODE -- CMD."""
-    found = _playground(name)
-    assert found.settings is not None
-    place = found.place(node)
-    _become(place.command(list(command)), place.environment())
-
-
-def _become(argv: list[str], environment: dict[str, Any]) -> None:
-    """Become the command, so that terminal, signals, output and exit status are its own."""
-    sys.stdout.flush()
-    os.execvpe(argv[0], argv, environment)  # noqa: S606 -- no shell is wanted
+for command in (exec, node, shell, logs):
+    playground.add_command(command)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from fast.errors import FastError
 from fast_playground.cluster.directory import StateDirectory
 from fast_playground.cluster.init_client import InitGone
-from fast_playground.cluster.node import Node, list_nodes
+from fast_playground.cluster.node import LEAD_SESSION, Node, list_nodes
+from fast_playground.cluster.processes import VARIABLE
 from fast_playground.cluster.sandbox import RECORDS_DIR, Sandbox, SandboxRecords
 
 
@@ -29,8 +31,26 @@ class PlacedSandbox:
         return self.node.path(self.sandbox.netns) if self.sandbox.netns else None
 
     def command(self, argv: list[str]) -> list[str]:
-        """Give the command line that runs ``argv`` in the pod's network namespace."""
+        """Give the command line that runs ``argv`` in the pod's network namespace, on the node's files."""
         return self.node.command(argv, network=self.network)
+
+    def command_inside(self, argv: list[str], *, terminal: bool = False) -> list[str]:
+        """Give the command line that runs ``argv`` in the pod: its network and its own root.
+
+        Args:
+            argv: The command, looked up on PATH in the pod.
+            terminal: Its stdin is a terminal that nobody else uses.
+        """
+        if terminal:
+            argv = [*LEAD_SESSION, *argv]
+        return self.node.command(argv, network=self.network, root=self.node.path(self.sandbox.root))
+
+    def environment(self) -> dict[str, str]:
+        """Give the environment for commands in the pod: nothing of the caller's but the terminal and the language."""
+        kept = {key: os.environ[key] for key in ("TERM", "LANG") if key in os.environ}
+        path = self.node.environment()["PATH"]
+        mark = {VARIABLE: self.node.directory.name}
+        return kept | mark | {"PATH": path, "HOME": "/root", "HOSTNAME": self.sandbox.name}
 
 
 def find_sandboxes(directory: StateDirectory) -> list[PlacedSandbox]:

@@ -16,11 +16,19 @@ import structlog
 
 from fast.errors import Conflict, FastError, KubeError, NotFound
 from fast.kube import EventRecorder, KubeClient
-from fast_playground.cluster.containers import ContainerProcesses, is_running
+from fast_playground.cluster.containers import ContainerProcesses
 from fast_playground.cluster.plugins import Attachment, Json, Network, PluginError, PluginRunner, find_network
+from fast_playground.cluster.pod_root import start_pause, stop_pause
 from fast_playground.cluster.pod_status import sandbox_status, waiting_status
 from fast_playground.cluster.pod_types import PODS, Pod
-from fast_playground.cluster.sandbox import Sandbox, SandboxRecords, current_boot_id, make_netns, remove_netns
+from fast_playground.cluster.sandbox import (
+    Sandbox,
+    SandboxRecords,
+    current_boot_id,
+    is_running,
+    make_netns,
+    remove_netns,
+)
 
 log = structlog.get_logger()
 
@@ -106,7 +114,7 @@ class PodWorker:
             if self._sandbox is not None:
                 await self._remove_sandbox()
             return False
-        if self._sandbox is not None and not self._sandbox.alive:
+        if self._sandbox is not None and not self._sandbox.complete:
             await self._remove_sandbox()
         if self._sandbox is None:
             await self._publish(pod, waiting_status(pod, self._with.node_ip, _now()))
@@ -118,13 +126,15 @@ class PodWorker:
     # Sandbox.
 
     async def _make_sandbox(self, pod: Pod) -> Sandbox:
+        meta = pod.metadata
         netns = "" if pod.spec.host_network else str(await asyncio.to_thread(make_netns))
         sandbox = Sandbox(
-            namespace=pod.metadata.namespace,
-            name=pod.metadata.name,
-            uid=pod.metadata.uid,
+            namespace=meta.namespace,
+            name=meta.name,
+            uid=meta.uid,
             container_id=secrets.token_hex(32),
             netns=netns,
+            pause=await asyncio.to_thread(start_pause, meta.name, netns),
             boot_id=current_boot_id(),
             created_at=_now(),
         )
@@ -132,6 +142,8 @@ class PodWorker:
         if netns:
             try:
                 sandbox.result = await self._with.plugins.add(self._with.network(), _attachment(sandbox, pod))
+                if not sandbox.has_network:
+                    raise PluginError("ADD gave no address")
             except FastError as error:
                 message = f"Failed to create pod sandbox: {error}"
                 self._with.events.event(pod.reference, "Warning", "FailedCreatePodSandBox", message)
@@ -155,6 +167,8 @@ class PodWorker:
                     self._with.events.event(self._last.reference, "Warning", "FailedKillPod", message)
                 raise
             await asyncio.to_thread(remove_netns, Path(sandbox.netns))
+        if sandbox.pause is not None:
+            await asyncio.to_thread(stop_pause, sandbox.pause)
         self._with.records.remove(sandbox.uid)
         self._sandbox = None
 

@@ -14,6 +14,7 @@ import msgspec
 from fast.datapath.netlink import Netlink, requests
 from fast.datapath.netns import Netns, run_in
 from fast_playground.cluster.linux import CLONE_NEWNET, MS_BIND, mount, unmount, unshare
+from fast_playground.cluster.processes import process_state, start_ticks
 
 NETNS_DIR = Path("/run/netns")
 RECORDS_DIR = Path("/var/lib/kubelet/sandboxes")
@@ -25,7 +26,7 @@ class ProcessRecord(msgspec.Struct, kw_only=True):
 
     pid: int
     start_ticks: int
-    started_at: str
+    started_at: str = ""
 
 
 class Sandbox(msgspec.Struct, kw_only=True):
@@ -37,6 +38,7 @@ class Sandbox(msgspec.Struct, kw_only=True):
         uid: Of the pod.
         container_id: The sandbox's id, 64 hexadecimal digits.
         netns: Path of its network namespace; empty on the host's network.
+        pause: The process that holds the pod's root; None before.
         boot_id: The boot of the node in which it was made.
         created_at: RFC 3339.
         result: What the last plugin's ADD answered; None before.
@@ -49,6 +51,7 @@ class Sandbox(msgspec.Struct, kw_only=True):
     uid: str
     container_id: str
     netns: str
+    pause: ProcessRecord | None = None
     boot_id: str
     created_at: str
     result: dict[str, Any] | None = None
@@ -61,9 +64,28 @@ class Sandbox(msgspec.Struct, kw_only=True):
         return tuple(item["address"].partition("/")[0] for item in (self.result or {}).get("ips", ()))
 
     @property
-    def alive(self) -> bool:
-        """Whether its network namespace can still be there: made in this boot, and bound to its path."""
-        return self.boot_id == current_boot_id() and (not self.netns or Path(self.netns).exists())
+    def root(self) -> str:
+        """Path of the mount namespace with the pod's root, as its node sees it."""
+        return f"/proc/{self.pause.pid}/ns/mnt" if self.pause else ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether pods may run in it: made in this boot, its namespaces held, and its ADD gave an address."""
+        held = self.pause is not None and is_running(self.pause) and Path(self.netns or "/").exists()
+        return self.boot_id == current_boot_id() and held and self.has_network
+
+    @property
+    def has_network(self) -> bool:
+        """Whether the pod has an address: its ADD succeeded, or it is on the host's network."""
+        return bool(self.ips) or not self.netns
+
+
+def is_running(record: ProcessRecord) -> bool:
+    """Whether the recorded process still runs (a zombie does not)."""
+    try:
+        return start_ticks(record.pid) == record.start_ticks and process_state(record.pid) != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class SandboxRecords:
