@@ -122,6 +122,19 @@ STRUCTS = {
         "what happened to one packet. Numbers of enums stay plain, so that a reader survives unknown ones.",
         names={"length": "length_bytes"},
     ),
+    "fast_drop_key": Struct(
+        "DropKey",
+        "what dropped packets have in common. ``ifindex`` is the device that saw them. Numbers of enums stay plain.",
+    ),
+    "fast_drop_count": Struct(
+        "DropCount",
+        "how many packets were dropped alike, and when the first and the last one (CLOCK_MONOTONIC).",
+        names={"bytes": "byte_count"},
+    ),
+    "fast_event_budget": Struct(
+        "EventBudget",
+        "what one CPU may still tell in its window; ``untold``: how many events it left out.",
+    ),
 }
 
 #: How a field of a Python type is packed: format, bytes from value, value from bytes.

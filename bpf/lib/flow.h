@@ -261,8 +261,8 @@ static __always_inline enum fast_reason remember_flow(struct __sk_buff *skb,
 		return REASON_NONE;
 	}
 	reason = open_flow(skb, packet, &key, owner);
-	if (!reason && fast_config.events & EVENT_NEW_FLOW)
-		tell(skb, packet, EVENT_NEW_FLOW, direction, STACK_FLOW);
+	if (!reason && is_listened_to(EVENT_NEW_FLOW))
+		tell_listener(skb, packet, EVENT_NEW_FLOW, direction, STACK_FLOW);
 	return reason;
 }
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* How a verdict is given: counted under its reason, told as an event where that is switched on. */
+/* How a verdict is given: counted under its reason, and told as an event if it is a drop or
+ * somebody listens. */
 #ifndef FAST_METRICS_H
 #define FAST_METRICS_H
 
 #include <linux/pkt_cls.h>
 
-#include "parse.h"
+#include "drops.h"
 
 static __always_inline void count(const struct fast_packet *packet, enum fast_direction direction,
 				  enum fast_reason reason)
@@ -23,9 +24,15 @@ static __noinline int tell(struct __sk_buff *skb, const struct fast_packet *pack
 			   __u32 direction, __u32 reason)
 {
 	struct fast_event *event = bpf_ringbuf_reserve(&fast_events, sizeof(*event), 0);
+	struct fast_event_budget *budget;
+	__u32 zero = 0;
 
-	if (!event)
-		return 0; /* nobody reads */
+	if (!event) { /* nobody reads */
+		budget = bpf_map_lookup_elem(&fast_event_budgets, &zero);
+		if (budget)
+			budget->untold++;
+		return 0;
+	}
 	event->time_ns = bpf_ktime_get_ns();
 	event->source = packet->source;
 	event->destination = packet->destination;
@@ -41,14 +48,22 @@ static __noinline int tell(struct __sk_buff *skb, const struct fast_packet *pack
 	return 0;
 }
 
-/* What every packet that is not dropped is told under: counted, and where switched on, sampled. */
+/* Tells of a new flow or a sample; the caller has asked is_listened_to(). */
+static __noinline int tell_listener(struct __sk_buff *skb, const struct fast_packet *packet,
+				    __u32 kind, __u32 direction, __u32 reason)
+{
+	if (may_tell(kind, bpf_ktime_get_ns()))
+		tell(skb, packet, kind, direction, reason);
+	return 0;
+}
+
+/* What every packet that is not dropped is told under: counted, and sampled if somebody listens. */
 static __always_inline void account(struct __sk_buff *skb, const struct fast_packet *packet,
 				    enum fast_direction direction, enum fast_reason reason)
 {
 	count(packet, direction, reason);
-	if ((fast_config.events & EVENT_SAMPLE) &&
-	    !(bpf_get_prandom_u32() & fast_config.sample_mask))
-		tell(skb, packet, EVENT_SAMPLE, direction, reason);
+	if (is_listened_to(EVENT_SAMPLE) && !(bpf_get_prandom_u32() & fast_config.sample_mask))
+		tell_listener(skb, packet, EVENT_SAMPLE, direction, reason);
 }
 
 /* Leaves the packet to the programs behind ours and then to the stack. */
@@ -62,8 +77,11 @@ static __always_inline int pass(struct __sk_buff *skb, const struct fast_packet 
 static __noinline int drop(struct __sk_buff *skb, const struct fast_packet *packet, __u32 direction,
 			   __u32 reason)
 {
+	__u64 now = bpf_ktime_get_ns();
+
 	count(packet, direction, reason);
-	if (fast_config.events & EVENT_DROP)
+	count_drop(skb, packet, direction, reason, now);
+	if ((fast_config.events & EVENT_DROP) && may_tell(EVENT_DROP, now))
 		tell(skb, packet, EVENT_DROP, direction, reason);
 	return TC_ACT_SHOT;
 }

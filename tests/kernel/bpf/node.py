@@ -6,6 +6,8 @@ Pods A and B are local, R is on the other node. Each has an address of either fa
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -15,6 +17,7 @@ from fast.datapath.bpf import (
     Config,
     DevFlag,
     Device,
+    EventSwitch,
     Interface,
     Kind,
     LocalDev,
@@ -29,7 +32,8 @@ from fast.datapath.bpf import (
     RunResult,
     load,
 )
-from fast.datapath.bpf.layout import NextHop
+from fast.datapath.bpf.drop_maps import DropCounts, EventBudgets, ListenedEvents
+from fast.datapath.bpf.layout import EventBudget, NextHop
 from fast.datapath.bpf.libbpf import ffi, lib
 from fast.net import IPAddress, Mac
 from kernel.bpf.packets import Ip, ethernet
@@ -105,6 +109,8 @@ class LoadedNode:
         self.flow_limits = self.object.flow_limits
         self.cluster_pods = self.object.cluster_pods
         self.local_devices = self.object.local_devices
+        self.drop_counts = DropCounts.adopt(os.dup(self.object.maps["fast_drops"].fd))
+        self.listen(config.events)
         self.fill()
 
     def fill(self) -> None:
@@ -166,6 +172,23 @@ class LoadedNode:
             hops = [NextHop.unpack(raw[at : at + size]) for at in range(0, len(raw), size)]
             found += [(index % NEXT_HOP_WAYS, hop) for hop in hops if hop.found_jiffies]
         return found
+
+    def listen(self, kinds: EventSwitch) -> None:
+        """Have these kinds of events told besides drops."""
+        with ListenedEvents.adopt(os.dup(self.object.maps["fast_event_switch"].fd)) as listened:
+            listened.set(kinds)
+
+    def untold(self) -> int:
+        """Give how many events were never told."""
+        with EventBudgets(os.dup(self.object.maps["fast_event_budgets"].fd)) as budgets:
+            return budgets.untold()
+
+    def allow_events(self, events: int) -> None:
+        """Let every CPU tell so many drops, and as many other events, in the next 100 ms."""
+        budget = EventBudget(time.monotonic_ns(), events, events, 0).pack()
+        values = budget * lib.libbpf_num_possible_cpus()
+        fd = self.object.maps["fast_event_budgets"].fd
+        assert lib.bpf_map_update_elem(fd, bytes(4), values, 0) == 0
 
     def close(self) -> None:
         for handle in (

@@ -23,6 +23,9 @@ STRUCTS = {
     generated.Metric: {"byte_count": "bytes"},
     generated.Event: {"length_bytes": "length"},
     generated.RawConfig: {},
+    generated.DropKey: {},
+    generated.DropCount: {"byte_count": "bytes"},
+    generated.EventBudget: {},
 }
 ENUMS = {
     "fast_routing": (layout.Routing, "ROUTING_"),

@@ -560,10 +560,101 @@ class Event:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class DropKey:
+    """``struct fast_drop_key``: what dropped packets have in common. ``ifindex`` is the device that saw them. Numbers of enums stay plain."""
+
+    C_NAME: ClassVar[str] = "fast_drop_key"
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("=16s16sIHBBB7x")
+
+    source: IPAddress
+    destination: IPAddress
+    ifindex: int
+    destination_port: int
+    protocol: int
+    reason: int
+    direction: int
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return self.FORMAT.pack(
+            map_key(self.source),
+            map_key(self.destination),
+            self.ifindex,
+            socket.htons(self.destination_port),
+            self.protocol,
+            self.reason,
+            self.direction,
+        )
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Read the struct's bytes."""
+        source, destination, ifindex, destination_port, protocol, reason, direction = cls.FORMAT.unpack(raw)
+        return cls(
+            source=from_map_key(source),
+            destination=from_map_key(destination),
+            ifindex=ifindex,
+            destination_port=socket.ntohs(destination_port),
+            protocol=protocol,
+            reason=reason,
+            direction=direction,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DropCount:
+    """``struct fast_drop_count``: how many packets were dropped alike, and when the first and the last one (CLOCK_MONOTONIC)."""
+
+    C_NAME: ClassVar[str] = "fast_drop_count"
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("=QQQQ")
+
+    packets: int
+    byte_count: int
+    first_ns: int
+    last_ns: int
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return self.FORMAT.pack(self.packets, self.byte_count, self.first_ns, self.last_ns)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Read the struct's bytes."""
+        packets, byte_count, first_ns, last_ns = cls.FORMAT.unpack(raw)
+        return cls(packets=packets, byte_count=byte_count, first_ns=first_ns, last_ns=last_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class EventBudget:
+    """``struct fast_event_budget``: what one CPU may still tell in its window; ``untold``: how many events it left out."""
+
+    C_NAME: ClassVar[str] = "fast_event_budget"
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("=QIIQ")
+
+    window_ns: int
+    drops: int
+    others: int
+    untold: int
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return self.FORMAT.pack(self.window_ns, self.drops, self.others, self.untold)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """Read the struct's bytes."""
+        window_ns, drops, others, untold = cls.FORMAT.unpack(raw)
+        return cls(window_ns=window_ns, drops=drops, others=others, untold=untold)
+
+
 MAPS = {
     "fast_cluster_pods": MapSpec(
         "fast_cluster_pods", MapType(1), "fast_addr", "fast_cluster_pod", 16, 12, 262144
     ),
+    "fast_drops": MapSpec("fast_drops", MapType(9), "fast_drop_key", "fast_drop_count", 48, 32, 16384),
+    "fast_event_budgets": MapSpec("fast_event_budgets", MapType(6), "", "fast_event_budget", 4, 24, 1),
+    "fast_event_switch": MapSpec("fast_event_switch", MapType(2), "", "", 4, 4, 1),
     "fast_events": MapSpec("fast_events", MapType(27), "", "", 0, 0, 4194304),
     "fast_flow_limits": MapSpec("fast_flow_limits", MapType(1), "", "fast_flow_limit", 4, 16, 4096),
     "fast_flow_table": MapSpec("fast_flow_table", MapType(1), "fast_flow_key", "fast_flow", 40, 24, 262144),

@@ -74,6 +74,7 @@ class ObjectSpec:
 _UNLIKE_OTHERS: dict[str, dict[str, Any]] = {
     "fast_next_hops": {"migrated": False},
     "fast_events": {"migrated": False},
+    "fast_event_budgets": {"migrated": False},
     "fast_flow_table": {"replaces": "fast_flows"},
 }
 

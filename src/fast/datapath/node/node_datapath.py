@@ -14,7 +14,16 @@ import structlog
 
 from fast.datapath import sysctl
 from fast.datapath.bpf.install import install
-from fast.datapath.bpf.layout import ClusterPod, Config, DevFlag, Device, LocalDev, Metric, Routing
+from fast.datapath.bpf.layout import (
+    ClusterPod,
+    Config,
+    DevFlag,
+    Device,
+    EventSwitch,
+    LocalDev,
+    Metric,
+    Routing,
+)
 from fast.datapath.bpf.links import Links
 from fast.datapath.bpf.maps import LocalDevices, Metrics
 from fast.datapath.bpf.objects import Object
@@ -120,6 +129,7 @@ class NodeDatapath:
             tunnel_port=config.tunnel_port,
             vni=config.vni,
             routing=Routing.NATIVE if config.routing == "native" else Routing.VXLAN,
+            events=EventSwitch.DROP | EventSwitch.NEW_FLOW | EventSwitch.SAMPLE,
         )
         spec = DATAPATH.configured(told).sized(fast_cluster_pods=config.max_cluster_entries)
         loaded = install(spec, self._pins)
