@@ -44,7 +44,7 @@ def test_a_list_at_an_exact_version_shows_that_state(client, widget):
         "first",
         "second",
     ]
-    assert client.get(f"{WIDGETS}?resourceVersionMatch=Exact").status == 400
+    assert client.get(f"{WIDGETS}?resourceVersionMatch=Exact").status == 422
     assert client.get(f"{WIDGETS}?continue=nonsense").status == 400
     assert client.get(f"{WIDGETS}?limit=-1").status == 400
 
@@ -157,3 +157,60 @@ def test_an_object_that_never_was_can_be_made_and_read_in_another_namespace(clie
     ]
     assert client.get(f"{WIDGETS}/there").status == 404
     client.delete(elsewhere)
+
+
+def test_a_list_at_version_0_is_whole_whatever_its_limit(client, widget):
+    for name in ("a", "b", "c"):
+        widget(name)
+    answer = client.get(f"{WIDGETS}?limit=1&resourceVersion=0").body
+    assert [item["metadata"]["name"] for item in answer["items"]] == ["a", "b", "c"]
+    assert answer["metadata"]["continue"] == ""
+    assert len(client.get(f"{WIDGETS}?limit=1&resourceVersion=1").body["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "causes"),
+    [
+        (
+            "resourceVersionMatch=Exact",
+            ["resourceVersionMatch is forbidden unless resourceVersion is provided"],
+        ),
+        (
+            "resourceVersionMatch=Exact&resourceVersion=0",
+            ['resourceVersionMatch "exact" is forbidden for resourceVersion "0"'],
+        ),
+        ("sendInitialEvents=true", ["sendInitialEvents is forbidden for list"]),
+        (
+            "watch=1&sendInitialEvents=true",
+            ["sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"],
+        ),
+        (
+            "watch=1&resourceVersionMatch=NotOlderThan",
+            ["resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"],
+        ),
+    ],
+)
+def test_list_options_that_contradict_each_other_are_refused(client, query, causes):
+    answer = client.get(f"{WIDGETS}?{query}")
+    assert (answer.status, answer.reason) == (422, "Invalid")
+    assert answer.body["message"].startswith('ListOptions.meta.k8s.io "" is invalid: ')
+    told = [cause["message"] for cause in answer.body["details"]["causes"]]
+    assert told == [f"Forbidden: {cause}" for cause in causes]
+
+
+def test_a_stream_without_initial_events_begins_with_what_comes(client, server, widget):
+    widget("before")
+    query = "watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&timeoutSeconds=20"
+    other = server.client()
+    try:
+        stream = other.send("GET", f"{WIDGETS}?{query}")
+        widget("after")
+        assert json.loads(stream.readline())["object"]["metadata"]["name"] == "after"
+    finally:
+        other.close()
+
+
+def test_a_stream_from_a_version_that_does_not_exist_yet_is_told_so(client, widget):
+    widget("here")
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=99999999"
+    assert (client.get(f"{WIDGETS}?{query}").status, client.get(WIDGETS).status) == (504, 200)

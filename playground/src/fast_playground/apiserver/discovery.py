@@ -14,7 +14,12 @@ from fast_playground.apiserver.schema import Schema
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 #: Of subresources that differ from ``status`` and ``scale``.
-_SUBRESOURCE_VERBS = {"binding": ["create"], "exec": ["create", "get"], "finalize": ["update"]}
+_SUBRESOURCE_VERBS = {
+    "binding": ["create"],
+    "exec": ["create", "get"],
+    "log": ["get"],
+    "finalize": ["update"],
+}
 _SCALE = GVR("autoscaling", "v1", "scale")
 #: As kube-apiserver tells the kinds of its own groups.
 _OWN = GVR("", "", "")

@@ -31,6 +31,9 @@ _CHUNK_BYTES = 32 * 1024
 _PING_SECONDS = 15.0
 #: How long output may trickle in after the command ended, where what it left behind holds the pipe open.
 _DRAIN_SECONDS = 1.0
+#: Where a node keeps what a container wrote.
+LOG_FILE = "/var/log/pods/{namespace}_{name}_{uid}/{container}.log"
+_UNSUPPORTED_OF_LOGS = {"previous", "sinceSeconds", "sinceTime", "timestamps", "limitBytes", "stream"}
 _logger = structlog.get_logger()
 
 
@@ -115,6 +118,11 @@ class PodExec:
         self._api = api
         self._command = tuple(command)
 
+    @property
+    def enabled(self) -> bool:
+        """Whether the server knows a way into pods."""
+        return bool(self._command)
+
     async def handle(self, request: web.Request, namespace: str, name: str) -> web.StreamResponse:
         """Serve one exec request, until the command ended or the client went; then the command is killed.
 
@@ -144,22 +152,65 @@ class PodExec:
         await socket.close()
         return socket
 
+    async def logs(self, request: web.Request, namespace: str, name: str) -> web.StreamResponse:
+        """Answer ``kubectl logs``: what a container wrote, as text; with ``follow`` until the client goes.
+
+        The file is read inside the pod, whose node keeps it where kubelets do (``LOG_FILE``).
+
+        Raises:
+            ApiError: 404 without the pod, 400 for what makes no sense or is not supported.
+        """
+        query = request.query
+        if unknown := sorted(
+            _UNSUPPORTED_OF_LOGS & {key for key in query if query[key] not in ("", "false")}
+        ):
+            raise bad_request(f"this server does not support {', '.join(unknown)} of logs: leave it out")
+        lines = query.get("tailLines") or "+1"
+        if lines != "+1" and not lines.isdecimal():
+            raise bad_request(f'tailLines: Invalid value: "{lines}": must be greater than or equal to 0')
+        pod, container = await self._find(request, namespace, name)
+        path = LOG_FILE.format(**pod["metadata"], container=container)
+        follow = ["-F"] if query.get("follow") in ("true", "1") else []
+        command = [*self._command, namespace, name, container, "--", "tail", "-n", lines, *follow, path]
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        try:
+            await response.prepare(request)
+            while chunk := await process.stdout.read(_CHUNK_BYTES):
+                await response.write(chunk)
+            await response.write_eof()
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()
+        return response
+
     async def _argv(self, request: web.Request, namespace: str, name: str) -> list[str]:
-        if not self._command:
+        if not self.enabled:
             raise ApiError(
                 501, "NotImplemented", "exec is not supported: the server was started without a way into pods"
             )
-        pod = await self._api.get(PODS, name, namespace)
         wanted = request.query.getall("command", [])
         if not wanted:
             raise bad_request("you must specify at least 1 command for the container")
+        _, container = await self._find(request, namespace, name)
+        return [*self._command, namespace, name, container, "--", *wanted]
+
+    async def _find(self, request: web.Request, namespace: str, name: str) -> tuple[Object, str]:
+        """Find the pod, which must have a node, and the container that the request means."""
+        pod = await self._api.get(PODS, name, namespace)
         if not pod["spec"].get("nodeName"):
             raise bad_request(f"pod {name} does not have a host assigned")
         containers = [container["name"] for container in pod["spec"]["containers"]]
         container = request.query.get("container") or containers[0]
         if container not in containers:
             raise bad_request(f"container {container} is not valid for pod {name}")
-        return [*self._command, namespace, name, container, "--", *wanted]
+        return pod, container
 
 
 async def _serve(socket: web.WebSocketResponse, child: _Child) -> None:

@@ -14,7 +14,14 @@ from fast_playground.apiserver import protobuf
 from fast_playground.apiserver.api import Object, Options, User
 from fast_playground.apiserver.deletion import Deletion
 from fast_playground.apiserver.kinds import GVR
-from fast_playground.apiserver.status import ApiError, bad_request, unsupported_media_type
+from fast_playground.apiserver.status import (
+    ApiError,
+    bad_request,
+    forbidden_field,
+    invalid,
+    unsupported,
+    unsupported_media_type,
+)
 
 #: As kube-apiserver's.
 MAX_BODY_BYTES = 3 * 1024 * 1024
@@ -245,6 +252,40 @@ def read_deletion(query: Mapping[str, str], body: Object) -> Deletion:
     except (TypeError, ValueError, AttributeError) as error:
         raise bad_request(f"cannot read DeleteOptions: {error}") from error
     return Deletion(seconds, propagation, wanted)
+
+
+def check_match(query: Mapping[str, str], *, watch: bool) -> None:
+    """Refuse combinations of list and watch options that kube-apiserver refuses.
+
+    Raises:
+        ApiError: 422. Source: apimachinery's ValidateListOptions.
+    """
+    match, streamed = query.get("resourceVersionMatch", ""), "sendInitialEvents" in query
+    errors = []
+    if streamed and not watch:
+        errors.append(forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    if streamed and watch and match != "NotOlderThan":
+        why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        errors.append(forbidden_field("resourceVersionMatch", why))
+    if match:
+        known = ("NotOlderThan",) if watch else ("Exact", "NotOlderThan", "")
+        forbidden = {
+            "for watch unless sendInitialEvents is provided": watch and not streamed,
+            "unless resourceVersion is provided": not watch and not query.get("resourceVersion"),
+            "when continue is provided": bool(query.get("continue")),
+        }
+        errors += [
+            forbidden_field("resourceVersionMatch", f"resourceVersionMatch is forbidden {when}")
+            for when, holds in forbidden.items()
+            if holds
+        ]
+        if match not in known:
+            errors.append(unsupported("resourceVersionMatch", match, known))
+        if match == "Exact" and query.get("resourceVersion") == "0" and not watch:
+            why = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+            errors.append(forbidden_field("resourceVersionMatch", why))
+    if errors:
+        raise invalid(GVR("meta.k8s.io", "v1", "ListOptions"), "ListOptions", "", errors)
 
 
 def read_number(query: Mapping[str, str], name: str) -> int:

@@ -138,7 +138,7 @@ _BUILT_IN = [
 ]
 _SUBRESOURCES = {
     "Namespace": (("finalize", "Namespace"),),
-    "Pod": (("binding", "Binding"), ("exec", "PodExecOptions")),
+    "Pod": (("binding", "Binding"), ("exec", "PodExecOptions"), ("log", "Pod")),
 }
 #: Where the schemas of a group's types are, if not at ``api.GROUP``.
 _PACKAGES = {

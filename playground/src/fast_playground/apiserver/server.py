@@ -172,6 +172,8 @@ class Handler:
         name, namespace, subresource = target.name, target.namespace, target.subresource
         if subresource == "exec" and kind.gvr == PODS:
             return await self._exec.handle(call.request, namespace or "", name)
+        if subresource == "log" and kind.gvr == PODS and verb == "get" and self._exec.enabled:
+            return await self._exec.logs(call.request, namespace or "", name)
         if subresource == "binding" and kind.gvr == PODS and verb == "create":
             body = await http_requests.read_object(call.request, "Binding")
             return _json(await self._verbs.bind(name, namespace or "", body, call.options()), 201)
@@ -202,29 +204,32 @@ class Handler:
 
     async def _read_many(self, call: _Call) -> web.StreamResponse:
         query, watch, kind = call.request.query, call.verb == "watch", call.kind
-        view = http_requests.read_view(call.request)
+        view, store = http_requests.read_view(call.request), self._verbs.store
         version = http_requests.parse_version(query.get("resourceVersion", ""), 500 if watch else 400)
+        http_requests.check_match(query, watch=watch)
         if not watch:
             return _json(_listed(view, kind, self._page(call, version)))
-        initial = http_requests.is_true(query, "sendInitialEvents")
         bookmarks = http_requests.is_true(query, "allowWatchBookmarks")
+        streamed = http_requests.is_true(query, "sendInitialEvents")
+        begin = version or None  # None: with the objects there are
+        if "sendInitialEvents" in query:
+            if version is not None and version > store.version:
+                raise status.too_large_version(version, store.version)
+            begin = None if streamed else begin or store.version
         wanted = Watch(
             kind,
             call.target.namespace,
             call.selector,
             view,
-            version=None if initial else version or None,
+            version=begin,
             bookmarks=bookmarks,
-            initial=initial and bookmarks,
+            initial=streamed and bookmarks,
             timeout_seconds=http_requests.read_number(query, "timeoutSeconds"),
         )
-        return await stream(call.request, self._verbs.store, wanted)
+        return await stream(call.request, store, wanted)
 
     def _page(self, call: _Call, version: int | None) -> Page:
         query, store = call.request.query, self._verbs.store
-        match = query.get("resourceVersionMatch", "")
-        if match and version is None:
-            raise status.bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")
         if version is not None and version > store.version:
             raise status.too_large_version(version, store.version)
         return list_page(
@@ -232,9 +237,9 @@ class Handler:
             call.kind,
             call.target.namespace,
             call.selector,
-            limit=http_requests.read_number(query, "limit"),
+            limit=0 if query.get("resourceVersion") == "0" else http_requests.read_number(query, "limit"),
             token=query.get("continue", ""),
-            version=version if match == "Exact" else None,
+            version=version if query.get("resourceVersionMatch") == "Exact" else None,
         )
 
     async def _write(self, call: _Call) -> web.Response:
