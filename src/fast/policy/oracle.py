@@ -145,7 +145,9 @@ def _np_peer_matches(world: World, other: IPAddress, namespace: str, peer: Netwo
         if peer.ip_block is not None:
             if peer.pod_selector is not None or peer.namespace_selector is not None:
                 return False
-            holes = [_in_network(other, hole) for hole in peer.ip_block.except_]  # all are read, also the unreadable
+            holes = [
+                _in_network(other, hole) for hole in peer.ip_block.except_
+            ]  # all are read, also the unreadable
             return _in_network(other, peer.ip_block.cidr) and True not in holes
         if peer.pod_selector is None and peer.namespace_selector is None:
             return False

@@ -81,9 +81,9 @@ class Planning:
         writing.put_classes(builder, moves)
         writing.put_blocks(builder, blocks)
         writing.put_rule_sets(builder)
-        for state in self._revoked(moves):
+        changed.update(dict.fromkeys(self._revoked(moves), True))
+        for state in (state for state, revoked in changed.items() if revoked):
             state.raise_epoch()
-            changed[state] = None
         writing.put_pods(builder, moves, changed)
         self._remove(builder, now_ns)
         self._finish(now_ns)

@@ -170,14 +170,15 @@ class Pods:
         if before is not None:
             disuse(before, now_ns)
 
-    def change_over(self, now_ns: int) -> tuple[dict[PodState, None], set[RuleSet]]:
+    def change_over(self, now_ns: int) -> tuple[dict[PodState, bool], set[RuleSet]]:
         """Give each pod the rule sets its recipes made; a recipe that was refused leaves its pods what they have.
 
         Returns:
-            The pods whose entries may change, and the rule sets that pods have until then and none has afterwards.
+            The pods whose entries may change (True: something may have been revoked), and the rule sets that pods have
+            until then and none has afterwards.
         """
         left: set[RuleSet] = set()
-        changed = dict(self.dirty)
+        changed = dict.fromkeys(self.dirty, False)
         self.dirty.clear()
         for state in self:
             for slot in _SLOTS:
@@ -188,23 +189,28 @@ class Pods:
                 before = state.rule_sets[slot]
                 if wanted is not before:
                     left.update([before] if before is not None else [])
-                    self._change_slot(state, slot, wanted, now_ns)
-                    changed[state] = None
+                    changed[state] = self._change_slot(state, slot, wanted, now_ns) or changed.get(
+                        state, False
+                    )
             pending = self._is_pending(state)
             if pending != state.pending:
                 state.pending = pending
-                changed[state] = None
+                changed.setdefault(state, False)
         return changed, {rule_set for rule_set in left if not rule_set.users}
 
-    def _change_slot(self, state: PodState, slot: Slot, wanted: RuleSet | None, now_ns: int) -> None:
+    def _change_slot(self, state: PodState, slot: Slot, wanted: RuleSet | None, now_ns: int) -> bool:
+        """Change one of a pod's rule sets; give whether that may revoke something."""
         before = state.rule_sets[slot]
-        if not slot.audits and state.written:
-            old, new = (None if item is None else item.content for item in (before, wanted))
-            if not only_adds(old, new):
-                state.raise_epoch()
-            if before is None:
-                state.isolated_since_ns = now_ns
         self._have(state, slot, wanted, now_ns)
+        if slot.audits or not state.written:
+            return False
+        numbers = {written_number(entry, slot.direction) for entry in state.written.values()}
+        if before is None and wanted is not None and numbers == {wanted.number}:
+            return False  # the maps said so before a restart
+        if before is None and 0 in numbers:
+            state.isolated_since_ns = now_ns
+        old, new = (None if item is None else item.content for item in (before, wanted))
+        return not only_adds(old, new)
 
     def _is_pending(self, state: PodState) -> bool:
         """Whether it cannot be told what the pod may do: its namespace is unknown, or it is new and was refused."""
@@ -227,6 +233,11 @@ class Pods:
             for state in self
             if state.rule_sets[Slot.INGRESS] in wanted or state.rule_sets[Slot.EGRESS] in wanted
         ]
+
+
+def written_number(entry: PodPolicy, direction: Direction) -> int:
+    """The rule set that an entry names for a direction."""
+    return entry.ingress_rules if direction is Direction.INGRESS else entry.egress_rules
 
 
 def _was_restricted(state: PodState) -> bool:

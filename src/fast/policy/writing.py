@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,10 +110,10 @@ class Writing:
                 self._put(builder, Step.RULE_SETS, Put(Map.RULE_SETS, number, value))
             self._put(builder, Step.RULE_SETS, Put(Map.DIGESTS, rule_set.number, rule_set.digest))
 
-    def put_pods(self, builder: PlanBuilder, moves: Moves, changed: dict[PodState, None]) -> None:
+    def put_pods(self, builder: PlanBuilder, moves: Moves, changed: Iterable[PodState]) -> None:
         """Steps 2 and 4: a local pod's class with the rules it had, then everything that is new at once."""
         by_key = self._tables.pods.by_key
-        touched = dict(changed)
+        touched = dict.fromkeys(changed)
         for move in moves.cells:
             touched.update({by_key[key]: None for key in by_key.keys() & move.cell.addresses})
         for addresses in moves.arrived.values():

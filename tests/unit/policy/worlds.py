@@ -40,7 +40,16 @@ REMOTES = ("10.0.0.65", "10.0.1.1", "10.0.1.130", "fd00::1:5")
 NODES = ("192.168.0.1", "192.168.0.2")
 OUTSIDE = ("1.2.3.4", "10.0.9.9", "fd00::9")
 EVERYBODY = (*LOCALS, "fd00::2", *REMOTES, *NODES, *OUTSIDE)
-BLOCKS = ("0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.0.64/26", "10.0.1.128/25", "10.0.1.1/32", "::/0", "fd00::/112")
+BLOCKS = (
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.0.0.0/24",
+    "10.0.0.64/26",
+    "10.0.1.128/25",
+    "10.0.1.1/32",
+    "::/0",
+    "fd00::/112",
+)
 BLOCKS += ("192.168.0.0/31", "fd00::1:0/120", "10.0.0.0/33", "::ffff:10.0.0.0/104")
 PORT_NAMES = ("http", "dns")
 PORTS = (79, 80, 81, 8080, 65535)
@@ -169,9 +178,7 @@ PACKETS = [
     and (":" in source) == (":" in destination)
     for protocol, port in ((6, 80), (6, 81), (6, 8080), (6, 65535), (17, 80), (17, 79), (132, 80), (1, 0))
 ]
-PACKETS += [
-    Packet(ip_address(source), ip_address("10.0.0.1"), 6, 80, from_own_node=True) for source in NODES
-]
+PACKETS += [Packet(ip_address(source), ip_address("10.0.0.1"), 6, 80, from_own_node=True) for source in NODES]
 
 
 @st.composite
@@ -193,7 +200,9 @@ def nodes(draw) -> Node:
 def change(data, node: Node) -> str:
     """Let one thing happen; give what."""
     what = data.draw(
-        st.sampled_from(("policy", "no policy", "remote", "remote gone", "namespace", "local", "node", "local gone"))
+        st.sampled_from(
+            ("policy", "no policy", "remote", "remote gone", "namespace", "local", "node", "local gone")
+        )
     )
     match what:
         case "policy":
@@ -213,7 +222,9 @@ def change(data, node: Node) -> str:
         case "local":
             pod = data.draw(st.sampled_from(node.world.pods)) if node.world.pods else None
             if pod is not None:
-                node.local(pod.name, pod.namespace, data.draw(labels), map(str, pod.addresses), pod.named_ports)
+                node.local(
+                    pod.name, pod.namespace, data.draw(labels), map(str, pod.addresses), pod.named_ports
+                )
         case "local gone":
             if node.world.pods:
                 node.local_gone(data.draw(st.sampled_from(node.world.pods)))
@@ -221,3 +232,9 @@ def change(data, node: Node) -> str:
             address = data.draw(st.sampled_from(NODES))
             node.node(address, "n", data.draw(labels))
     return what
+
+
+def deny_all(namespace: str, name: str = "deny-all", **selector: str) -> NetworkPolicy:
+    """A policy that isolates pods in both directions."""
+    spec = NetworkPolicySpec(LabelSelector(selector), policy_types=("Ingress", "Egress"))
+    return NetworkPolicy(metadata=meta(name, namespace), spec=spec)
