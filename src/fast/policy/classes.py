@@ -114,7 +114,7 @@ class PeersMap:
         self._idle: dict[PeerClass, None] = {}
         self._bridged: dict[int, dict[PeerClass, None]] = {}
         self.none = PeerClass(NO_CLASS, frozenset(), None, self._idle, users=1)
-        self._known: dict[frozenset[tuple[int, int]], int] = {}
+        self._known: dict[int, dict[int, int]] = {}
         self._known_pages: frozenset[int] = frozenset()
 
     @property
@@ -124,25 +124,29 @@ class PeersMap:
 
     # ── classes ─────────────────────────────────────────────────────────────────────────────────
 
-    def get_class(self, peers: frozenset[int]) -> PeerClass:
-        """Give the class of a set of peers; a new one gets its entries for all rule sets there are."""
+    def get_class(self, peers: frozenset[int], hint: int = 0) -> PeerClass:
+        """Give the class of a set of peers; a new one gets its entries for all rule sets there are.
+
+        ``hint``: the class that the maps had before a restart where this one is wanted.
+        """
         if not peers:
             return self.none
         found = self._classes.get(peers)
         if found is None:
-            found = self._add_class(peers)
+            found = self._add_class(peers, hint)
         return found
 
-    def know(self, meanings: dict[frozenset[tuple[int, int]], int], pages: frozenset[int]) -> None:
-        """Restart: tell what the classes in the maps mean to the pages that stay, so that they keep their numbers."""
+    def know(self, meanings: dict[int, dict[int, int]], pages: frozenset[int]) -> None:
+        """Restart: tell what each class in the maps means to the pages that stay, so that it keeps its number."""
         self._known, self._known_pages = meanings, pages
 
-    def _find_known(self, entries: dict[int, int]) -> int | None:
-        """Give the number of the class in the maps that means the same; each number is given once."""
-        if not self._known:
-            return None
-        meaning = frozenset(item for item in entries.items() if item[0] in self._known_pages)
-        return self._known.pop(meaning, None)
+    def _take_known(self, entries: dict[int, int], hint: int) -> bool:
+        """Whether the class in the maps with this number means the same; each is taken once."""
+        meaning = self._known.get(hint)
+        if meaning is None or meaning != {page: entries[page] for page in entries.keys() & self._known_pages}:
+            return False
+        del self._known[hint]
+        return True
 
     def drop_unwanted(self, wanted: set[PeerClass]) -> None:
         """Drop classes that came since the last plan and are not needed after all; no map has heard of them."""
@@ -189,13 +193,13 @@ class PeersMap:
                 found.append(rule_set)
         return found
 
-    def _add_class(self, peers: frozenset[int]) -> PeerClass:
+    def _add_class(self, peers: frozenset[int], hint: int) -> PeerClass:
         entries: dict[int, int] = {}
         for peer in peers:
             for page, bits in self._uses.get(peer, {}).items():
                 entries[page] = entries.get(page, 0) | bits
-        number = self._find_known(entries)
-        if number is None:
+        number = hint
+        if not self._take_known(entries, hint):
             number = self.next_class
             self.next_class += 1
         return self._enter_class(PeerClass(number, peers, peers, self._idle, entries))

@@ -119,15 +119,17 @@ ANY = AnyPeer()
 def find_block(cidr: str, holes: tuple[str, ...] = ()) -> BlockPeer | None:
     """Read a block; None if it or a hole is no CIDR, or is IPv6's spelling of IPv4 addresses.
 
-    Holes outside the block mean nothing and are left out, as is a block inside its own hole: it is empty.
+    Holes outside the block, or of the other family, mean nothing. A block inside its own hole is empty.
     """
     try:
-        prefix = _prefix(parse_subnet(cidr))
-        out = [_prefix(parse_subnet(hole)) for hole in holes]
+        network = parse_subnet(cidr)
+        prefix = _prefix(network)
+        read = [parse_subnet(hole) for hole in holes]
     except InvalidRange:
         return None
-    if ":" in cidr and V4_MAPPED.covers(prefix):
+    if any(item.version != _IPV4 and V4_MAPPED.covers(_prefix(item)) for item in (network, *read)):
         return None
+    out = [_prefix(hole) for hole in read if hole.version == network.version]
     if any(hole.covers(prefix) for hole in out):
         return BlockPeer(prefix, (prefix,))
     if prefix.covers(V4_MAPPED) and prefix != V4_MAPPED:

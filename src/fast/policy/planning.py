@@ -102,7 +102,8 @@ class Planning:
                 tables.maps.know(meanings_due.class_meanings(), meanings_due.kept)
                 meanings_due = None
             targets = {
-                cell: tables.maps.get_class(cell.peers(tables.peers)) for cell in tables.addresses.dirty
+                cell: tables.maps.get_class(cell.peers(tables.peers), self._hint(cell))
+                for cell in tables.addresses.dirty
             }
             blocks = self._find_blocks()
             tables.maps.drop_unwanted({*targets.values(), *blocks.values()})
@@ -120,7 +121,17 @@ class Planning:
         table = self._tables.addresses.block_table
         if table is self._written_table:
             return self._writing.blocks
-        return {prefix: self._tables.maps.get_class(found) for prefix, found in table.prefixes.items()}
+        hints = {} if self._remembered is None else self._remembered.maps.blocks
+        return {
+            prefix: self._tables.maps.get_class(found, hints.get(prefix, 0))
+            for prefix, found in table.prefixes.items()
+        }
+
+    def _hint(self, cell: Cell) -> int:
+        """The class that a restart found at one of the cell's addresses."""
+        if self._remembered is None or not cell.addresses:
+            return 0
+        return self._remembered.class_of(next(iter(cell.addresses)))
 
     def _find_overflow(self) -> str:
         """Say which map has no room for what was counted; empty if all have."""

@@ -60,16 +60,18 @@ class Remembered:
         self._kept.update(numbers)
         return numbers
 
-    def class_meanings(self) -> dict[frozenset[tuple[int, int]], int]:
-        """Give what each class means to the pages that stay: (page, bits), and its number."""
+    def class_meanings(self) -> dict[int, dict[int, int]]:
+        """Give what each class means to the pages that stay: its bits by page."""
         entries: dict[int, dict[int, int]] = {}
         for (page, peer_class), bits in self.maps.peer_bits.items():
             if page in self._kept:
                 entries.setdefault(peer_class, {})[page] = bits
-        meanings: dict[frozenset[tuple[int, int]], int] = {}
-        for peer_class, found in sorted(entries.items()):
-            meanings.setdefault(frozenset(found.items()), peer_class)
-        return meanings
+        return entries
+
+    def class_of(self, address: bytes) -> int:
+        """The class that an address had, or 0."""
+        pod = self.maps.pods.get(address)
+        return self.maps.classes.get(address, 0) if pod is None else pod.peer_class
 
     def has(self, put: Put) -> bool:
         """Whether the maps have this entry already."""

@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 
 from unit.policy import worlds
 
-EXAMPLES = int(os.environ.get("FAST_POLICY_EXAMPLES", "150"))
-SLOW = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("FAST_POLICY_EXAMPLES", "60"))
+SLOW = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+)
 
 
 @SLOW
