@@ -70,6 +70,8 @@ class Explainer:
         """Give the text of ``fast-ctl policy why A B:PORT``: what the maps say of the packet, and why."""
         judgement = judge(maps, packet)
         text = [f"{self._verdict(judgement)}  {self._tuple(packet)}"]
+        if judgement.verdict is Verdict.POLICY_PENDING:
+            return "\n".join([*text, *self._pending(packet)])
         for direction in Direction:
             decision = next((item for item in judgement.decisions if item.direction is direction), None)
             text += self._direction(packet, direction, decision)
@@ -79,6 +81,17 @@ class Explainer:
                 *self.explain(packet, decision).lines(),
             ]
         return "\n".join(text)
+
+    def _pending(self, packet: Packet) -> list[str]:
+        """Say what is missing before a pod's packets can be judged."""
+        lines = []
+        for address in (packet.source, packet.destination):
+            state = self._tables.pods.by_key.get(map_key(address))
+            if state is not None and state.pending:
+                problems = self._tables.problems_of(state.pod.uid)
+                reasons = [f"{item.policy}: {item.message}" for item in problems]
+                lines += reasons or [f"namespace {state.pod.namespace} is not known yet"]
+        return [f"  {line}" for line in lines]
 
     def _verdict(self, judgement: Judgement) -> str:
         return "PASSES" if judgement.verdict is Verdict.PASS else judgement.verdict.value

@@ -1,4 +1,4 @@
-"""Random worlds: few names and few addresses, so that things meet; every construct of both APIs, also unreadable ones."""
+"""Random worlds: few names and addresses, so that things meet; every construct of both APIs, unreadable ones too."""
 
 from __future__ import annotations
 
