@@ -1,8 +1,8 @@
 """The cases that the field tests NetworkPolicy with, as data.
 
 The facts are those of the generators of cyclonus and policy-assistant (kubernetes-sigs/network-policy-api,
-``cmd/policy-assistant/pkg/generator``): nine pods ``a`` to ``c`` in namespaces ``x`` to ``z``, each serving ports 80 and
-81 over TCP, UDP and SCTP; a base policy of which one part at a time is varied; conflicts; changes in steps; and
+``cmd/policy-assistant/pkg/generator``): nine pods ``a`` to ``c`` in namespaces ``x`` to ``z``, each serving ports 80
+and 81 over TCP, UDP and SCTP; a base policy of which one part at a time is varied; conflicts; changes in steps; and
 upstream's e2e cases. What is expected comes from the oracle, not from there.
 
 A case is a name and steps; a step is a list of events (see ``Event``) after which every packet is looked at.
