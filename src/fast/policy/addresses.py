@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from fast.policy.blocks import BlockSet, BlockTable, changes
 from fast.policy.classes import PeerClass
@@ -77,6 +78,14 @@ class Cell:
             for entry, port in self.hits
         )
         return self.base.union(number for number in named if number is not None)
+
+
+T = TypeVar("T", tuple[str, str], NamedPort)
+
+
+def _finer(known: tuple[T, ...], more: tuple[T, ...]) -> tuple[T, ...]:
+    """What a profile is known by, and what it is told apart by from now on."""
+    return tuple(sorted(set(known).union(more))) if more else known
 
 
 class Addresses:
@@ -239,20 +248,18 @@ class Addresses:
         parts: dict[tuple[LabelPairs, tuple[NamedPort, ...]], list[Template]],
         moved: dict[Template, Profile],
     ) -> None:
+        old_labels, old_ports = profile.labels, profile.ports
         staying = max(parts, key=lambda part: sum(template.addresses for template in parts[part]))
+        if staying != ((), ()):  # first of all, since what is left over may need the old key
+            del self._profiles[profile.key]
+            profile.labels, profile.ports = _finer(old_labels, staying[0]), _finer(old_ports, staying[1])
+            self._profiles[profile.key] = profile
+            self.dirty.update(dict.fromkeys(profile.cells.values() if staying[1] else ()))
         for part, templates in parts.items():
-            labels = tuple(sorted({*profile.labels, *part[0]})) if part[0] else profile.labels
-            ports = tuple(sorted({*profile.ports, *part[1]})) if part[1] else profile.ports
             if part != staying:
+                labels, ports = _finer(old_labels, part[0]), _finer(old_ports, part[1])
                 target = self._enter_profile(Profile(profile.namespace, labels, ports, profile.matched))
                 moved.update(dict.fromkeys(templates, target))
-        if staying != ((), ()):
-            del self._profiles[profile.key]
-            profile.labels = tuple(sorted({*profile.labels, *staying[0]}))
-            if staying[1]:
-                profile.ports = tuple(sorted({*profile.ports, *staying[1]}))
-                self.dirty.update(dict.fromkeys(profile.cells.values()))
-            self._profiles[profile.key] = profile
 
     def _move_templates(self, moved: dict[Template, Profile]) -> None:
         find = self._blocks.find

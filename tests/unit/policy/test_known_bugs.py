@@ -296,3 +296,15 @@ def test_a_relabelled_address_is_one_write():
     writes = [write for step in (Step.PREPARE, Step.CLASSES, Step.RULE_SETS) for write in plan.steps[step]]
     assert len(writes) == 1
     assert isinstance(writes[0], SetClass)
+
+
+def test_labels_that_begin_to_matter_tell_pods_apart_whichever_are_more():
+    node = a_node()
+    for number in range(3):
+        node.remote(f"10.0.4.{number}", "y", {"new": "key"})
+    node.remote("10.0.4.9", "y", {})
+    rule = {"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"new": "key"}}}]}
+    node.policy(policy({"podSelector": {}, "ingress": [rule]}))
+    node.plan()
+    assert node.verdict(packet("10.0.4.1")) is Verdict.PASS
+    assert node.verdict(packet("10.0.4.9")) is Verdict.POLICY_INGRESS
