@@ -29,6 +29,7 @@ from fast.api.networkpolicy import (
     NetworkPolicyPort,
     NetworkPolicySpec,
 )
+from fast.policy import Capacity
 from fast.policy.objects import NamedPort, Packet
 from fast.policy.rules import ref_of
 from unit.policy.node import Node
@@ -238,3 +239,18 @@ def deny_all(namespace: str, name: str = "deny-all", **selector: str) -> Network
     """A policy that isolates pods in both directions."""
     spec = NetworkPolicySpec(LabelSelector(selector), policy_types=("Ingress", "Egress"))
     return NetworkPolicy(metadata=meta(name, namespace), spec=spec)
+
+
+def with_capacity(node: Node, capacity: Capacity) -> Node:
+    """The same objects on a node whose maps have other sizes."""
+    other = Node(capacity)
+    other.world, other.maps.nodes = node.world, node.maps.nodes
+    for namespace in node.world.namespaces.values():
+        other.tables.set_namespace(namespace)
+    for pod in node.world.pods:
+        other.tables.set_local_pod(pod)
+    for item in node.world.remote:
+        other.tables.set_address(item)
+    for item in node.world.nodes:
+        other.tables.set_node_address(item)
+    return other
