@@ -130,6 +130,7 @@ def _policy_types(policy: NetworkPolicy, problems: Problems) -> frozenset[Direct
 def _read_rules(policy: NetworkPolicy, direction: Direction, problems: Problems) -> tuple[Rule, ...]:
     spec = policy.spec
     found = []
+    field = "from" if direction is Direction.INGRESS else "to"
     written: dict[Direction, tuple[NetworkPolicyIngressRule | NetworkPolicyEgressRule, ...]]
     written = {Direction.INGRESS: spec.ingress, Direction.EGRESS: spec.egress}
     for index, item in enumerate(written[direction]):
@@ -142,7 +143,7 @@ def _read_rules(policy: NetworkPolicy, direction: Direction, problems: Problems)
                 name="",
                 tier=Tier.NETWORK_POLICY,
                 action=Action.ACCEPT,
-                peers=_read_peers(item.peers, policy.metadata.namespace, path, problems),
+                peers=_read_peers(item.peers, policy.metadata.namespace, f"{path}.{field}", problems),
                 ports=_read_ports(item.ports, path, problems),
             )
         )
@@ -159,7 +160,7 @@ def _read_peers(
     for index, peer in enumerate(peers):
         read = _find_peer(peer, namespace)
         if read is None:
-            problems.add(f"{path}.peers[{index}]", "the peer cannot be read, so it matches nobody")
+            problems.add(f"{path}[{index}]", "the peer cannot be read, so it matches nobody")
         else:
             found[read] = None
     return tuple(found)

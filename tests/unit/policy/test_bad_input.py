@@ -70,6 +70,7 @@ def test_a_part_that_cannot_be_read_matches_nothing_and_is_told(what):
     assert [(problem.kind, str(problem.policy)) for problem in plan.problems] == [
         (ProblemKind.INVALID, "x/p")
     ]
+    assert plan.problems[0].path in {"spec.ingress[0].from[0]", "spec.ingress[0].ports[0]"}
     assert node.verdict(packet()) is Verdict.POLICY_INGRESS
     node.check([packet(), packet(port=0), packet(port=65535), packet("10.0.1.2")])
 
