@@ -218,10 +218,15 @@ class Addresses:
                 found = self._peers.match(profile.namespace, dict(profile.labels))
                 self._set_matched(profile, profile.matched | found)
             return
-        for profile in self._profiles.values():
-            labels = dict(profile.labels)
-            for number in added:
-                if self._peers.is_one(number, profile.namespace, labels):
+        for number in added:
+            peer = self._peers[number]
+            profiles: Iterable[Profile] = self._profiles.values()
+            if isinstance(peer, PodPeer) and peer.namespace is not None:
+                profiles = self._in_namespace.get(peer.namespace, ())
+            elif not isinstance(peer, PodPeer):
+                profiles = self._in_namespace.get(None, ()) if isinstance(peer, NodePeer) else ()
+            for profile in profiles:
+                if self._peers.is_one(number, profile.namespace, dict(profile.labels)):
                     self._set_matched(profile, profile.matched | {number})
 
     def _set_matched(self, profile: Profile, matched: frozenset[int]) -> None:

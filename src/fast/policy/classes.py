@@ -116,6 +116,7 @@ class PeersMap:
         self.none = PeerClass(NO_CLASS, frozenset(), None, self._idle, users=1)
         self._known: dict[int, dict[int, int]] = {}
         self._known_pages: frozenset[int] = frozenset()
+        self._taken: set[int] = set()
 
     @property
     def classes(self) -> Iterable[PeerClass]:
@@ -139,13 +140,14 @@ class PeersMap:
     def know(self, meanings: dict[int, dict[int, int]], pages: frozenset[int]) -> None:
         """Restart: tell what each class in the maps means to the pages that stay, so that it keeps its number."""
         self._known, self._known_pages = meanings, pages
+        self._taken.clear()
 
     def _take_known(self, entries: dict[int, int], hint: int) -> bool:
         """Whether the class in the maps with this number means the same; each is taken once."""
-        meaning = self._known.get(hint)
-        if meaning is None or meaning != {page: entries[page] for page in entries.keys() & self._known_pages}:
+        meaning = {page: entries[page] for page in entries.keys() & self._known_pages}
+        if not hint or hint in self._taken or self._known.get(hint, {}) != meaning:
             return False
-        del self._known[hint]
+        self._taken.add(hint)
         return True
 
     def drop_unwanted(self, wanted: set[PeerClass]) -> None:

@@ -81,6 +81,7 @@ class Peers:
         #: The peers that came since the addresses were last settled.
         self.added: dict[int, None] = {}
         self._added_keys: set[str] = set()
+        self._blocks: dict[int, BlockPeer] = {}
         self._blocks_changed = False
 
     def __len__(self) -> int:
@@ -112,9 +113,7 @@ class Peers:
 
     def blocks(self) -> dict[int, BlockPeer]:
         """The blocks in use, by number."""
-        return {
-            number: entry.peer for number, entry in self._entries.items() if isinstance(entry.peer, BlockPeer)
-        }
+        return self._blocks
 
     def acquire(self, peer: Peer) -> int:
         """Use a peer once more; the first use makes it known."""
@@ -164,7 +163,9 @@ class Peers:
             if not self._keys[key]:
                 self._added_keys.add(key)
             self._keys[key] += 1
-        self._blocks_changed |= isinstance(peer, BlockPeer)
+        if isinstance(peer, BlockPeer):
+            self._blocks[number] = peer
+            self._blocks_changed = True
 
     def _leave(self, number: int, peer: Peer) -> None:
         for scope, selector in _places(peer):
@@ -173,7 +174,9 @@ class Peers:
             self._keys[key] -= 1
             if not self._keys[key]:
                 del self._keys[key]
-        self._blocks_changed |= isinstance(peer, BlockPeer)
+        if isinstance(peer, BlockPeer):
+            del self._blocks[number]
+            self._blocks_changed = True
 
     def match(self, namespace: str | None, labels: Labels) -> frozenset[int]:
         """Give every peer that a pod of the namespace with these labels is (or, without a namespace, a node)."""

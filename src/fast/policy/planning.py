@@ -240,6 +240,7 @@ class Planning:
     def _finish(self, now_ns: int) -> None:
         tables = self._tables
         tables.recipes.added.clear()
+        tables.recipes.made.clear()
         tables.maps.added.clear()
         if self._overflow is None:
             self._written_table = tables.addresses.block_table

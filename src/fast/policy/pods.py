@@ -180,8 +180,12 @@ class Pods:
         left: set[RuleSet] = set()
         changed = dict.fromkeys(self.dirty, False)
         self.dirty.clear()
+        made, namespaces_matter = self._recipes.made, self._policies.asks_for_namespaces
         for state in self:
-            for slot in _SLOTS:
+            touched = state in changed or not made.isdisjoint(state.recipes.values())
+            if not (touched or namespaces_matter or state.pending):
+                continue
+            for slot in _SLOTS if touched else ():
                 recipe = state.recipes[slot]
                 if recipe is not None and recipe.rule_set is None:
                     continue

@@ -12,7 +12,6 @@ from fast.policy.classes import PeersMap, RuleSet
 from fast.policy.layout import Capacity
 from fast.policy.matching import Peers, Watches
 from fast.policy.objects import Direction, NamedPort, Problem, ProblemKind
-from fast.policy.peers import AnyPeer, Peer, PodPeer
 from fast.policy.restart import Remembered
 from fast.policy.rule import NamedPortMatch, Rule
 from fast.policy.rulesets import (
@@ -37,7 +36,6 @@ class Recipe:
     key: RecipeKey
     policies: list[StoredPolicy]
     watches: frozenset[Watch]
-    bases: list[int] = field(default_factory=list)
     holds: bool = False
     users: int = 0
     rule_set: RuleSet | None = None
@@ -65,8 +63,9 @@ class Recipes:
         self._capacity = capacity
         self._recipes: dict[RecipeKey, Recipe] = {}
         self._watching: dict[Watch, dict[Recipe, None]] = {}
-        #: Recipes to make, and the rule sets that came, since these were last cleared.
+        #: Recipes to make; those made, and the rule sets that came, since these were last cleared.
         self.dirty: dict[Recipe, None] = {}
+        self.made: set[Recipe] = set()
         self.added: dict[RuleSet, None] = {}
         #: Restart: the rule sets that the maps have.
         self.remembered = Remembered()
@@ -78,8 +77,6 @@ class Recipes:
     def problems(self) -> Iterable[Problem]:
         """What is wrong with the policies in use."""
         for recipe in self._recipes.values():
-            for stored in recipe.policies:
-                yield from stored.rules.problems
             yield from recipe.problems
             if recipe.too_large is not None:
                 yield recipe.too_large
@@ -107,10 +104,7 @@ class Recipes:
         return recipe
 
     def _hold(self, recipe: Recipe) -> None:
-        """Have the recipe's peers and named ports matched."""
-        rules = [rule for stored in recipe.policies for rule in stored.rules.rules(recipe.direction)]
-        peers = {peer for rule in rules for peer in rule.peers if _needs_number(peer)}
-        recipe.bases = [self._peers.acquire(peer) for peer in peers]
+        """Have the recipe's named ports matched; its rule set holds the peers."""
         for watch in recipe.watches:
             self._watches.acquire(watch)
             self._watching.setdefault(watch, {})[recipe] = None
@@ -121,8 +115,6 @@ class Recipes:
         if not recipe.holds:
             return
         recipe.holds = False
-        for number in recipe.bases:
-            self._peers.release(number, now_ns)
         for watch in recipe.watches:
             self._watches.release(watch, now_ns)
             watching = self._watching[watch]
@@ -165,6 +157,7 @@ class Recipes:
         """Make the dirty recipes' rule sets; give the recipes."""
         made = list(self.dirty)
         self.dirty.clear()
+        self.made.update(made)
         for recipe in made:
             content = compile_rules(
                 [stored.rules for stored in recipe.policies],
@@ -172,7 +165,8 @@ class Recipes:
                 recipe.own_ports,
                 self._watches.numbers,
             )
-            recipe.problems = _unknown_ports(recipe, self._watches)
+            recipe.problems = [problem for stored in recipe.policies for problem in stored.rules.problems]
+            recipe.problems += _unknown_ports(recipe, self._watches)
             recipe.too_large = self._place(recipe, content, now_ns)
             if recipe.too_large is not None:
                 self._let_go(recipe, now_ns)
@@ -225,11 +219,6 @@ class Recipes:
         for number in rule_set.peers.values():
             self._peers.release(number, now_ns)
         return keys
-
-
-def _needs_number(peer: Peer) -> bool:
-    """Whether addresses must be matched against the peer; a rule set has bits of its own for the widest ones."""
-    return not isinstance(peer, AnyPeer) and not (isinstance(peer, PodPeer) and peer.is_every_pod)
 
 
 def use(rule_set: RuleSet) -> None:

@@ -25,7 +25,7 @@ from fast.api.networkpolicy import (
     NetworkPolicyPort,
     NetworkPolicySpec,
 )
-from fast.policy import LocalPod, NamedPort, Namespace, PodAddress, PolicyTables, SetClass
+from fast.policy import LocalPod, Maps, NamedPort, Namespace, PodAddress, PolicyTables, SetClass
 from unit.policy.worlds import meta
 
 NAMESPACES, APPS, POLICIES, ADDRESSES, LOCAL_PODS = 1_000, 2_000, 10_000, 100_000, 250
@@ -226,3 +226,23 @@ def test_a_selector_that_newly_matches_every_address_is_within_its_budget(cluste
     print(f"\na selector that matches {written} addresses: {seconds:.2f} s")
     assert written > ADDRESSES * 0.9
     assert seconds < 1.5 * SLACK
+
+
+def test_a_restart_of_a_full_node_writes_nothing_and_takes_no_longer_than_a_start():
+    lists = objects()
+    maps = Maps()
+    first = PolicyTables()
+    fill(first, lists)
+    for write in first.plan(SECOND):
+        maps.apply(write)
+    del first
+    tables = PolicyTables()
+    began = time.process_time()
+    tables.adopt(maps)
+    fill(tables, lists)
+    plan = tables.plan(2 * SECOND)
+    seconds = time.process_time() - began
+    print(f"\nrestart: {seconds:.2f} s CPU")
+    assert not plan
+    assert tables.next_plan_ns is None
+    assert seconds < 10 * SLACK
