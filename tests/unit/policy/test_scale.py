@@ -161,11 +161,11 @@ def test_the_tables_are_within_their_memory_budget():
 
 
 def timed(cluster: Cluster, event) -> float:
-    began = time.perf_counter()
+    began = time.process_time()  # the process is alone with its work, the machine is not
     event()
     cluster.now += SECOND // 200
     cluster.tables.plan(cluster.now)
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def percentiles(what: str, seconds: list[float]) -> float:
@@ -217,12 +217,12 @@ def test_a_selector_that_newly_matches_every_address_is_within_its_budget(cluste
         (NetworkPolicyIngressRule((), (NetworkPolicyPeer(everybody, LabelSelector()),)),),
     )
     item = NetworkPolicy(metadata=meta("wide", local.namespace), spec=spec)
-    began = time.perf_counter()
+    began = time.process_time()
     cluster.tables.set_policy(item)
     cluster.now += SECOND
     plan = cluster.tables.plan(cluster.now)
     written = sum(len(write.addresses) for write in plan if isinstance(write, SetClass))
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     print(f"\na selector that matches {written} addresses: {seconds:.2f} s")
     assert written > ADDRESSES * 0.9
     assert seconds < 1.5 * SLACK
