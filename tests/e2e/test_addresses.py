@@ -369,3 +369,34 @@ def test_addresses_of_many_sets_gone_at_once_are_held_and_the_pool_says_what_the
     cluster.until(lambda: not addresses(cluster), "the rest to be freed")
     cluster.until(lambda: not condition(cluster, "a", "GarbageCollectionStopped"), "the condition to go")
     assert controller_metric(cluster, "fast_ipam_gc_stopped")[""] == 0
+
+
+def test_a_record_that_somebody_deletes_is_back_at_once_and_no_other_pod_gets_its_address(cluster):
+    apply(cluster, pool("lost", "10.244.1.0-10.244.1.1"), pod("first", pools="lost"))
+    (held,) = cluster.wait_running("first")
+    before = cluster.get("ipe", held)
+    cluster.kubectl.check("delete", "ipe", held)
+    cluster.until(lambda: addresses(cluster) == {held: "first"}, "the record to be back")
+    after = cluster.get("ipe", held)
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert after["spec"] == before["spec"]
+    apply(cluster, pod("second", "n2", pools="lost"))
+    assert cluster.wait_running("second") == ["10.244.1.1"]
+
+
+def test_a_set_that_is_deleted_without_its_pods_and_created_again_adopts_their_addresses(cluster):
+    apply(cluster, pool("kept", "10.244.1.0-10.244.1.9"), stateful_set("db", "kept", 2))
+    cluster.until(lambda: len(addresses(cluster)) == 2, "two addresses")
+    before = cluster.wait_running("db-0", "db-1")
+    uids = {item["metadata"]["uid"] for item in cluster.items("pods")}
+    cluster.kubectl.check("delete", "statefulset", "db", "--cascade=orphan")
+    apply(cluster, stateful_set("db", "kept", 2))
+    cluster.kubectl.check("delete", "pod", "db-0", "db-1")
+    cluster.until(
+        lambda: (
+            len(found := {item["metadata"]["uid"] for item in cluster.items("pods")}) == 2
+            and not found & uids
+        ),
+        "new pods",
+    )
+    assert cluster.wait_running("db-0", "db-1") == before

@@ -18,12 +18,19 @@ class PodSpec(msgspec.Struct, rename="camel", omit_defaults=True):
     host_network: bool = False
 
 
+class PodIP(msgspec.Struct, omit_defaults=True):
+    """``status.podIPs[]`` of a Pod."""
+
+    ip: str = ""
+
+
 class PodStatus(msgspec.Struct, omit_defaults=True):
     """``status`` of a Pod."""
 
     phase: str = ""
     reason: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
+    pod_ips: list[PodIP] = msgspec.field(name="podIPs", default_factory=list)
     host_ip: str = msgspec.field(name="hostIP", default="")
 
 

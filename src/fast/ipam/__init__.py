@@ -1,8 +1,10 @@
-"""Address management: who owns which address of the cluster, and when it becomes free (DESIGN section 4).
+"""Address management: who holds which address of the cluster, and when it becomes free.
 
-``rules`` decides, without I/O; ``pool`` knows what is free; ``ipam`` carries decisions out for one node, by
-single writes with preconditions; ``store`` says what it needs of the place where records live. Never touches
-the kernel: whether a sandbox exists, others say.
+``rules`` decides, without I/O. ``pool`` knows what is free. ``claim`` and ``release`` carry decisions out by single
+writes with preconditions; ``node_ipam`` joins them for one node's agent, the controller uses ``release`` itself.
+``store`` is the place where records live, ``explain`` says why an address is as it is.
+
+Nothing here touches the kernel: the caller says which sandboxes exist.
 """
 
 from fast.ipam.attachment_locks import AttachmentLocks, finish

@@ -19,6 +19,7 @@ from fast.errors import FastError, InvalidConfig, PodNotEligible, PoolExhausted,
 from fast.ipam.attachment_locks import AttachmentLocks, finish
 from fast.ipam.claim.allocator import Allocator
 from fast.ipam.claim.claiming import Claiming, Step
+from fast.ipam.claim.restoring import LiveSandboxes, Restored, Restoring
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.pool.ledger import Ledger
@@ -26,7 +27,8 @@ from fast.ipam.pool.pool_counts import PoolCounts
 from fast.ipam.release.releasing import Releasing, Swept
 from fast.ipam.rules import claim_rules
 from fast.ipam.rules.claim_request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, resolve_pools
-from fast.ipam.store.record_store import PodView, Store
+from fast.ipam.rules.record_states import holder_of
+from fast.ipam.store.record_store import EndpointChange, PodView, Store
 from fast.ipam.store.record_writes import Writes
 from fast.net import IPAddress, record_name
 
@@ -75,6 +77,9 @@ class Ipam:
         self._adding = AddsInFlight()
         writes = Writes(store)
         allocator = Allocator(store, self.ledger, writes, self.metrics, clock, rng or random.Random())
+        self._restoring = Restoring(
+            store, self.ledger, writes, locks=self.locks, adding=self._adding, pods=pods
+        )
         self._claiming = Claiming(store, self.ledger, writes, self._adding, allocator)
         self._releasing = Releasing(
             self.ledger, writes, locks=self.locks, adding=self._adding, metrics=self.metrics, clock=clock
@@ -232,7 +237,32 @@ class Ipam:
         if not self.locks.is_held(key):
             raise AssertionError(f"the lock of attachment {key} is not held")
 
-    # ── GC ──
+    # ── records that got lost, and GC ──
+
+    async def restore(self, sandboxes: LiveSandboxes) -> Restored:
+        """Give live sandboxes of this node their records back (race: lost-record).
+
+        To be called before the first ADD is served, with every sweep, and soon after :meth:`on_lost` tells of a loss.
+
+        Args:
+            sandboxes: Gives each (container_id, ifname) whose interface exists, with its addresses.
+
+        Returns:
+            What was restored; what another sandbox holds meanwhile; what could not be written.
+        """
+        return await self._restoring.restore(sandboxes, self.node)
+
+    def on_lost(self, callback: Callable[[IpEndpoint], None]) -> None:
+        """Call the function for each of this node's records that others remove, or take, from now on."""
+
+        def changed(change: EndpointChange) -> None:
+            old, new = change.old, change.new
+            if old is None or old.spec.node != self.node.name or holder_of(old) in self.locks.in_flight:
+                return
+            if new is None or (new.spec.node, holder_of(new)) != (old.spec.node, holder_of(old)):
+                callback(old)
+
+        self._store.subscribe(changed, lambda _: None)
 
     async def gc(self, sandboxes: Callable[[], Awaitable[Collection[AttachmentKey]]]) -> Swept:
         """Free this node's records whose sandbox is gone: seen so twice, 30 s apart, or of an earlier boot.

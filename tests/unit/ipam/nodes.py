@@ -45,12 +45,19 @@ class Nodes:
             self.cluster.put_pool(pool)
 
     def agent(
-        self, name: str = "n1", *, boot: str = "boot-1", lagging: bool = False, gate=None, **labels: str
+        self,
+        name: str = "n1",
+        *,
+        boot: str = "boot-1",
+        lagging: bool = False,
+        gate=None,
+        pods=None,
+        **labels: str,
     ) -> Ipam:
         fate = {} if gate is None else {"gate": gate}
         store = FakeStore(self.cluster, lagging=lagging, clock=self.clock, **fate)
         node = NodeIdentity(name=name, boot_id=boot, labels=labels)
-        return Caller(store, node, clock=self.clock, rng=random.Random(1))
+        return Caller(store, node, pods=pods, clock=self.clock, rng=random.Random(1))
 
 
 def sandbox(number: int, pod: str = "", ifname: str = "eth0", uid: str = "") -> Attachment:

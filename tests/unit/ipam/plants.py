@@ -22,6 +22,7 @@ from fast.cni import Verbs
 from fast.errors import Unavailable
 from fast.ipam.claim.allocator import FamilyPlan
 from fast.ipam.claim.claiming import Claiming
+from fast.ipam.claim.restoring import Restored, Restoring
 from fast.ipam.in_flight import AddsInFlight
 from fast.ipam.node_ipam import Ipam
 from fast.ipam.pool.ledger import Ledger
@@ -247,6 +248,15 @@ def add_deletes_what_was_kept() -> Iterator[None]:
         return planted
 
     with _instead(Claiming, "_claim_family", make):
+        yield
+
+
+@_plant("lost-record")
+def lost_records_stay_lost() -> Iterator[None]:
+    async def planted(self: Restoring, sandboxes: Any, node: NodeIdentity) -> Restored:
+        return Restored()
+
+    with patch.object(Restoring, "restore", planted):
         yield
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fakes.store import FakeStore, Fate
@@ -30,7 +31,7 @@ from fast.ipam import Attachment, AttachmentKey, Ipam, NodeIdentity
 from fast.ipam.release import controller_sweep
 from fast.ipam.release.circuit_breaker import CircuitBreaker
 from fast.ipam.rules.breaker import SWEEPS_TO_AGREE
-from fast.net import record_name
+from fast.net import IPAddress, parse_record_name, record_name
 from unit.deploy.admission import verdict
 
 if TYPE_CHECKING:
@@ -205,20 +206,23 @@ class Agent(Process):
         if key in self.sim.to_delete:
             self.sim.to_delete.remove(key)
 
-    async def gc(self) -> None:
+    async def gc(self, *, restore_only: bool = False) -> None:
         seen = {record.metadata.uid for record in self.store.endpoints.values()}
 
-        async def probe() -> set[AttachmentKey]:
+        async def probe(*, may_miss: bool = True) -> dict[AttachmentKey, tuple[IPAddress, ...]]:
             if await self.gate("probe", self.sim.name) is not Fate.ANSWERED:
                 raise Unavailable("the kernel cannot be asked")
-            found = set()
+            found = {}
             for sandbox in self.sim.attached:
-                if sandbox.miss_next:
+                if may_miss and sandbox.miss_next:
                     sandbox.miss_next = False
                 else:
-                    found.add(sandbox.key)
+                    found[sandbox.key] = tuple(parse_record_name(name) for name in sandbox.addresses)
             return found
 
+        await self.ipam.restore(partial(probe, may_miss=False))
+        if restore_only:
+            return
         await self.ipam.gc(probe)
         self.live()
         self.world.check_rebooted(self, seen)
@@ -330,6 +334,18 @@ class LivePods:
 
     async def namespace(self, name: str) -> Namespace | None:
         return None
+
+    def pod_with(self, address: IPAddress) -> Pod | None:
+        """As its status says, which kubelet wrote when the sandbox was up."""
+        wanted = record_name(address)
+        return next(
+            (
+                self._world.pods.get(sandbox.pod.metadata.name)
+                for _, sandbox in self._world.attached()
+                if wanted in sandbox.addresses and sandbox.pod.metadata.name in self._world.pods
+            ),
+            None,
+        )
 
 
 class Controller(Process):

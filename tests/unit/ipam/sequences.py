@@ -37,11 +37,51 @@ class UnluckyCluster(Cluster):
         self.world.controller.store.deliver()
         self.controller_collects(True)
 
+    @rule(pick=picks, restarted=st.booleans(), then=picks)
+    def record_is_lost_while_its_sandbox_lives(self, pick: int, restarted: bool, then: int) -> None:
+        """Somebody deletes it, while the node's agent runs or before it starts; then another pod wants an address."""
+        found = [
+            (node, sandbox)
+            for node, sandbox in self._sandboxes()
+            if sandbox.served
+            and node.agent is not None
+            and not node.partitioned
+            and not node.agent.ipam.is_attaching(sandbox.key)
+            and not node.agent.deleting[sandbox.key]
+            and sandbox.key not in node.tombstones
+        ]
+        if not found or self.world.requests:
+            return
+        node, sandbox = found[pick % len(found)]
+        if node.boot > 1 and any(
+            self.world.cluster.endpoints[address].spec.boot_id != f"boot-{node.boot}"
+            for address in sandbox.addresses
+        ):
+            return
+        for process in self.world.processes():
+            process.store.deliver()
+        self._turn()
+        self.world.being_restored = set(sandbox.addresses)
+        if restarted:
+            self._kill(node.agent)
+        for address in sandbox.addresses:
+            self.world.cluster.delete(self.world.cluster.endpoints[address])
+        if restarted:
+            node.agent = Agent(self.world, node)
+        assert node.agent is not None
+        node.agent.store.deliver()
+        node.agent.start(node.agent.gc(restore_only=True))
+        self._turn()
+        self._serve_agent(node.agent)
+        self.world.being_restored = set()
+        self._turn()
+        self.make_pod(PODS[then % len(PODS)], then, True)
+
     @rule(node=picks, again=st.booleans())
     def node_object_is_deleted_while_the_node_runs(self, node: int, again: bool) -> None:
         """Its pods are deleted with it; kubelet, agent and sandboxes run on, and it is registered again."""
         where = self._node(node)
-        if where.agent is None or where.partitioned or where.name not in self.world.node_objects:
+        if where.agent is None or where.partitioned or self._is_fenced(where):
             return
         self._turn()
         for name in [name for name, pod in self.world.pods.items() if pod.spec.node_name == where.name]:

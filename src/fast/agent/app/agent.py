@@ -27,7 +27,7 @@ from fast.agent.cni import cni_server, installation, tombstone_replay
 from fast.agent.cni.cni_server import CniServer
 from fast.agent.cni.installation import Installation, Place
 from fast.agent.cni.node_pods import NodePods
-from fast.agent.cni.pod_addresses import NodeAddresses
+from fast.agent.cni.pod_addresses import NodeAddresses, reference_of
 from fast.agent.cni.tombstone_replay import TombstoneReplay
 from fast.agent.cni.tombstones import Tombstones
 from fast.agent.config.agent_config import AgentConfig
@@ -47,6 +47,7 @@ from fast.agent.sync.contact import Contact
 from fast.agent.sync.fast_node import FastNodeWriter, settings_problems
 from fast.api.core import Node, ObjectReference
 from fast.api.fastnode import HEARTBEAT_SECONDS, FastNode, FastNodeSpec, NodeProblem, Tunnel, lease_name
+from fast.api.ipendpoint import PodRef
 from fast.api.ips import Ips
 from fast.api.resources import FASTNODES, NAMESPACES, NODES, PODS
 from fast.cni import Verbs
@@ -231,10 +232,17 @@ class Agent:
             partial(read_node_state, config.bpf_dir / "maps"),
             metrics,
         )
-        self._collector = AgentCollector(self._ipam, self._keeper)
+        self._collector = AgentCollector(self._ipam, self._keeper, self._warn)
+        self._ipam.on_lost(self._collector.record_lost)
         tombstones = Tombstones(config.state_dir / "tombstones")
         verbs = Verbs(
-            addresses=NodeAddresses(self._ipam, pods, self._events, self._synced.is_set),
+            addresses=NodeAddresses(
+                self._ipam,
+                pods,
+                self._events,
+                synced=self._synced.is_set,
+                compared=lambda: self._collector.compared,
+            ),
             datapath=self._keeper,
             collector=self._collector,
             tombstones=tombstones,
@@ -257,6 +265,11 @@ class Agent:
             ask=partial(client.get, NODES, config.node_name),
             synced=self._synced.set,
         )
+
+    def _warn(self, pod: PodRef, reason: str, text: str) -> None:
+        """Record a Warning event on a pod; nothing if nobody knows which."""
+        if pod.name:
+            self._events.event(reference_of(pod), "Warning", reason, text)
 
     def apply(self, config: AgentConfig) -> None:
         """Make use of the settings of ``fast.agent.config.reload.LIVE``; the others stay as they were."""

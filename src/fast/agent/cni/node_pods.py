@@ -7,6 +7,7 @@ from fast.api.ipendpoint import PodRef
 from fast.api.resources import NAMESPACES, PODS
 from fast.errors import NotFound
 from fast.kube import Informer, KubeClient
+from fast.net import IPAddress
 
 
 class NodePods:
@@ -41,6 +42,14 @@ class NodePods:
             return await self._client.get(PODS, name, namespace)
         except NotFound:
             return None
+
+    def pod_with(self, address: IPAddress) -> Pod | None:
+        """The pod of this node whose status reports the address, or None, as far as the watch showed."""
+        text = str(address)
+        for pod in self._pods.cache.values():
+            if text == pod.status.pod_ip or any(text == item.ip for item in pod.status.pod_ips):
+                return pod
+        return None
 
     async def namespace(self, name: str) -> Namespace | None:
         """The namespace, or None.

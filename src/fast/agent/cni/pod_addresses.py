@@ -16,7 +16,15 @@ from fast.kube import EventRecorder
 class NodeAddresses:
     """The addresses of this node's attachments (``fast.cni.dependencies.Addresses``)."""
 
-    def __init__(self, ipam: Ipam, pods: NodePods, events: EventRecorder, synced: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        ipam: Ipam,
+        pods: NodePods,
+        events: EventRecorder,
+        *,
+        synced: Callable[[], bool],
+        compared: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Wrap ``ipam``.
 
         Args:
@@ -24,11 +32,14 @@ class NodeAddresses:
             pods: The view of this node's pods.
             events: Tells pods why they got no address.
             synced: Whether records and pools have been seen whole; before that nothing may be decided.
+            compared: Whether the node's sandboxes were compared with the records; before that no address is given, as
+                a live sandbox may have it without a record.
         """
         self._ipam = ipam
         self._pods = pods
         self._events = events
         self._synced = synced
+        self._compared = compared
 
     def attaching(self, container_id: str, ifname: str) -> AbstractContextManager[None]:
         """Mark an ADD as in flight."""
@@ -37,6 +48,8 @@ class NodeAddresses:
     async def claim(self, attachment: Attachment) -> tuple[IpEndpoint, ...]:
         """Claim. A failure that a user can repair becomes an Event on the pod."""
         self._require_synced()
+        if not self._compared():
+            raise AgentUnavailable("the sandboxes of this node have not been compared with the records yet")
         request = ClaimRequest()
         try:
             attachment, request = await self._admit(attachment)
@@ -44,7 +57,7 @@ class NodeAddresses:
         except (IPAMError, InvalidConfig) as error:
             if attachment.pod is not None and not isinstance(error, PodNotEligible):
                 message = _message(error, request)
-                self._events.event(_reference(attachment.pod), "Warning", type(error).__name__, message)
+                self._events.event(reference_of(attachment.pod), "Warning", type(error).__name__, message)
             raise
 
     async def release(self, container_id: str, ifname: str) -> tuple[IpEndpoint, ...]:
@@ -85,5 +98,6 @@ def _message(error: IPAMError | InvalidConfig, request: ClaimRequest) -> str:
     return str(error)
 
 
-def _reference(pod: PodRef) -> ObjectReference:
+def reference_of(pod: PodRef) -> ObjectReference:
+    """Name a pod as Events do."""
     return ObjectReference("Pod", pod.name, pod.namespace, pod.uid, "v1")

@@ -199,6 +199,9 @@ class Allocator:
             address = entry.book.candidate(now, contention.skip(now, len(collided)))
             if address is None:
                 return None
+            if address in self._ledger.unrecorded:  # race: lost-record: a sandbox of this node has it
+                entry.book.doubt(address, now)
+                continue
             if address in collided and await self._store.refresh(record_name(address)) is not None:
                 continue  # the view has it now
             try:
@@ -217,6 +220,8 @@ class Allocator:
     async def _create_exactly(
         self, address: IPAddress, pool: str, attachment: Attachment, node: NodeIdentity, sticky_key: str
     ) -> IpEndpoint:
+        if address in self._ledger.unrecorded:
+            raise AddressConflict(f"address {address} is on a sandbox of this node whose record was lost")
         try:
             return await self._write(address, pool, attachment, node, sticky_key)
         except Conflict as error:

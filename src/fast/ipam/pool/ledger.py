@@ -6,7 +6,7 @@ Follows the store's changes and answers questions; decides nothing and writes no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,9 +19,9 @@ from fast.ipam.pool.free_addresses import NumberSet, PoolBook
 from fast.ipam.pool.pool_counts import PoolCounts
 from fast.ipam.pool.pool_index import PoolIndex
 from fast.ipam.rules.claim_request import AttachmentKey
-from fast.ipam.rules.record_states import is_retained
+from fast.ipam.rules.record_states import holder_of, is_retained
 from fast.ipam.store.record_store import EndpointChange, PoolChange, ReadStore
-from fast.net import AddressRange, IPAddress
+from fast.net import AddressRange, IPAddress, record_name
 
 log = structlog.get_logger()
 
@@ -58,6 +58,8 @@ class Ledger:
         self._bound: Counter[str] = Counter()
         self._retained: Counter[str] = Counter()
         self._taken = {4: NumberSet(), 6: NumberSet()}  # every record's address as a number, by IP version
+        self.unrecorded: set[IPAddress] = set()  # on sandboxes of this node, though not recorded so
+        self._vanished: dict[str, IpEndpoint] = {}
         self.pools: dict[str, PoolEntry] = {}
         self._index_of_pools = PoolIndex()
         for endpoint in store.endpoints.values():
@@ -111,6 +113,15 @@ class Ledger:
         """The other pools that share addresses with this one, each with the first range that both hold."""
         return self._index_of_pools.overlapping(pool)
 
+    def vanished(self, address: IPAddress, key: AttachmentKey) -> IpEndpoint | None:
+        """This node's last record of the address, if it went away and the attachment held it."""
+        record = self._vanished.get(record_name(address))
+        return record if record is not None and holder_of(record) == key else None
+
+    def forget_vanished(self, but: Collection[AttachmentKey]) -> None:
+        """Forget the records that went away, except those of these attachments."""
+        self._vanished = {name: item for name, item in self._vanished.items() if holder_of(item) in but}
+
     def _named(self, names: Iterable[str]) -> tuple[IpEndpoint, ...]:
         return tuple(self._store.endpoints[name] for name in sorted(names))
 
@@ -118,6 +129,8 @@ class Ledger:
 
     def _endpoint_changed(self, change: EndpointChange) -> None:
         if change.old is not None:
+            if change.old.metadata.name in self._mine and change.new is None:
+                self._vanished[change.old.metadata.name] = change.old
             self._index(change.old, -1)
         if change.new is not None:
             self._index(change.new, +1)

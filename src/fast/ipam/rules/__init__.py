@@ -30,6 +30,7 @@ Claiming:
 - ``sticky-from-afar``: a StatefulSet's pod moves before its new node saw the old record; ``claiming``.
 - ``holder-refused``: an ADD is refused the address that its pod holds, as its pool changed since; ``claiming``.
 - ``foreign-retained``: an ADD deletes an address kept for its pod, which no agent has the right to; ``claiming``.
+- ``lost-record``: a record is lost while its sandbox lives, and its address is given again; ``on_live_sandbox``.
 
 Releasing:
 

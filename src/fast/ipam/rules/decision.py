@@ -18,6 +18,8 @@ class Action(Enum):
     REBIND = "rebind"
     WAIT = "wait"
     UNRELATED = "unrelated"
+    RESTORE = "restore"
+    CONTESTED = "contested"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Protocol
 from fast.api.core import Namespace, Pod
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips
+from fast.net import IPAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +82,6 @@ class PodView(Protocol):
 
     async def namespace(self, name: str) -> Namespace | None:
         """The namespace, or None."""
+
+    def pod_with(self, address: IPAddress) -> Pod | None:
+        """The pod of this node that reports the address in its status, or None, as far as seen."""
