@@ -11,7 +11,7 @@ from fast.ipam import AttachmentLocks
 
 
 def attachment(container_id, ifname="eth0"):
-    return SimpleNamespace(container_id=container_id, ifname=ifname, interface=ifname)
+    return SimpleNamespace(container_id=container_id, ifname=ifname, interface=ifname, addresses=())
 
 
 class Node:
