@@ -86,14 +86,17 @@ generate: build ## Write what follows from other files: Python from C, CRDs, CNI
 	@$(BIN)/python scripts/generate.py
 
 .PHONY: check
-check: setup ## Lint, types, layers, formatting, stale generated files
+check: setup ## Lint, types, layers, formatting, prose, stale generated files; prints what is longest
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff check -q --preview --select PLR0917 src playground scripts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/clang-format --dry-run --Werror $(wildcard bpf/*.c bpf/lib/*.h cni-plugin/*.c cni-plugin/*.h)
 	@$(BIN)/yamllint --strict deploy .yamllint.yaml
 	@$(BIN)/python scripts/generate.py --check
+	@$(BIN)/python scripts/prose.py
+	@$(BIN)/python scripts/longest.py
 
 .PHONY: fmt
 fmt: setup ## Format Python and C
@@ -103,6 +106,10 @@ fmt: setup ## Format Python and C
 .PHONY: wheels
 wheels: build ## Build the wheels of fast and fast-playground (dist/)
 	@scripts/wheels.sh $(ARGS)
+
+.PHONY: pictures
+pictures: setup ## Draw the pictures of the docs again from their text (docs/pictures/*.d2)
+	@for picture in docs/pictures/*.d2; do $(BIN)/d2 -l elk --theme 0 --pad 40 --omit-version $$picture $${picture%.d2}.svg 2>/dev/null || exit 1; chmod 644 $${picture%.d2}.svg; done
 
 .PHONY: image
 image: build ## Build the container image and its bill of materials (build/fast-image.tar, .cdx.json); needs no registry

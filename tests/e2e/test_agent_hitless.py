@@ -153,7 +153,7 @@ def test_a_sticky_pod_that_moves_to_another_node_is_reached_there_as_soon_as_it_
         found = [item for item in playground.items("pods") if item["metadata"]["name"] == "web-0"]
         return found and found[0]["metadata"]["uid"] != before
 
-    playground.until(moved, "the pod to be made anew")
+    playground.until(moved, "the pod to be created again")
     assert playground.wait_running("web-0") == [address]
     ready = time.time()
     assert playground.get("pod", "web-0")["spec"]["nodeName"] == "n2"

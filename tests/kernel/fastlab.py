@@ -103,7 +103,7 @@ class Node:
         self.pods.remove(pod)
 
     def restart(self) -> NodeDatapath:
-        """Go on with a new NodeDatapath, as an agent that starts anew does, with the config as it is now."""
+        """Go on with a new NodeDatapath, as a restarted agent does, with the config as it is now."""
         self.datapath = NodeDatapath(self.config)
         self.call(self.datapath.ensure)
         return self.datapath
@@ -145,7 +145,7 @@ class Cluster:
     def reboot(self, node: Node) -> None:
         """Take the node's machine away with everything on it, and bring another one up in its place.
 
-        As after a reboot: the same NIC and addresses, and the runtime makes the pods' sandboxes anew.
+        As after a reboot: the same NIC and addresses, and the runtime makes the pods' sandboxes again.
         """
         self.net.leave(node.machine)
         node.machine = _join(self.net, self.nodes.index(node) + 1)

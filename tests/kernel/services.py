@@ -1,7 +1,7 @@
 """Services as kube-proxy makes them, in nftables or iptables (nf_tables), for tests. Only what the tests use.
 
 Cluster IPs with one backend each, node ports with and without source NAT, masquerade of hairpins and of what nodes
-send, and the drop of invalid packets that catches whoever splits a translated flow between stack and short cut.
+send, and the drop of invalid packets that catches whoever splits a translated flow between stack and fast path.
 """
 
 from __future__ import annotations

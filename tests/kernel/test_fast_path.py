@@ -88,7 +88,7 @@ def test_with_the_option_off_it_passes_the_device(scene):
 
 @contextlib.contextmanager
 def undone(node, command):
-    """Undo by the command what the block does, and let the node start anew, as it would otherwise remember."""
+    """Undo by the command what the block does, and restart the node, as it would otherwise remember."""
     try:
         yield
     finally:

@@ -57,7 +57,7 @@ def made(request):
 
 
 def everything(made):
-    """Short cut and stack, same node and across, both families."""
+    """Fast path and stack, same node and across, both families."""
     a, b, c, _ = made.pods
     pings = {
         "ping on the node": (a, b.ip),

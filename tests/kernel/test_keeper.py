@@ -1,4 +1,4 @@
-"""The agent's keeper on a real node: what others break is mended as it happens, counted, and pods hardly notice."""
+"""The agent's keeper on a real node: what others break is repaired as it happens, counted, and pods hardly notice."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from kernel.fastlab import attach_pods, cluster
 from kernel.lab import eventually
 from kernel.load import PING_INTERVAL_SECONDS, load
 
-#: Within this, what the kernel tells of is mended, whatever the interval of the verifications.
+#: Within this, what the kernel tells of is repaired, whatever the interval of the verifications.
 SOON_SECONDS = 2.5
 
 

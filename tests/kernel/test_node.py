@@ -1,4 +1,4 @@
-"""The node's datapath brought up, adopted, found damaged and mended; and removed without a trace."""
+"""The node's datapath brought up, adopted, found damaged and repaired; and removed without a trace."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_was_damaged_is_mended_and_told(made, damage, kind):
 
 
 def assert_whole(made):
-    """Nothing is left to be mended, and pods talk, by the short cut and over the stack."""
+    """Nothing is left to be repaired, and pods talk, on the fast path and over the stack."""
     node, other = made.nodes
     assert kinds(node) == set()
     a, b, c = node.pods[0], node.pods[1], other.pods[0]

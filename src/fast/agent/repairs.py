@@ -1,4 +1,4 @@
-"""The count of what was found other than it should be on this node, and mended. Finding and mending are others'."""
+"""Counts repairs on this node. Detection and repair are elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from prometheus_client import Counter
 from fast.datapath.repair import RepairKind
 
 _REPAIRS = Counter(
-    "fast_datapath_repairs", "What was found other than it should be, and mended, by kind.", ["kind"]
+    "fast_datapath_repairs", "What was not as it should be and was repaired, by kind.", ["kind"]
 )
 
 

@@ -104,7 +104,7 @@ class Addresses:
         self._names: set[str] = set()
         self._sorted: list[bytes] = []
         self._unsorted: list[bytes] = []
-        #: Cells whose class must be found anew.
+        #: Cells whose class must be found again.
         self.dirty: dict[Cell, None] = {}
         #: Addresses that came to a cell which has a class already.
         self.arrived: dict[Cell, set[bytes]] = {}
@@ -165,7 +165,7 @@ class Addresses:
             self._leave_template(template)
 
     def rematch(self, namespace: str) -> None:
-        """Match a namespace's profiles anew: its labels changed."""
+        """Match a namespace's profiles again: its labels changed."""
         for profile in self._in_namespace.get(namespace, ()):
             self._set_matched(profile, self._match(profile.namespace, profile.labels))
 

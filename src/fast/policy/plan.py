@@ -7,7 +7,7 @@
 5. ``REMOVE``: what nothing has referred to for a second.
 
 Between any two writes a rule set gives each packet the verdict it gave before or the one it gives after the plan. A
-plan is to be carried out in order and to its end; if a write fails, read the maps back and start anew
+plan is to be carried out in order and to its end; if a write fails, read the maps back and start again
 (:meth:`fast.policy.tables.PolicyTables.adopt`).
 """
 

@@ -36,7 +36,7 @@ _NODE_EVENTS = (
 _KNOWN_PODS = 6
 _EDITS = ("as it was", "as it was", "ranges moved", "affinity", "being deleted", "gone")
 
-_AGAIN = st.sampled_from(("no", "second", "second", "after the sandbox was made anew"))
+_AGAIN = st.sampled_from(("no", "second", "second", "after the sandbox was made again"))
 
 #: Chooses among what there is; which that is only the step knows.
 picks = st.integers(0, 11)
@@ -153,8 +153,8 @@ class Cluster(RuleBasedStateMachine):
             found[0].agent.start(found[0].agent.add(found[1], uid_known=True))
             self._turn()
 
-    @rule(pick=picks, told=st.booleans(), anew=st.booleans())
-    def take_down_sandbox(self, pick: int, told: bool, anew: bool) -> None:
+    @rule(pick=picks, told=st.booleans(), again=st.booleans())
+    def take_down_sandbox(self, pick: int, told: bool, again: bool) -> None:
         found = _pick(self._sandboxes(), pick)
         if found is None:
             return
@@ -164,7 +164,7 @@ class Cluster(RuleBasedStateMachine):
             self.old_keys.append((node, item.key))
         if told:
             self._tell_del(node, sandbox.key)
-        if anew:
+        if again:
             self.world.ensure_sandbox(node, sandbox.pod)
         self._turn()
 
@@ -318,7 +318,7 @@ class Cluster(RuleBasedStateMachine):
         for sweep in ("first", again):
             if where.agent is None or sweep == "no":
                 return
-            if sweep == "after the sandbox was made anew" and sandbox is not None:
+            if sweep == "after the sandbox was made again" and sandbox is not None:
                 self.world.destroy(where, sandbox)
                 self.world.ensure_sandbox(where, sandbox.pod)
                 self._turn()

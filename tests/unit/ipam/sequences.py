@@ -110,7 +110,7 @@ class UnluckyCluster(Cluster):
 
     @rule(name=st.sampled_from(PODS), node=picks, told=st.booleans())
     def newer_sandbox_is_served_first(self, name: str, node: int, told: bool) -> None:
-        """A pod's sandbox is made anew while the ADD or the DEL of the older one waits for its answer."""
+        """A pod's sandbox is made again while the ADD or the DEL of the older one waits for its answer."""
         self.world.prompt = False
         self.make_pod(name, node, True)
         older = [number for number, item in enumerate(self._sandboxes()) if item[1].pod.metadata.name == name]
@@ -144,7 +144,7 @@ class UnluckyCluster(Cluster):
 
     @rule(node=picks, again=picks)
     def container_is_started_again_during_a_replay(self, node: int, again: int) -> None:
-        """The DELs of a node's sandboxes wait on disk; while the first is carried out, another one is made anew."""
+        """The DELs of a node's sandboxes wait on disk; while the first is carried out, another one is made."""
         where = self._node(node)
         agent, old = where.agent, list(where.sandboxes.values())
         if agent is None or len(old) < 2:

@@ -1,4 +1,4 @@
-"""The model test: whatever happens in a cluster, no address is doubled and none leaks (DESIGN section 4, invariants).
+"""The model test: whatever happens in a cluster, no address is doubled and none leaks (docs/develop/design.md, 4).
 
 In CI with a fixed budget and fixed choices; ``make test-model`` takes other choices each time, and more of them
 (``FAST_MODEL_EXAMPLES``).

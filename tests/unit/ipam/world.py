@@ -137,7 +137,7 @@ class World:
         if pod is None or pod.metadata.deletion_timestamp is not None:
             return "its pod is gone or going"
         if ref.uid not in ("", pod.metadata.uid):
-            return "its pod is another one by now"
+            return "its pod was recreated"
         if pod.spec.node_name != node:
             return "its pod is on another node"
         return "its pod has finished" if pod.status.phase == "Failed" else ""

@@ -370,7 +370,7 @@ class Verbs:
         It ends where one of them is no longer served (or the server stops). The store's log is its only buffer.
 
         Raises:
-            ApiError: 404, or 410 once the receiver is so late that changes are no longer kept: subscribe anew.
+            ApiError: 404, or 410 once the receiver is so late that changes are no longer kept: subscribe again.
         """
         followed = [(kind, self.store.bucket(kind.storage)) for kind in map(self.kind, gvrs)]
         version = self.store.version

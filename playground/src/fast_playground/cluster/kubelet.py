@@ -81,7 +81,7 @@ class Kubelet:
         del self._workers[uid]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("pod worker failed", pod=uid, exc_info=error)
-            os._exit(1)  # the state on disk is whole; starting anew mends it
+            os._exit(1)  # the state on disk is whole; a restart goes on from there
 
 
 async def _serve(node: str, address: str) -> None:

@@ -66,7 +66,7 @@ def find_sandboxes(directory: StateDirectory) -> list[PlacedSandbox]:
 
 
 def get_sandbox(directory: StateDirectory, namespace: str, name: str) -> PlacedSandbox:
-    """Find a pod's sandbox; of several (the pod was made anew elsewhere), the newest.
+    """Find a pod's sandbox; of several (the pod was created again elsewhere), the newest.
 
     Raises:
         PodNotRunning: There is none.

@@ -80,7 +80,7 @@ async def run_agent(
 
     Args:
         config: Its configuration.
-        read_again: Gives it anew, on SIGHUP and when the file changed; click.ClickException where it is bad.
+        read_again: Reads it again, on SIGHUP and when the file changed; click.ClickException where it is bad.
         file: The file that it comes from, where there is one.
 
     Raises:

@@ -248,7 +248,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         show_envvar=True,
         help=(
-            "Whether pods' packets go into the tunnel by the short way, past this node's output chains and rules. "
+            "Whether pods' packets go into the tunnel on the fast path, past this node's output chains and rules. "
             "Not from when an IPsec policy is seen; say no on nodes where nothing may ever leave without one."
         ),
     ),
@@ -286,7 +286,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         default=10.0,
         show_default=True,
         show_envvar=True,
-        help="How often to compare devices, programs, routes and rules with what they should be, and mend them.",
+        help="How often to compare devices, programs, routes and rules with what they should be, and repair them.",
     ),
     click.option(
         "--log-level",

@@ -13,7 +13,7 @@ class Interval:
         self._changed = asyncio.Event()
 
     def change(self, seconds: float) -> None:
-        """Set it anew; who waits now waits until the new time from the beginning of the wait."""
+        """Change the interval. A running wait is measured from its start."""
         self._seconds = seconds
         self._changed.set()
         self._changed = asyncio.Event()

@@ -31,7 +31,7 @@ class Reloader:
 
     Args:
         config: The one in use.
-        read: Reads flags, environment and file anew; click.ClickException where they cannot be used.
+        read: Reads flags, environment and file again; click.ClickException where they cannot be used.
         apply: Given the new configuration; makes use of its live settings, and of nothing else.
         hangup: Set by SIGHUP.
         file: The configuration's file, where there is one.

@@ -105,7 +105,7 @@ class AgentCollector:
             await asyncio.sleep(_BETWEEN_RESTORES_SECONDS)
 
     async def restore(self) -> None:
-        """Give live sandboxes their lost records back, and tell the pods whose address another one has by now.
+        """Give live sandboxes their lost records back, and tell the pods whose address another one has.
 
         Raises:
             DatapathError: The kernel cannot be asked.

@@ -169,7 +169,7 @@ class Claiming:
                 continue
             try:
                 await self._undo_step(step, claim.deleted)
-            except (Conflict, NotFound):  # it is somebody else's by now: let the view show that
+            except (Conflict, NotFound):  # somebody else holds it: let the view show that
                 with contextlib.suppress(KubeError):
                     await self._writes.read(step.after)
             except FastError as error:

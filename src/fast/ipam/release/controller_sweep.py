@@ -165,7 +165,7 @@ async def carry_out(
 
 
 async def _free(finding: Finding, writes: Writes, cluster: ClusterReader) -> Finding | None:
-    """Free one record; None if it is to stay by now, or its owner was quicker."""
+    """Free one record; None if it is to stay after all, or its owner was quicker."""
     record, decision = finding.record, finding.decision
     if not record_states.is_retained(record):
         decision = await _once_more(record, cluster)

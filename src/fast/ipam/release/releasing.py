@@ -113,7 +113,7 @@ class Releasing:
 
         Args:
             record: As known.
-            decide: Asked anew each time the record turns out to have changed.
+            decide: Asked again each time the record turns out to have changed.
 
         Returns:
             The decision that was carried out; None where the record is to stay, or is gone already.

@@ -78,7 +78,7 @@ class EndpointView:
             self._asking = [other for other in self._asking if other is not gone]
 
     def answered(self, endpoint: IpEndpoint, gone: Collection[str]) -> None:
-        """Show a record that this process created, replaced or read live, unless the view knows newer by now.
+        """Show a record that this process created, replaced or read live, unless the view knows a newer one.
 
         Args:
             endpoint: As the API server answered.

@@ -100,7 +100,7 @@ class AccessControl:
                 async for change in api.subscribe(*_ROLE_RESOURCES, *_BINDING_RESOURCES):
                     _apply(self.policy, change)
             except ApiError as error:
-                _logger.warning("the access policy is read anew", reason=error.message)
+                _logger.warning("the access policy is read again", reason=error.message)
             await asyncio.sleep(_RETRY_SECONDS)
 
 

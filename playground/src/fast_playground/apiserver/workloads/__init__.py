@@ -1,6 +1,6 @@
 """The controllers that run inside the server: workloads, namespaces, garbage collection, and the scheduler.
 
-They are clients of the server's own ``Api``, as Kubernetes' controllers are of its: they see committed state only, and
+They are clients of the server's own ``Verbs``, as in Kubernetes: they see committed state only, and
 their writes are checked like everybody's. They keep no state that a restart would lose.
 """
 

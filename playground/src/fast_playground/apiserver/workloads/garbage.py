@@ -1,6 +1,6 @@
 """Garbage collection by ``ownerReferences``: what nobody owns goes; foreground deletion, orphaning of dependents.
 
-Whether an owner still lives is always read anew; the index only says which objects name it.
+Whether an owner still lives is read each time; the index only says which objects name it.
 """
 
 from __future__ import annotations

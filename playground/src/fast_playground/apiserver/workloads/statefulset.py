@@ -1,6 +1,6 @@
 """The StatefulSet controller: pods with ordinals, started in order, ended from the top, replaced from the top.
 
-Without ControllerRevision objects: a pod that is made anew below a rollout's partition gets the newest template.
+Without ControllerRevision objects: a pod that is created again below a rollout's partition gets the newest template.
 """
 
 from __future__ import annotations
