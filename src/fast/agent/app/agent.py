@@ -34,10 +34,12 @@ from fast.agent.config.agent_config import AgentConfig
 from fast.agent.config.interval import Interval
 from fast.agent.config.reload import Reloader
 from fast.agent.node import keeper
+from fast.agent.node.installed_checks import RUNNING_CHECKS
 from fast.agent.node.keeper import DatapathKeeper
 from fast.agent.node.kernel_parameters import ensure_writable
-from fast.agent.node.node_checks import NodeFacts, Severity, examine
+from fast.agent.node.node_checks import NodeFacts, examine
 from fast.agent.node.packet_metrics import PacketCollector
+from fast.agent.node.problem_watch import ProblemWatch
 from fast.agent.readiness import Readiness
 from fast.agent.sync import contact
 from fast.agent.sync.agent_gc import AgentCollector
@@ -103,7 +105,6 @@ async def run_agent(
         ensure_writable()
         if config.node_ip6 is None:
             config = replace(config, node_ip6=await asyncio.to_thread(_find_node_ip6, node_ip))
-        await asyncio.to_thread(_log_problems, config, node_ip)
         agent = Agent(config, node_ip, client)
         reloading = asyncio.create_task(Reloader(config, read_again, agent.apply, hangup, file=file).run())
         try:
@@ -113,18 +114,16 @@ async def run_agent(
     log.info("fast-agent has stopped; the datapath stays")
 
 
-def _log_problems(config: AgentConfig, node_ip: IPv4Address) -> None:
-    """Log what ``fast-ctl doctor`` would print; the agent starts in any case."""
-    facts = NodeFacts(
+def _facts(config: AgentConfig, node_ip: IPv4Address) -> NodeFacts:
+    return NodeFacts(
         node_ip=node_ip,
         tunnel_port=config.tunnel_port,
         bpf_dir=config.bpf_dir,
         cni_bin_dir=config.cni_bin_dir,
         cni_conf_dir=config.cni_conf_dir,
+        state_dir=config.state_dir,
+        socket_path=config.socket,
     )
-    for finding in examine(facts):
-        say = log.error if finding.severity is Severity.ERROR else log.warning
-        say("problem found", check=finding.check, problem=finding.problem, remedy=finding.remedy)
 
 
 async def _find_node_ip(client: KubeClient, node_name: str, stop: asyncio.Event) -> IPv4Address | None:
@@ -172,6 +171,12 @@ class Agent:
             cni_server.CONDITION,
             installation.CONDITION,
         )
+        self._problems = ProblemWatch(
+            partial(examine, _facts(config, node_ip), RUNNING_CHECKS),
+            self._problems_of_cluster,
+            self._tell_node,
+            changed=lambda: self._fast_node.wake(),
+        )
         place = Place(
             binary_dir=config.cni_bin_dir,
             config_dir=config.cni_conf_dir,
@@ -213,7 +218,7 @@ class Agent:
             self.readiness,
             spec=self._fast_node_spec,
             pods=self._count_pods,
-            problems=self._problems,
+            problems=lambda: self._problems.problems,
         )
         self._heartbeat = Heartbeat(
             client,
@@ -320,6 +325,7 @@ class Agent:
                 group.create_task(informer.run())
             group.create_task(self._heartbeat.run())
             group.create_task(self._contact.run())
+            group.create_task(self._problems.run())
             group.create_task(self._server.keep(self._socket_reported, self._socket_restored))
             group.create_task(self._keeper.run())
             group.create_task(self._when_everything_is_known(group))
@@ -349,12 +355,11 @@ class Agent:
     def _socket_restored(self) -> None:
         self._tell_node("SocketRestored", f"{self._config.socket} had been removed, and was made again")
 
-    def _tell_node(self, reason: str, message: str) -> None:
+    def _tell_node(self, reason: str, message: str, *, normal: bool = False) -> None:
         """Record an Event on this Node. Node Events carry the Node's name as its UID, as kubelet's do."""
         name = self._config.node_name
-        self._events.event(
-            ObjectReference("Node", name, uid=name, api_version="v1"), "Warning", reason, message
-        )
+        about = ObjectReference("Node", name, uid=name, api_version="v1")
+        self._events.event(about, "Normal" if normal else "Warning", reason, message)
 
     def _datapath_came_up(self) -> None:
         self._cluster.resync()
@@ -381,7 +386,7 @@ class Agent:
         records = filter(None, map(self._store.endpoints.get, names))
         return len({record.spec.pod.uid for record in records})
 
-    def _problems(self) -> list[NodeProblem]:
+    def _problems_of_cluster(self) -> list[NodeProblem]:
         return [
             *settings_problems(self._config.node_name, self._fast_nodes.cache.values()),
             *refusal_problems(self._cluster.refusals),

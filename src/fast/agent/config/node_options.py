@@ -19,7 +19,7 @@ state_dir_option = click.option(
     default="/var/lib/fast",
     show_default=True,
     show_envvar=True,
-    help="What must survive a reboot: tombstones of DELs.",
+    help="Where the tombstones of DELs are kept, which must survive a reboot.",
 )
 
 cni_bin_dir_option = click.option(
@@ -40,6 +40,18 @@ cni_conf_dir_option = click.option(
     show_default=True,
     show_envvar=True,
     help="Where the container runtime looks for network configurations.",
+)
+
+#: Passed as ``socket_path``, since the module ``socket`` has the other name.
+socket_option = click.option(
+    "--socket",
+    "socket_path",
+    type=FILE,
+    envvar="FAST_AGENT_SOCKET",
+    default="/run/fast/agent.sock",
+    show_default=True,
+    show_envvar=True,
+    help="The agent's socket, where fast-cni finds it.",
 )
 
 tunnel_port_option = click.option(

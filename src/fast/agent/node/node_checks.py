@@ -1,19 +1,20 @@
-"""Problems of this node: checks that look and change nothing, for ``fast-ctl doctor`` and an agent's start.
+"""Checks that find problems of this node and change nothing, for ``fast-ctl doctor`` and the running agent.
 
-Each check is a function of its own that gives findings; what is as it should be gives none.
+Each check is a function that yields problems. What an installed Fast adds is in ``installed_checks``.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from fast.agent.cni.conflist import CONFLIST, find_earlier
+from fast.api.fastnode import NodeProblem
 from fast.cni.plugin_binary import PLUGIN
 from fast.datapath import sysctl
 from fast.datapath.bpf.features import FEATURES
@@ -28,60 +29,48 @@ _STRICT = "1"
 
 
 class Severity(StrEnum):
-    """How bad a finding is: ``error`` keeps pods from working, ``warning`` may."""
+    """How bad a problem is: ``error`` keeps pods from working, ``warning`` may."""
 
     WARNING = "warning"
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A problem of the node.
-
-    Attributes:
-        check: Name of the check that found it.
-        severity: How bad.
-        problem: What is the matter.
-        remedy: What to do about it.
-    """
-
-    check: str
-    severity: Severity
-    problem: str
-    remedy: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """Where to look; the options of the agent of the same names."""
+    """Where to look: the agent's options of the same names."""
 
     node_ip: IPv4Address | None = None
     tunnel_port: int = DEFAULT_TUNNEL_PORT
     bpf_dir: Path = DEFAULT_BPF_DIR
     cni_bin_dir: Path = Path("/opt/cni/bin")
     cni_conf_dir: Path = Path("/etc/cni/net.d")
+    state_dir: Path = Path("/var/lib/fast")
+    socket_path: Path = Path("/run/fast/agent.sock")
 
 
-def examine(facts: NodeFacts) -> list[Finding]:
-    """Run every check, in the calling thread's network and mount namespaces. Blocks for some tens of milliseconds.
+Found = Iterator[tuple[Severity, str, str]]
+Check = Callable[[NodeFacts], Found]
 
-    A check that cannot be carried out is a finding itself: it never raises FastError or OSError.
+
+def examine(facts: NodeFacts, checks: Mapping[str, Check]) -> list[NodeProblem]:
+    """Run the checks in the calling thread's network and mount namespaces. Blocks for some tens of milliseconds.
+
+    A check that cannot be carried out is a problem itself: it never raises FastError or OSError.
+
+    Returns:
+        The problems, errors first.
     """
-    found: list[Finding] = []
-    for name, check in CHECKS.items():
+    found: list[NodeProblem] = []
+    for name, check in checks.items():
         try:
-            found += (Finding(name, *finding) for finding in check(facts))
+            found += (NodeProblem(name, severity.value, *texts) for severity, *texts in check(facts))
         except (FastError, OSError) as error:
-            found.append(
-                Finding(name, Severity.WARNING, f"it cannot be told: {error}", "run it as root on the node")
-            )
-    return found
+            problem = f"the check cannot be made: {error}"
+            found.append(NodeProblem(name, Severity.WARNING.value, problem, "run it as root on the node"))
+    return sorted(found, key=lambda problem: problem.severity != Severity.ERROR)
 
 
-_Found = Iterator[tuple[Severity, str, str]]
-
-
-def _kernel(_: NodeFacts) -> _Found:
+def _kernel(_: NodeFacts) -> Found:
     for feature in FEATURES:
         if feature.probe():
             continue
@@ -94,7 +83,7 @@ def _kernel(_: NodeFacts) -> _Found:
             yield Severity.WARNING, problem, "nothing: clsact filters are used instead"
 
 
-def _bpf_filesystem(facts: NodeFacts) -> _Found:
+def _bpf_filesystem(facts: NodeFacts) -> Found:
     if not is_in_bpf_filesystem(facts.bpf_dir):
         yield (
             Severity.ERROR,
@@ -103,7 +92,7 @@ def _bpf_filesystem(facts: NodeFacts) -> _Found:
         )
 
 
-def _ip_forward(_: NodeFacts) -> _Found:
+def _ip_forward(_: NodeFacts) -> Found:
     if sysctl.read("ipv4/ip_forward") != "1":
         yield (
             Severity.WARNING,
@@ -112,7 +101,7 @@ def _ip_forward(_: NodeFacts) -> _Found:
         )
 
 
-def _rp_filter(_: NodeFacts) -> _Found:
+def _rp_filter(_: NodeFacts) -> Found:
     every, tunnel = (
         sysctl.read("ipv4/conf/all/rp_filter"),
         sysctl.read(f"ipv4/conf/{TUNNEL_DEVICE}/rp_filter"),
@@ -132,7 +121,7 @@ def _rp_filter(_: NodeFacts) -> _Found:
         )
 
 
-def _forward_policy(_: NodeFacts) -> _Found:
+def _forward_policy(_: NodeFacts) -> Found:
     commands, chains = find_dropping_chains()
     for command in sorted(commands):
         yield (
@@ -148,7 +137,7 @@ def _forward_policy(_: NodeFacts) -> _Found:
         )
 
 
-def _network_configuration(facts: NodeFacts) -> _Found:
+def _network_configuration(facts: NodeFacts) -> Found:
     if not facts.cni_conf_dir.is_dir():
         return
     earlier = find_earlier(facts.cni_conf_dir)
@@ -160,7 +149,7 @@ def _network_configuration(facts: NodeFacts) -> _Found:
         )
 
 
-def _plugins(facts: NodeFacts) -> _Found:
+def _plugins(facts: NodeFacts) -> Found:
     if not (facts.cni_bin_dir / "loopback").exists():
         yield (
             Severity.WARNING,
@@ -175,7 +164,7 @@ def _plugins(facts: NodeFacts) -> _Found:
         )
 
 
-def _tunnel_port(facts: NodeFacts) -> _Found:
+def _tunnel_port(facts: NodeFacts) -> Found:
     with Netlink() as netlink:
         owner = find_port_owner(netlink, facts.tunnel_port)
     if owner:
@@ -186,7 +175,7 @@ def _tunnel_port(facts: NodeFacts) -> _Found:
         )
 
 
-def _underlay(facts: NodeFacts) -> _Found:
+def _underlay(facts: NodeFacts) -> Found:
     if facts.node_ip is None:
         return
     needed = MIN_MTU + TUNNEL_OVERHEAD_BYTES
@@ -204,7 +193,7 @@ def _underlay(facts: NodeFacts) -> _Found:
         )
 
 
-def _commands(_: NodeFacts) -> _Found:
+def _commands(_: NodeFacts) -> Found:
     if shutil.which("nft") is None:
         yield (
             Severity.ERROR,
@@ -214,7 +203,7 @@ def _commands(_: NodeFacts) -> _Found:
 
 
 #: By name, in the order in which they are run.
-CHECKS: dict[str, Callable[[NodeFacts], _Found]] = {
+CHECKS: dict[str, Check] = {
     "kernel": _kernel,
     "bpf-filesystem": _bpf_filesystem,
     "commands": _commands,

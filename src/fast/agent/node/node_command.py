@@ -19,6 +19,7 @@ from fast.agent.config.node_options import (
     FILE,
     cni_bin_dir_option,
     cni_conf_dir_option,
+    socket_option,
     state_dir_option,
 )
 from fast.cni.plugin_binary import PLUGIN, find_plugin
@@ -57,16 +58,7 @@ def install(cni_bin_dir: Path, plugin: Path | None) -> None:
 @cni_conf_dir_option
 @bpf_dir_option
 @state_dir_option
-@click.option(
-    "--socket",
-    "socket_path",
-    type=FILE,
-    envvar="FAST_AGENT_SOCKET",
-    default="/run/fast/agent.sock",
-    show_default=True,
-    show_envvar=True,
-    help="The agent's socket; its directory goes, too, where it is /run/fast or empty.",
-)
+@socket_option
 @click.option(
     "--force", is_flag=True, help="Also while pods have interfaces or releases are still to be told."
 )
