@@ -171,12 +171,6 @@ class Agent:
             cni_server.CONDITION,
             installation.CONDITION,
         )
-        self._problems = ProblemWatch(
-            partial(examine, _facts(config, node_ip), RUNNING_CHECKS),
-            self._problems_of_cluster,
-            self._tell_node,
-            changed=lambda: self._fast_node.wake(),
-        )
         place = Place(
             binary_dir=config.cni_bin_dir,
             config_dir=config.cni_conf_dir,
@@ -219,6 +213,12 @@ class Agent:
             spec=self._fast_node_spec,
             pods=self._count_pods,
             problems=lambda: self._problems.problems,
+        )
+        self._problems = ProblemWatch(
+            partial(examine, _facts(config, node_ip), RUNNING_CHECKS),
+            self._problems_of_cluster,
+            self._tell_node,
+            changed=self._fast_node.wake,
         )
         self._heartbeat = Heartbeat(
             client,

@@ -15,6 +15,8 @@ from fast.api.fastnode import NodeProblem
 
 log = structlog.get_logger()
 
+_FIRST_SECONDS = 5.0
+
 _PROBLEMS = Gauge("fast_problem", "Problems of this node at the last look, by check.", ["check", "severity"])
 
 
@@ -56,7 +58,8 @@ class ProblemWatch:
         self.problems: tuple[NodeProblem, ...] = ()
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look for ever; at first when an agent that starts has done what it does at a start."""
+        await asyncio.sleep(_FIRST_SECONDS)
         while True:
             await self.look()
             await asyncio.sleep(self._interval_seconds)
