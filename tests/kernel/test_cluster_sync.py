@@ -301,7 +301,7 @@ async def test_a_full_map_leaves_the_agent_ready(machine, monkeypatch):
         records |= {str(FIRST + number): record(FIRST + number) for number in range(40)}
         running = asyncio.create_task(agent._cluster.run())
         await until(lambda: "cluster-map" not in agent._not_ready())
-        (problem,) = agent._problems()
+        (problem,) = agent._own_node.cluster_problems()
         assert problem.check == "cluster-map"
         assert "26 addresses do not count (no-room-in-the-map)" in problem.problem
         running.cancel()

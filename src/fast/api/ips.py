@@ -26,6 +26,9 @@ DEFAULT_POOL = "default-ips"
 #: Keeps a deleted pool while addresses of it are in use.
 FINALIZER_IN_USE = "sample.fast.io/in-use"
 
+#: The reason of a condition Ready=False of a pool that waits for its last address.
+REASON_BEING_DELETED = "BeingDeleted"
+
 _IPV4 = 4
 _LAST_WITH_BROADCAST = 2  # a /31 or /32 (/127, /128) has no network and broadcast address
 
@@ -58,6 +61,15 @@ class Ips(msgspec.Struct, kw_only=True):
     metadata: ObjectMeta
     spec: IpsSpec
     status: IpsStatus | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def refused(self) -> bool:
+        """Whether the controller found that no pod can use the pool. A pool that is being deleted still serves pods."""
+        conditions = self.status.conditions if isinstance(self.status, IpsStatus) else []
+        return any(
+            item.type == "Ready" and item.status == "False" and item.reason != REASON_BEING_DELETED
+            for item in conditions
+        )
 
 
 class PoolAddresses(msgspec.Struct, frozen=True):
@@ -111,3 +123,17 @@ def pool_addresses(spec: IpsSpec) -> PoolAddresses:
     if not usable:
         raise InvalidRange("spec.excludeIPs leaves no address to use")
     return PoolAddresses(subnet=subnet, usable=usable)
+
+
+def owned_ranges(spec: IpsSpec) -> RangeSet:
+    """Give the addresses that are the pool's: its ranges, or the whole subnet (first and last address included).
+
+    Unlike :func:`pool_addresses`, the result is as few networks as possible: routes follow it.
+
+    Raises:
+        InvalidRange: As :func:`pool_addresses`.
+    """
+    usable = pool_addresses(spec)
+    if spec.ips or spec.exclude_ips:
+        return usable.usable
+    return RangeSet([AddressRange.of_network(usable.subnet)])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fast.api.ipendpoint import IpEndpoint
-from fast.api.ips import Ips, IpsStatus
+from fast.api.ips import REASON_BEING_DELETED, Ips, IpsStatus
 from fast.api.meta import Condition
 from fast.ipam.pool.pool_counts import PoolCounts
 from fast.net import AddressRange
@@ -86,7 +86,7 @@ def _holder(record: IpEndpoint) -> str:
 def _ready(pool: Ips, state: PoolState) -> Condition:
     if pool.metadata.deletion_timestamp is not None:
         held = f"waits for {state.allocated} addresses in use: {holders_text(state.holders)}"
-        return _condition(READY, False, "BeingDeleted", f"no new addresses are given; {held}")
+        return _condition(READY, False, REASON_BEING_DELETED, f"no new addresses are given; {held}")
     if state.problem:
         return _condition(READY, False, "InvalidSpec", state.problem)
     if state.overlap is not None:

@@ -8,8 +8,9 @@ configuration.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -17,11 +18,13 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import REGISTRY
 
 from fast import __version__
+from fast.agent.app.own_node import OwnNode
 from fast.agent.app.systemd import notify
 from fast.agent.cni import cni_server, installation, tombstone_replay
 from fast.agent.cni.cni_server import CniServer
@@ -44,29 +47,26 @@ from fast.agent.readiness import Readiness
 from fast.agent.sync import contact
 from fast.agent.sync.agent_gc import AgentCollector
 from fast.agent.sync.auditor import Auditor
-from fast.agent.sync.cluster_sync import ClusterKnown, ClusterSync, refusal_problems
+from fast.agent.sync.cluster_sync import ClusterKnown, ClusterSync
 from fast.agent.sync.contact import Contact
-from fast.agent.sync.fast_node import FastNodeWriter, settings_problems
+from fast.agent.sync.fast_node import lean
+from fast.agent.sync.network_sync import NetworkSync
 from fast.api.core import Node, ObjectReference
-from fast.api.fastnode import HEARTBEAT_SECONDS, FastNode, FastNodeSpec, NodeProblem, Tunnel, lease_name
+from fast.api.fastnode import FastNode
 from fast.api.ipendpoint import PodRef
-from fast.api.ips import Ips
 from fast.api.resources import FASTNODES, NAMESPACES, NODES, PODS
 from fast.cni import Verbs
 from fast.datapath.node.node_datapath import NodeDatapath
 from fast.datapath.node.state_reading import read_node_state
 from fast.datapath.node.tunnel import find_node_ip6
-from fast.errors import DatapathError, InvalidRange, KubeError
+from fast.errors import DatapathError, KubeError
 from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
-from fast.ipam.store.record_store import PoolChange
-from fast.kube import Change, ClusterConfig, EventRecorder, Heartbeat, Informer, KubeClient
+from fast.ipam.store.record_store import EndpointChange, PoolChange
+from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
 from fast.logs import configure_logs
-from fast.net import IPNetwork, parse_subnet
 from fast.probes import ProbeServer
 
 log = structlog.get_logger()
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _CLUSTER_MAP = "cluster-map"
 #: Concurrent calls into the kernel: attaching a program waits for an RCU grace period, not for the processor.
@@ -183,7 +183,7 @@ class Agent:
         self._events = EventRecorder(client, "fast-agent", host=config.node_name)
         self._store = KubeStore(client)
         self._nodes = Informer(client, NODES)
-        self._fast_nodes = Informer(client, FASTNODES, transform=self._lean)
+        self._fast_nodes = Informer(client, FASTNODES, transform=partial(lean, config.node_name))
         self._namespaces = Informer(client, NAMESPACES)
         self._pods = Informer(client, PODS, field_selector=f"spec.nodeName={config.node_name}")
         self._synced = asyncio.Event()
@@ -196,39 +196,38 @@ class Agent:
         )
         datapath = self._keeper.datapath
         REGISTRY.register(PacketCollector(datapath.counters, datapath.refused_by_firewall))
-        self._own_addresses = tuple(item for item in (node_ip, config.node_ip6) if item is not None)
+        addresses = tuple(item for item in (node_ip, config.node_ip6) if item is not None)
+        known = ClusterKnown(self._store.pools, self._fast_nodes.cache, self._store.endpoints)
         self._cluster = ClusterSync(
             datapath,
-            ClusterKnown(self._store.pools, self._fast_nodes.cache, self._store.endpoints),
+            known,
             report=self._cluster_map_reported,
             own_name=config.node_name,
-            own_addresses=self._own_addresses,
+            own_addresses=addresses,
         )
-        identity = NodeIdentity(config.node_name, BOOT_ID.read_text().strip())
-        self._fast_node = FastNodeWriter(
+        servers = (urlsplit(client.config.server).hostname, os.environ.get("KUBERNETES_SERVICE_HOST"))
+        self._networks = NetworkSync(
+            known, self._cluster, self._keeper.set_pod_subnets, filter(None, servers)
+        )
+        self._own_node = OwnNode(
+            config,
             client,
-            config.node_name,
-            self._fast_nodes.cache.get,
-            self.readiness,
-            spec=self._fast_node_spec,
-            pods=self._count_pods,
+            known,
+            nodes=self._nodes.cache,
+            keeper=self._keeper,
+            cluster=self._cluster,
+            readiness=self.readiness,
             problems=lambda: self._problems.problems,
         )
         self._problems = ProblemWatch(
             partial(examine, _facts(config, node_ip), RUNNING_CHECKS),
-            self._problems_of_cluster,
+            self._own_node.cluster_problems,
             self._tell_node,
-            changed=self._fast_node.wake,
-        )
-        self._heartbeat = Heartbeat(
-            client,
-            config.namespace,
-            lease_name(config.node_name),
-            f"{config.node_name}/{identity.boot_id}",
-            interval_seconds=HEARTBEAT_SECONDS,
+            changed=self._own_node.writer.wake,
         )
         pods = NodePods(client, self._pods, self._namespaces)
         metrics = IpamMetrics(REGISTRY)
+        identity = NodeIdentity(config.node_name, self._own_node.boot_id)
         self._ipam = Ipam(self._store, identity, pods=pods, metrics=metrics)
         self._auditor = Auditor(
             config.node_name,
@@ -316,14 +315,14 @@ class Agent:
         self._nodes.add_handler(self._node_changed)
         self._fast_nodes.add_handler(self._fast_node_changed)
         self._store.subscribe(
-            lambda change: self._cluster.record_changed(change.old, change.new),
+            self._record_changed,
             self._pool_changed,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self._store.run())
             for informer in (self._nodes, self._fast_nodes, self._pods, self._namespaces):
                 group.create_task(informer.run())
-            group.create_task(self._heartbeat.run())
+            group.create_task(self._own_node.run(self._synced))
             group.create_task(self._contact.run())
             group.create_task(self._problems.run())
             group.create_task(self._server.keep(self._socket_reported, self._socket_restored))
@@ -334,8 +333,7 @@ class Agent:
     async def _when_everything_is_known(self, group: asyncio.TaskGroup) -> None:
         """Start what must not work on half of the cluster's state."""
         await self._synced.wait()
-        group.create_task(self._fast_node.run())
-        self._pools_changed()
+        self._networks.start()
         await self._keeper.up.wait()
         group.create_task(self._cluster.run())
         group.create_task(self._replay.run(_TOMBSTONE_SECONDS))
@@ -363,80 +361,36 @@ class Agent:
 
     def _datapath_came_up(self) -> None:
         self._cluster.resync()
-        self._fast_node.wake()
-
-    # What the node's FastNode says.
-
-    def _fast_node_spec(self) -> FastNodeSpec:
-        """What the node is. Without addresses while the datapath is not up: nobody can tunnel here yet."""
-        config, node = self._config, self._nodes.cache.get(self._config.node_name)
-        up = self._keeper.up.is_set()
-        return FastNodeSpec(
-            node_uid=node.metadata.uid if node is not None else "",
-            boot_id=self._ipam.node.boot_id,
-            addresses=tuple(map(str, self._own_addresses)) if up else (),
-            routing=config.routing,
-            tunnel=Tunnel(port=config.tunnel_port, vni=config.vni),
-            pod_mtu=self._keeper.datapath.pod_mtu if up else 0,
-            version=__version__,
-        )
-
-    def _count_pods(self) -> int:
-        names = self._cluster.names_of(self._config.node_name)
-        records = filter(None, map(self._store.endpoints.get, names))
-        return len({record.spec.pod.uid for record in records})
-
-    def _problems_of_cluster(self) -> list[NodeProblem]:
-        return [
-            *settings_problems(self._config.node_name, self._fast_nodes.cache.values()),
-            *refusal_problems(self._cluster.refusals),
-        ]
-
-    def _lean(self, node: FastNode) -> FastNode:
-        """Keep only the own node's status: 5,000 of them would take their memory."""
-        return (
-            node
-            if node.metadata.name == self._config.node_name
-            else FastNode(metadata=node.metadata, spec=node.spec)
-        )
+        self._own_node.writer.wake()
 
     def _fast_node_changed(self, change: Change[FastNode]) -> None:
         self._cluster.node_changed(change.old, change.new)
         if change.current.metadata.name == self._config.node_name:
-            self._fast_node.changed(change.new)
+            self._own_node.writer.changed(change.new)
         elif change.old is None or change.new is None or change.old.spec != change.new.spec:
-            self._fast_node.wake()
+            self._own_node.writer.wake()
+            self._networks.nodes_changed()
 
     def _cluster_map_reported(self, problem: str) -> None:
         if problem:
             self.readiness.missing(_CLUSTER_MAP, problem, limited_connectivity=True)
         else:
+            self._networks.cluster_judged()
             self.readiness.met(_CLUSTER_MAP)
-            self._fast_node.wake()
+            self._own_node.writer.wake()
 
     def _node_changed(self, change: Change[Node]) -> None:
         if change.new is not None and change.new.metadata.name == self._config.node_name:
             self._ipam.node = replace(self._ipam.node, labels=change.new.metadata.labels)
-            self._fast_node.wake()
+            self._own_node.writer.wake()
 
     def _pool_changed(self, change: PoolChange) -> None:
         self._cluster.pool_changed(change.old, change.new)
-        self._pools_changed()
+        self._networks.pool_changed(change.old, change.new)
 
-    def _pools_changed(self) -> None:
-        if self._synced.is_set():
-            self._keeper.set_pod_subnets(_subnets(self._store.pools.values()))
-
-
-def _subnets(pools: Iterable[Ips]) -> frozenset[IPNetwork]:
-    """The pools' subnets; those that cannot be read serve no pod."""
-    subnets = set()
-    for pool in pools:
-        try:
-            subnets.add(parse_subnet(pool.spec.subnet))
-        except InvalidRange as error:
-            log.warning("subnet of a pool cannot be read", pool=pool.metadata.name, error=str(error))
-    return frozenset(subnets)
+    def _record_changed(self, change: EndpointChange) -> None:
+        self._cluster.record_changed(change.old, change.new)
+        self._networks.record_changed(change.old, change.new)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -24,7 +24,8 @@ from fast.net import SPECIAL_NETWORKS, AddressRange, IPAddress, IPNetwork, Range
 MOST_PODS = 4096
 #: Names kept as examples for each reason.
 _EXAMPLES = 3
-_SPECIAL = {
+#: Addresses that no pod and no node can have, by IP version.
+SPECIAL = {
     version: RangeSet(
         AddressRange.of_network(network)
         for network in map(ip_network, SPECIAL_NETWORKS)
@@ -91,10 +92,8 @@ class _Pool:
             addresses = pool_addresses(pool.spec)
         except InvalidRange:
             return None
-        ranges = addresses.usable.without(_SPECIAL[addresses.version])
-        conditions = pool.status.conditions if pool.status else []
-        refused = any(item.type == "Ready" and item.status == "False" for item in conditions)
-        return cls(ranges, not refused)
+        ranges = addresses.usable.without(SPECIAL[addresses.version])
+        return cls(ranges, not pool.refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +405,14 @@ class ClusterJudge:
         return place.pods if place is not None else self._inherited.get(record.metadata.name)
 
     # What is told.
+
+    def counts(self, record: IpEndpoint) -> bool:
+        """Whether a record counts."""
+        return self._counted(record)
+
+    def node_addresses(self) -> set[IPAddress]:
+        """Give the nodes' addresses that count, this node's included."""
+        return {address for place in self._places.values() for address in place.addresses}
 
     def names_of(self, node: str) -> frozenset[str]:
         """Give the names of a node's records that count."""

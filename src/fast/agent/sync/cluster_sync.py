@@ -92,6 +92,7 @@ class ClusterSync:
 
     Attributes:
         refusals: What does not count, by reason; as of the last report.
+        own_addresses: This node's addresses.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class ClusterSync:
         self._reported_at = -math.inf
         self._report_due: asyncio.TimerHandle | None = None
         self.refusals: dict[Refusal, Refused] = {}
+        self.own_addresses = own_addresses
 
     def record_changed(self, old: IpEndpoint | None, new: IpEndpoint | None) -> None:
         """Take note of a changed record."""
@@ -148,6 +150,14 @@ class ClusterSync:
         if shown is not None:
             name = shown.metadata.name
             self._judged(lambda: self._judge.pool_changed(name, new))
+
+    def counts(self, record: IpEndpoint) -> bool:
+        """Whether a record counts."""
+        return self._judge.counts(record)
+
+    def node_addresses(self) -> set[IPAddress]:
+        """Give the nodes' addresses that count, this node's included."""
+        return self._judge.node_addresses()
 
     def names_of(self, node: str) -> frozenset[str]:
         """Give the names of a node's records that count."""

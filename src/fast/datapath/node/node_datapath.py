@@ -20,6 +20,7 @@ from fast.datapath.bpf.layout import (
     DevFlag,
     Device,
     EventSwitch,
+    Kind,
     LocalDev,
     Metric,
     Routing,
@@ -34,6 +35,7 @@ from fast.datapath.cluster_map import ClusterTable, SyncResult
 from fast.datapath.datapath_config import DatapathConfig
 from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.node import forward
+from fast.datapath.node.carving import carve
 from fast.datapath.node.fast_path import FastPath
 from fast.datapath.node.firewall import Firewall, Ruleset
 from fast.datapath.node.routing import (
@@ -75,7 +77,8 @@ class NodeDatapath:
     def __init__(self, config: DatapathConfig) -> None:
         self.config = config
         self._pins = PinDirectory(config.bpf_dir)
-        self._subnets = frozenset(config.pod_subnets)
+        self._wanted_subnets = frozenset(config.pod_subnets)  # as told
+        self._subnets = self._wanted_subnets  # without what the node reaches otherwise
         self._subnets_known = bool(config.pod_subnets)
         self._firewall = Firewall()
         self._fast_path = FastPath(config)
@@ -102,7 +105,7 @@ class NodeDatapath:
                 with Netlink() as netlink:
                     running.endpoints.drop_unfinished(netlink)
                     if not self._subnets_known:  # the API server may be away: what the node routes goes on
-                        self._subnets = find_subnets(netlink)
+                        self._wanted_subnets = find_subnets(netlink)
                 self._running = running
             return self._converge(self._running)
 
@@ -174,6 +177,7 @@ class NodeDatapath:
             }
             repairs += self._ensure_devices(running, devices)
             self._mtus = mtus
+            self._subnets = carve(self._wanted_subnets, netlink.routes(), lambda: self._pods(running))
             repairs += self._ensure_sysctls(find_ways_out(netlink, underlay))
             repairs += self._ensure_routes(running, netlink, tunnel, mtus)
             repairs += self._ensure_firewall()
@@ -218,6 +222,12 @@ class NodeDatapath:
                     Repair(RepairKind.LOCAL_DEV, f"{role.name.lower()} is device {device.ifindex} now{way}")
                 )
         return repairs
+
+    @staticmethod
+    def _pods(running: _Running) -> list[IPAddress]:
+        """Give the addresses of the cluster's pods that the maps have."""
+        others = (item for item, entry in running.cluster.entries().items() if entry.kind is Kind.POD)
+        return [*others, *(address for address, _ in running.loaded.local_pods.items())]
 
     def _ensure_sysctls(self, ways_out: Iterable[Link]) -> list[Repair]:
         names = [link.name for link in ways_out]
@@ -271,13 +281,15 @@ class NodeDatapath:
                 self._ensure_routes(running, netlink, tunnel, self._mtus)
 
     def set_pod_subnets(self, subnets: Iterable[IPNetwork]) -> None:
-        """Set the subnets of all pools. Their routes, masquerade and kernel parameters follow.
+        """Set the networks of all pods. Their routes, masquerade and kernel parameters follow.
+
+        What the node reaches otherwise (gateways, devices' own networks, narrower routes of others) is left out.
 
         Raises:
             DatapathError: As :meth:`ensure`.
         """
         with self._lock:
-            self._subnets = frozenset(subnets)
+            self._wanted_subnets = frozenset(subnets)
             self._subnets_known = True
             if self._running is not None:
                 self._converge(self._running)
