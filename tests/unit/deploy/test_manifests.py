@@ -192,3 +192,16 @@ def test_version_of_chart_image_and_package_agree():
         f":{fast.__version__}"
     )
     assert f"appVersion: {fast.__version__}\n" in (CHART / "Chart.yaml").read_text()
+
+
+def test_the_controller_prefers_the_control_planes_nodes_and_runs_without_any():
+    pod = kustomized()["Deployment/fast-controller-manager"]["spec"]["template"]["spec"]
+    affinity = pod["affinity"]["nodeAffinity"]
+    ((preferred,),) = [
+        [item["preference"]] for item in affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    ]
+    assert preferred["matchExpressions"] == [
+        {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}
+    ]
+    assert "requiredDuringSchedulingIgnoredDuringExecution" not in affinity
+    assert any(item.get("key") == "node-role.kubernetes.io/control-plane" for item in pod["tolerations"])

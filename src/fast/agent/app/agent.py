@@ -25,6 +25,7 @@ from prometheus_client import REGISTRY
 
 from fast import __version__
 from fast.agent.app.own_node import OwnNode
+from fast.agent.app.process_limits import raise_descriptor_limit
 from fast.agent.app.systemd import notify
 from fast.agent.cni import cni_server, installation, tombstone_replay
 from fast.agent.cni.cni_server import CniServer
@@ -88,6 +89,7 @@ async def run_agent(
     Raises:
         InvalidConfig: The configuration cannot be used; nothing was changed on the node then.
     """
+    raise_descriptor_limit()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="fast"))
     stop = asyncio.Event()
@@ -255,7 +257,12 @@ class Agent:
         )
         self._replay = TombstoneReplay(tombstones, verbs.carry_out_tombstone, self.readiness)
         self._server = CniServer(config.socket, verbs.dispatch)
-        self._http = ProbeServer(config.http_address, self._not_ready, self._ipam.update_gauges)
+        self._http = ProbeServer(
+            config.http_address,
+            self._not_ready,
+            self._ipam.update_gauges,
+            metrics_token_file=config.metrics_token_file,
+        )
         self._contact = Contact(
             (
                 self._store.endpoint_informer,

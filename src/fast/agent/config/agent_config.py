@@ -58,6 +58,7 @@ class AgentConfig:
     skip_tunnel_device: bool
     max_cluster_entries: int
     http_address: str
+    metrics_token_file: Path | None
     gc_interval_seconds: float
     verify_interval_seconds: float
     log_level: str
@@ -269,6 +270,13 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         show_envvar=True,
         help="Where to serve /healthz, /readyz and /metrics.",
+    ),
+    click.option(
+        "--metrics-token-file",
+        type=FILE,
+        envvar="FAST_METRICS_TOKEN_FILE",
+        show_envvar=True,
+        help="File with a bearer token that /metrics asks for. Default: whoever reaches the port may read metrics.",
     ),
     click.option(
         "--gc-interval-seconds",
