@@ -400,3 +400,22 @@ def test_a_set_that_is_deleted_without_its_pods_and_created_again_adopts_their_a
         "new pods",
     )
     assert cluster.wait_running("db-0", "db-1") == before
+
+
+def test_a_pool_in_use_refuses_another_subnet_and_its_pods_reach_each_other_when_it_is_gone(cluster):
+    apply(cluster, pool("moved", "10.244.1.0-10.244.1.9"), pod("one", "n1", pools="moved"))
+    cluster.wait_running("one")
+    apply(cluster, pod("two", "n2", pools="moved"))
+    (second,) = cluster.wait_running("two")
+    cluster.until(lambda: cluster.get("ips", "moved")["status"]["allocatedIPCount"] == 2, "the count")
+    edit = ("patch", "ips", "moved", "--type=merge", "-p", '{"spec":{"subnet":"10.99.0.0/16","ips":[]}}')
+    refused_edit = cluster.kubectl(*edit)
+    assert refused_edit.returncode != 0
+    assert b"the subnet may only grow: 2 are held" in refused_edit.stderr
+    cluster.kubectl.check("delete", "ips", "moved", "--wait=false")
+    # what no admission can help: an operator removes the finalizer by force
+    cluster.kubectl.check("patch", "ips", "moved", "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
+    cluster.until(lambda: not cluster.items("ips"), "the pool to go")
+    for size in ("56", "4000"):  # the fast path, and fragments, which take the kernel's routes
+        for _ in range(3):
+            cluster.kubectl.check("exec", "one", "--", "ping", "-c1", "-W2", "-s", size, second)

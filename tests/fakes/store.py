@@ -103,6 +103,10 @@ class FakeCluster:
             if endpoint.metadata.labels.get(LABEL_STICKY_KEY) in labels
         ]
 
+    def names_in_pool(self, pool: str) -> set[str]:
+        self.calls += 1
+        return {name for name, item in self.endpoints.items() if item.spec.pool == pool}
+
     def _current(self, endpoint: IpEndpoint) -> IpEndpoint:
         """The record, where it still is the version that the write is meant for."""
         meta = endpoint.metadata
@@ -214,6 +218,9 @@ class FakeStore:
             elif known is not None:
                 self._view.removed(known, gone)
         return self._view.endpoints.get(name)
+
+    async def names_in_pool(self, pool: str) -> set[str]:
+        return await self._call("list", pool, lambda: self._cluster.names_in_pool(pool))
 
     async def refresh_sticky(self, *keys: str) -> None:
         with self._view.asking() as gone:

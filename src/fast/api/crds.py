@@ -118,8 +118,21 @@ _RANGE_ITEMS = {
     "x-kubernetes-validations": _range_rules(),
 }
 
+_IN_USE = "has(oldSelf.status) && has(oldSelf.status.allocatedIPCount) && oldSelf.status.allocatedIPCount > 0"
+_CONTAINS = (
+    "isCIDR(self.spec.subnet) && cidr(self.spec.subnet).containsCIDR(cidr(oldSelf.spec.subnet).masked())"
+)
+#: A transition rule: pods hold addresses of the subnet, and what the node sets up for pods follows the subnet.
+_SUBNET_IN_USE = {
+    "rule": f"self.spec.subnet == oldSelf.spec.subnet || !({_IN_USE}) || !isCIDR(oldSelf.spec.subnet) || ({_CONTAINS})",
+    "message": "while addresses are in use, the subnet may only grow",
+    "messageExpression": '"while addresses are in use, the subnet may only grow: " + '
+    'string(oldSelf.status.allocatedIPCount) + " are held; kubectl get ipe --field-selector spec.pool=" + '
+    'self.metadata.name + " lists them"',
+}
+
 _IPS: Annotations = {
-    "": {"description": "Ips is a pool of pod addresses."},
+    "": {"description": "Ips is a pool of pod addresses.", "x-kubernetes-validations": [_SUBNET_IN_USE]},
     "spec": {
         "description": "The pool as the user wrote it.",
         "x-kubernetes-validations": [_inside_rule("ips"), _inside_rule("excludeIPs")],

@@ -10,7 +10,7 @@ import structlog
 
 from fast.api.ips import FINALIZER_IN_USE, Ips, IpsStatus
 from fast.api.meta import Condition
-from fast.api.resources import IPSES
+from fast.api.resources import IPENDPOINTS, IPSES
 from fast.api.timestamps import now_text
 from fast.controller.census import Census
 from fast.controller.pool_conditions import EXHAUSTED, PoolState, status_of
@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 #: A pool's status is written at most so often.
 _WRITE_EVERY_SECONDS = 1.0
+#: After this time a pool is looked at again whose records the watch does not show yet.
+_LOOK_AGAIN_SECONDS = 1.0
 #: Below this share of free addresses a pool is low; it must recover to twice that before it can be low again.
 _LOW_SHARE = 0.10
 
@@ -92,15 +94,23 @@ class PoolReconciler:
         return answered
 
     async def _ensure_finalizer(self, pool: Ips) -> Ips | None:
-        """Hold the pool while its addresses are in use; None where it was let go."""
+        """Hold the pool from the first look on, and until its last address is free; None if it was let go.
+
+        A finalizer that came with the first record would come too late for a pool that is deleted in between. What the
+        watch shows is no evidence that nobody holds an address: before the pool is let go, its records are read live.
+        """
         meta = pool.metadata
         held, in_use = FINALIZER_IN_USE in meta.finalizers, bool(self._census.facts(meta.name).records)
         deleting = meta.deletion_timestamp is not None
         if held and deleting and not in_use:
+            listed = await self._client.list(IPENDPOINTS, field_selector=f"spec.pool={meta.name}")
+            if listed.items or listed.undecodable:
+                self._queue.add_after(meta.name, _LOOK_AGAIN_SECONDS)
+                return pool
             await self._write_finalizers(pool, [item for item in meta.finalizers if item != FINALIZER_IN_USE])
             log.info("pool let go: no address of it is in use", pool=meta.name)
             return None
-        if in_use and not held and not deleting:
+        if not held and not deleting:
             return await self._write_finalizers(pool, [*meta.finalizers, FINALIZER_IN_USE])
         return pool
 

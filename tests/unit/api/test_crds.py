@@ -235,3 +235,30 @@ def test_a_node_has_at_most_one_address_of_each_family_and_none_of_special_use()
         assert any("must not be" in refusal for refusal in refusals({"addresses": [text]}, node)), text
     assert any("must be an IP" in refusal for refusal in refusals({"addresses": ["node-1"]}, node))
     assert schema(node)["properties"]["spec"]["properties"]["addresses"]["maxItems"] == 2
+
+
+def in_use(subnet: str, allocated: int | None) -> dict[str, Any]:
+    status = {} if allocated is None else {"status": {"allocatedIPCount": allocated}}
+    return {"metadata": {"name": "a"}, "spec": {"subnet": subnet}, **status}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "allocated", "refused"),
+    [
+        ("10.244.0.0/16", "10.99.0.0/16", 3, True),
+        ("10.244.0.0/16", "10.244.1.0/24", 1, True),
+        ("10.244.0.1/16", "10.244.0.0/16", 3, False),
+        ("10.244.0.1/16", "10.0.0.0/8", 3, False),
+        ("10.244.0.0/16", "fd00::/64", 3, True),
+        ("fd00::1/64", "fd00::/48", 3, False),
+        ("10.244.0.0/16", "10.99.0.0/16", 0, False),
+        ("10.244.0.0/16", "10.99.0.0/16", None, False),
+        ("10.244.0.0/16", "10.244.0.0/16", 3, False),
+    ],
+)
+def test_the_subnet_of_a_pool_in_use_may_only_grow(before, after, allocated, refused):
+    (spec,) = schema(crds.ips_crd())["x-kubernetes-validations"]
+    found = Rule(spec).check(in_use(after, allocated), "", in_use(before, allocated))
+    assert bool(found) is refused
+    if refused:
+        assert f"{allocated} are held; kubectl get ipe --field-selector spec.pool=a lists them" in str(found)

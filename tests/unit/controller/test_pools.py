@@ -1,5 +1,7 @@
 """Reconciling a pool: its status, its finalizer and its events follow from the records, and from nothing else."""
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
@@ -17,8 +19,15 @@ class Client:
 
     def __init__(self, cluster):
         self._cluster = cluster
+        self.unseen = []
+
         self.patches = []
         self.refuses = False
+
+    async def list(self, _resource, *, field_selector):
+        pool = field_selector.removeprefix("spec.pool=")
+        found = [item for item in self._cluster.endpoints.values() if item.spec.pool == pool]
+        return SimpleNamespace(items=[*found, *self.unseen], undecodable={})
 
     async def patch(self, _resource, name, patch, *, subresource=""):
         if self.refuses:
@@ -107,9 +116,9 @@ async def test_status_is_written_once_a_second_at_most_and_the_rest_is_put_off(s
     assert setting.queue.later[-1] == ("a", 0.75)
 
 
-async def test_a_pool_in_use_is_held_and_let_go_with_its_last_address(setting):
+async def test_a_pool_is_held_from_the_first_look_on_and_let_go_with_its_last_address(setting):
     await setting.reconcile()
-    assert setting.pool.metadata.finalizers == []
+    assert setting.pool.metadata.finalizers == [FINALIZER_IN_USE]
     setting.claim(0)
     await setting.reconcile()
     assert setting.pool.metadata.finalizers == [FINALIZER_IN_USE]
@@ -157,3 +166,17 @@ async def test_a_pool_that_is_gone_is_no_error(setting):
     setting.cluster.drop_pool("a")
     await setting.reconciler.reconcile("a")
     assert not setting.client.patches
+
+
+async def test_a_deleted_pool_is_not_let_go_while_a_record_lives_that_the_watch_does_not_show_yet(setting):
+    await setting.reconcile()
+    deleted = msgspec.convert(msgspec.to_builtins(setting.pool), Ips)
+    deleted.metadata.deletion_timestamp = "2026-01-01T00:00:00Z"
+    setting.cluster.put_pool(deleted)
+    setting.client.unseen = ["a record just made"]
+    await setting.reconcile()
+    assert "a" in setting.cluster.pools
+    assert setting.queue.later[-1][0] == "a"
+    setting.client.unseen = []
+    await setting.reconcile()
+    assert "a" not in setting.cluster.pools

@@ -104,7 +104,7 @@ class Cluster(RuleBasedStateMachine):
             return
         if where.name not in self.world.node_objects:
             return
-        pool = self.world.pool_of_the_set if name.startswith("db") else "four"
+        pool = {"db": self.world.pool_of_the_set, "tiny": "tiny"}.get(name.partition("-")[0], "four")
         pod = a_pod(name, f"{name}-uid{self.world.next_number()}", where.name, pool)
         self.world.pods[name] = pod
         self.known = [*self.known, pod][-_KNOWN_PODS:]

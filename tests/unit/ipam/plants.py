@@ -20,7 +20,7 @@ from fast.api.core import Node, Pod
 from fast.api.ipendpoint import IpEndpoint, PodRef
 from fast.cni import Verbs
 from fast.errors import Unavailable
-from fast.ipam.claim.allocator import FamilyPlan
+from fast.ipam.claim.allocator import Allocator, FamilyPlan
 from fast.ipam.claim.claiming import Claiming
 from fast.ipam.claim.restoring import Restored, Restoring
 from fast.ipam.in_flight import AddsInFlight
@@ -248,6 +248,15 @@ def add_deletes_what_was_kept() -> Iterator[None]:
         return planted
 
     with _instead(Claiming, "_claim_family", make):
+        yield
+
+
+@_plant("stalled-watch")
+def exhaustion_is_believed_unseen() -> Iterator[None]:
+    async def planted(self: Allocator, pool: str) -> bool:
+        return False
+
+    with patch.object(Allocator, "_has_candidate_live", planted):
         yield
 
 

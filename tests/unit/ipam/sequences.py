@@ -12,7 +12,7 @@ from hypothesis.stateful import rule
 
 from fakes.store import Fate
 from unit.ipam.machine import PODS, Cluster, picks
-from unit.ipam.processes import Agent, Request
+from unit.ipam.processes import Agent, Request, Violation
 from unit.ipam.world import STATEFUL_SET, a_stateful_set
 
 
@@ -76,6 +76,32 @@ class UnluckyCluster(Cluster):
         self.world.being_restored = set()
         self._turn()
         self.make_pod(PODS[then % len(PODS)], then, True)
+
+    @rule(node=picks, other=picks)
+    def address_is_released_while_a_watch_is_stalled(self, node: int, other: int) -> None:
+        """The only address of a pool is released on one node; the agent of another, which does not see it, needs it."""
+        one, two = self._node(node), self._node(other)
+        if one is two or self.world.requests or {"tiny-0", "tiny-1"} & self.world.pods.keys():
+            return
+        if any(item.agent is None or item.partitioned or self._is_fenced(item) for item in (one, two)):
+            return
+        if "10.0.2.0" in self.world.cluster.endpoints:
+            return
+        self.world.prompt = True
+        self.world.now += 31.0
+        for process in self.world.processes():
+            process.store.deliver()
+        self.make_pod("tiny-0", node, True)
+        for process in self.world.processes():
+            process.store.deliver()
+        self.delete_pod(list(self.world.pods).index("tiny-0"), "gracefully")
+        self.kubelet_cleans_up(node)
+        if "10.0.2.0" in self.world.cluster.endpoints:
+            return
+        self.world.now += 31.0
+        self.make_pod("tiny-1", other, True)
+        if not any("10.0.2.0" in item.addresses for item in two.sandboxes.values()):
+            raise Violation("pod tiny-1 has no address, though the one of its pool is free")
 
     @rule(node=picks, again=st.booleans())
     def node_object_is_deleted_while_the_node_runs(self, node: int, again: bool) -> None:

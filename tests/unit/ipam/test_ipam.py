@@ -12,6 +12,7 @@ from fast.api.meta import ObjectMeta
 from fast.errors import (
     AddressConflict,
     InvalidConfig,
+    KubeError,
     PoolExhausted,
     PoolNotAllowed,
     PoolNotFound,
@@ -19,7 +20,7 @@ from fast.errors import (
 )
 from fast.ipam import ClaimRequest
 from fast.net import parse_address
-from unit.ipam.nodes import SMALL, Nodes, names, sandbox
+from unit.ipam.nodes import SMALL, Gate, Nodes, names, sandbox
 
 
 async def test_the_first_pods_of_a_fresh_pool_get_the_lowest_addresses_even_from_two_nodes_at_once():
@@ -413,3 +414,39 @@ async def test_a_pool_that_is_gone_is_in_no_gauge():
     agent.update_gauges()
     (gauge,) = agent.metrics.addresses.collect()
     assert not gauge.samples
+
+
+@pytest.mark.parametrize("fate", [Fate.THROTTLED, Fate.LOST])
+async def test_only_a_create_of_unknown_fate_keeps_its_address_from_others_for_a_while(fate):
+    gate = Gate()
+    nodes = Nodes(a_pool("small", "10.244.10.0"))
+    agent = nodes.agent(gate=gate)
+    gate.fates["create"] = [fate]
+    with pytest.raises(KubeError):
+        await agent.claim(sandbox(1), SMALL)
+    if fate is Fate.THROTTLED:
+        assert names(await agent.claim(sandbox(2), SMALL)) == ["10.244.10.0"]
+        return
+    with pytest.raises(PoolExhausted):
+        await agent.claim(sandbox(2), SMALL)
+    nodes.clock.now += 6
+    assert names(await agent.claim(sandbox(2), SMALL)) == ["10.244.10.0"]
+
+
+async def test_a_pool_is_looked_at_live_before_it_counts_as_exhausted_and_not_by_every_pod():
+    nodes = Nodes(a_pool("small", "10.244.10.0-10.244.10.1"))
+    one, two = nodes.agent("n1"), nodes.agent("n2", lagging=True)
+    await one.claim(sandbox(1), SMALL)
+    await one.claim(sandbox(2), SMALL)
+    two._store.deliver()
+    await one.release("c2", "eth0")
+    assert names(await two.claim(sandbox(3), SMALL)) == ["10.244.10.1"]
+    before = nodes.cluster.calls
+    for number in range(4, 9):
+        with pytest.raises(PoolExhausted):
+            await two.claim(sandbox(number), SMALL)
+    assert nodes.cluster.calls == before
+    nodes.clock.now += 6
+    with pytest.raises(PoolExhausted):
+        await two.claim(sandbox(9), SMALL)
+    assert nodes.cluster.calls == before + 1

@@ -152,6 +152,12 @@ async def test_records_of_a_sticky_key_are_read_past_the_view(pair: Pair):
     assert pair.mine.endpoints[NAME] == made
 
 
+async def test_the_names_of_a_pools_records_are_read_past_the_view(pair: Pair):
+    await pair.others.create(record())
+    assert set(await pair.mine.names_in_pool("small")) == {NAME}
+    assert not await pair.mine.names_in_pool("other")
+
+
 async def test_subscribers_are_told_of_every_change_of_the_view_in_order(pair: Pair):
     seen: list[tuple[str, str]] = []
     pair.mine.subscribe(

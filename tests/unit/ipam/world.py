@@ -53,6 +53,7 @@ class World:
         )
         self.cluster.put_pool(a_pool("six", "fd00::1-fd00::8", subnet="fd00::/64", releaseDelaySeconds=5))
         self.cluster.put_pool(a_pool("other", "10.0.1.0-10.0.1.11", subnet="10.0.1.0/24"))
+        self.cluster.put_pool(a_pool("tiny", "10.0.2.0", subnet="10.0.2.0/24"))
         self.pools = {name: pool.spec for name, pool in self.cluster.pools.items()}  # as they were made
         self.pool_of_the_set = "four"
         self.nodes = {f"n{number}": SimNode(f"n{number}") for number in range(1, nodes + 1)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.meta import ObjectMeta
@@ -13,9 +14,11 @@ from fast.errors import (
     Conflict,
     InvalidConfig,
     IPAMError,
+    KubeError,
     PoolExhausted,
     PoolNotAllowed,
     PoolNotFound,
+    Unavailable,
 )
 from fast.ipam.claim.contention import Contention
 from fast.ipam.ipam_metrics import IpamMetrics
@@ -27,6 +30,11 @@ from fast.ipam.rules.sticky_keys import sticky_labels
 from fast.ipam.store.record_store import Store
 from fast.ipam.store.record_writes import Writes
 from fast.net import IPAddress, record_name
+
+#: How often the records of a pool that seems exhausted are listed at most.
+_LOOK_EVERY_SECONDS = 5.0
+#: How many records that the list lacks are looked up: each is an address to try.
+_MOST_LOOKED_UP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,7 @@ class Allocator:
         self._clock = clock
         self._rng = rng
         self._contention: dict[str, Contention] = {}
+        self._looked_at: dict[str, float] = {}
 
     # ── planning ──
 
@@ -151,8 +160,26 @@ class Allocator:
 
     async def require_candidate(self, plan: FamilyPlan) -> None:
         """Raise PoolExhausted if no pool of the plan has an address left; asked before anything is written."""
-        if plan.address is None and not any(self._has_candidate(pool) for pool in plan.pools):
+        if plan.address is None:
+            for pool in plan.pools:
+                if self._has_candidate(pool) or await self._has_candidate_live(pool):
+                    return
             raise self._exhausted(plan)
+
+    async def _has_candidate_live(self, pool: str) -> bool:
+        """Look at the API server before a pool counts as exhausted (race: stalled-watch).
+
+        Not more often than every few seconds for one pool: many pods may wait for an address of it.
+        """
+        now = self._clock()
+        if now - self._looked_at.get(pool, float("-inf")) < _LOOK_EVERY_SECONDS:
+            return False
+        self._looked_at[pool] = now
+        there = await self._store.names_in_pool(pool)
+        shown = (name for name, item in self._store.endpoints.items() if item.spec.pool == pool)
+        for name in list(islice((name for name in shown if name not in there), _MOST_LOOKED_UP)):
+            await self._store.refresh(name)
+        return self._has_candidate(pool)
 
     def _has_candidate(self, pool: str) -> bool:
         entry = self._ledger.pools.get(pool)
@@ -178,6 +205,8 @@ class Allocator:
             return await self._create_exactly(plan.address, plan.pools[0], attachment, node, sticky_key)
         for pool in plan.pools:
             record = await self._create_in(pool, attachment, node, sticky_key)
+            if record is None and await self._has_candidate_live(pool):
+                record = await self._create_in(pool, attachment, node, sticky_key)
             if record is not None:
                 return record
         raise self._exhausted(plan)
@@ -240,7 +269,14 @@ class Allocator:
         for book in self._ledger.books_of(address):
             book.doubt(address, self._clock())
         metadata = ObjectMeta(name=record_name(address), labels=sticky_labels(sticky_key))
-        return await self._writes.bind(IpEndpoint(metadata=metadata, spec=spec))
+        try:
+            return await self._writes.bind(IpEndpoint(metadata=metadata, spec=spec))
+        except (Conflict, Unavailable):  # somebody has it, or nobody knows
+            raise
+        except KubeError:
+            for book in self._ledger.books_of(address):
+                book.undoubt(address)
+            raise
 
 
 def refusal(

@@ -182,6 +182,12 @@ class PoolBook:
         self._blocked.add(value)
         self._doubted[value] = now
 
+    def undoubt(self, address: IPAddress) -> None:
+        """The API server refused to record the address, for whatever reason: it is as free as before."""
+        value = int(address)
+        if self._doubted.pop(value, None) is not None:
+            self._blocked.discard(value)
+
     def cooling(self, now: float) -> dict[IPAddress, float]:
         """Addresses that cool, oldest release first, with the seconds that each has left."""
         self._expire(now)

@@ -31,6 +31,7 @@ Claiming:
 - ``holder-refused``: an ADD is refused the address that its pod holds, as its pool changed since; ``claiming``.
 - ``foreign-retained``: an ADD deletes an address kept for its pod, which no agent has the right to; ``claiming``.
 - ``lost-record``: a record is lost while its sandbox lives, and its address is given again; ``on_live_sandbox``.
+- ``stalled-watch``: a pool counts as exhausted, as the watch does not show what was released; ``allocator``.
 
 Releasing:
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 import structlog
@@ -120,6 +120,11 @@ class KubeStore:
                 if known is not None:
                     self._view.removed(known, gone)
         return self._view.endpoints.get(name)
+
+    async def names_in_pool(self, pool: str) -> Collection[str]:
+        """See :class:`fast.ipam.store.record_store.Store`."""
+        listed = await self._client.list(IPENDPOINTS, field_selector=f"spec.pool={pool}")
+        return {item.metadata.name for item in listed.items} | listed.undecodable.keys()
 
     async def refresh_sticky(self, *keys: str) -> None:
         """See :class:`fast.ipam.store.record_store.Store`."""

@@ -6,7 +6,7 @@ pass one contract test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,6 +69,9 @@ class Store(ReadStore, Protocol):
 
     async def refresh(self, name: str) -> IpEndpoint | None:
         """Read a record past the view, and show what was read in the view; None where there is none."""
+
+    async def names_in_pool(self, pool: str) -> Collection[str]:
+        """Read the names of the pool's records past the view, which stays as it is."""
 
     async def refresh_sticky(self, *keys: str) -> None:
         """Read the records of sticky keys past the view, and show what was read in the view."""
