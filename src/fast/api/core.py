@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from fast.api.meta import ObjectMeta
+from fast.errors import InvalidRange
+from fast.net import IPAddress, parse_address
 
 TAINT_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 #: On a mirror pod (a static pod's copy at the API server): the static pod's own UID, which kubelet calls a hash.
@@ -100,6 +104,16 @@ class Node(msgspec.Struct, omit_defaults=True):
     def internal_ips(self) -> tuple[str, ...]:
         """The addresses of type InternalIP, in the Node's order."""
         return tuple(item.address for item in self.status.addresses if item.type == "InternalIP")
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        """The addresses of type InternalIP or ExternalIP; texts that are no address are left out."""
+        found = []
+        for item in self.status.addresses:
+            if item.type in {"InternalIP", "ExternalIP"}:
+                with contextlib.suppress(InvalidRange):
+                    found.append(parse_address(item.address))
+        return tuple(found)
 
     @property
     def out_of_service(self) -> bool:

@@ -9,7 +9,15 @@ import msgspec
 
 from fast.api.meta import Condition, LabelSelector, ObjectMeta
 from fast.errors import InvalidRange
-from fast.net import AddressRange, IPNetwork, RangeSet, parse_range, parse_subnet
+from fast.net import (
+    AddressRange,
+    IPNetwork,
+    RangeSet,
+    find_special_network,
+    parse_range,
+    parse_subnet,
+    special_ranges,
+)
 
 GROUP = "sample.fast.io"
 VERSION = "v1alpha1"
@@ -122,6 +130,9 @@ def pool_addresses(spec: IpsSpec) -> PoolAddresses:
     usable = written.without(excluded)
     if not usable:
         raise InvalidRange("spec.excludeIPs leaves no address to use")
+    usable = usable.without(special_ranges(subnet.version))
+    if not usable:
+        raise InvalidRange(f"spec.ips has no address that a pod can have: {find_special_network(subnet)}")
     return PoolAddresses(subnet=subnet, usable=usable)
 
 

@@ -11,7 +11,7 @@ from fast.errors import InvalidRange
 from fast.ipam.pool.ledger import Ledger
 from fast.ipam.pool.pool_counts import PoolCounts
 from fast.ipam.store.record_store import EndpointChange, PoolChange, ReadStore
-from fast.net import AddressRange
+from fast.net import AddressRange, IPAddress
 
 
 @dataclass(slots=True)
@@ -49,6 +49,15 @@ class Census:
     def counts(self, pool: str) -> PoolCounts:
         """Count the pool's addresses by state."""
         return self._ledger.counts(pool)
+
+    def reserve(self, owner: str, addresses: Iterable[IPAddress]) -> None:
+        """Note addresses that are never given, as they belong to ``owner``."""
+        for name in self._ledger.reserve(owner, addresses):
+            self._changed(name)
+
+    def reserved(self, pool: str) -> dict[IPAddress, str]:
+        """Give the addresses of the pool's ranges that are never given, each with its owner."""
+        return self._ledger.reserved_in(pool)
 
     def problem(self, pool: str) -> str:
         """Say why the pool's spec cannot be read; empty if it can."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import REGISTRY
 
+from fast.api.core import Node
 from fast.api.fastnode import lease_name
 from fast.api.resources import LEASES, NODES
 from fast.controller.census import Census
@@ -21,6 +22,7 @@ from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.store.kube_store import KubeStore
 from fast.ipam.store.live_reads import KubeCluster
 from fast.kube import (
+    Change,
     ClusterConfig,
     EventRecorder,
     Informer,
@@ -69,6 +71,7 @@ class Controller:
             self._store, cluster, self._events, self._queue, metrics, config.gc_interval_seconds
         )
         self._nodes.add_handler(self._collector.node_changed)
+        self._nodes.add_handler(self._node_changed)
         self._store.subscribe(self._collector.record_changed, self._collector.pool_changed)
 
     async def run(self) -> None:
@@ -104,6 +107,10 @@ class Controller:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._queue.run(reconciler.reconcile, workers=4))
             group.create_task(self._collector.run())
+
+    def _node_changed(self, change: Change[Node]) -> None:
+        addresses = change.new.addresses if change.new is not None else ()
+        self._census.reserve(f"node {change.current.metadata.name}", addresses)
 
     def _not_ready(self) -> str:
         return "" if self._store.synced else "records and pools have not been read from the API server yet"

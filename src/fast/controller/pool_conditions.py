@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import REASON_BEING_DELETED, Ips, IpsStatus
 from fast.api.meta import Condition
 from fast.ipam.pool.pool_counts import PoolCounts
-from fast.net import AddressRange
+from fast.net import AddressRange, IPAddress
 
 READY = "Ready"
 EXHAUSTED = "Exhausted"
 #: True while pods hold addresses that the pool's ranges do not have any more.
 ADDRESSES_OUTSIDE = "AddressesOutsideRanges"
+#: True while the ranges hold addresses of nodes, which no pod gets.
+ADDRESSES_RESERVED = "AddressesReserved"
 #: True while the garbage collection is stopped by its circuit breaker.
 GC_STOPPED = "GarbageCollectionStopped"
 
@@ -32,6 +34,7 @@ class PoolState:
     holders: Sequence[IpEndpoint] = ()
     outside: Sequence[IpEndpoint] = ()
     gc_stopped: str = ""
+    reserved: Mapping[IPAddress, str] = field(default_factory=dict)
 
     @property
     def allocated(self) -> int:
@@ -51,6 +54,8 @@ def status_of(pool: Ips, state: PoolState, now: str) -> IpsStatus:
     conditions = [_ready(pool, state), _exhausted(state)]
     if state.outside:
         conditions.append(_outside(state))
+    if state.reserved:
+        conditions.append(_reserved(state))
     if state.gc_stopped:
         conditions.append(_condition(GC_STOPPED, True, "MassDisappearance", state.gc_stopped))
     known = {condition.type: condition for condition in before}
@@ -107,6 +112,18 @@ def _exhausted(state: PoolState) -> Condition:
 def _outside(state: PoolState) -> Condition:
     text = f"{len(state.outside)} addresses in use are no longer in the pool's ranges: {holders_text(state.outside)}"
     return _condition(ADDRESSES_OUTSIDE, True, "InUse", text)
+
+
+def _reserved(state: PoolState) -> Condition:
+    named = [f"{address} is {owner}'s" for address, owner in list(state.reserved.items())[:_MOST_NAMED]]
+    more = len(state.reserved) - len(named)
+    text = ", ".join((*named, f"and {more} more")) if more else ", ".join(named)
+    return _condition(
+        ADDRESSES_RESERVED,
+        True,
+        "NeverGiven",
+        f"{len(state.reserved)} addresses of the ranges are never given to a pod: {text}",
+    )
 
 
 def _condition(kind: str, true: bool, reason: str, message: str) -> Condition:

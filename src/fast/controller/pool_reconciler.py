@@ -150,6 +150,7 @@ class PoolReconciler:
             holders=self._census.records(facts.records) if deleting else (),
             outside=self._census.records(facts.outside),
             gc_stopped=self._gc_stopped(name),
+            reserved=self._census.reserved(name),
         )
 
     def _tell_when_low(self, pool: Ips, state: PoolState) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -94,6 +94,10 @@ class Ipam:
     def find(self, address: IPAddress) -> IpEndpoint | None:
         """The record of the address, whoever holds it, as far as the view shows."""
         return self._store.endpoints.get(record_name(address))
+
+    def reserve(self, owner: str, addresses: Iterable[IPAddress]) -> None:
+        """Never give these addresses to a pod: they belong to ``owner``, such as a node. Replaces those before."""
+        self.ledger.reserve(owner, addresses)
 
     def counts(self, pool: str) -> PoolCounts:
         """Count the pool's addresses by state."""

@@ -11,7 +11,7 @@ from fast.net.address import (
 )
 from fast.net.mac import Mac
 from fast.net.ranges import AddressRange, RangeSet, parse_range, parse_subnet
-from fast.net.special import SPECIAL_NETWORKS, find_special_network, special_use
+from fast.net.special import SPECIAL_NETWORKS, find_special_network, special_ranges, special_use
 
 __all__ = [
     "SPECIAL_NETWORKS",
@@ -28,5 +28,6 @@ __all__ = [
     "parse_record_name",
     "parse_subnet",
     "record_name",
+    "special_ranges",
     "special_use",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from fast.net.address import IPAddress, IPNetwork
+from fast.net.ranges import AddressRange, RangeSet
 
 #: By what they are for. ``::/80`` holds ::, ::1 and the IPv4-mapped addresses ``::ffff:0:0/96``.
 SPECIAL_NETWORKS: dict[str, str] = {
@@ -19,6 +20,12 @@ SPECIAL_NETWORKS: dict[str, str] = {
 }
 
 _NETWORKS = [(ip_network(text), what) for text, what in SPECIAL_NETWORKS.items()]
+_RANGES = {
+    version: RangeSet(
+        AddressRange.of_network(network) for network, _ in _NETWORKS if network.version == version
+    )
+    for version in (4, 6)
+}
 
 
 def special_use(address: IPAddress) -> str:
@@ -32,3 +39,8 @@ def find_special_network(network: IPNetwork) -> str:
         if special.version == network.version and special.overlaps(network):
             return f"{special} ({what})"
     return ""
+
+
+def special_ranges(version: int) -> RangeSet:
+    """Give every special-purpose address of an IP version."""
+    return _RANGES[version]

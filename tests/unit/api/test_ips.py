@@ -95,3 +95,12 @@ def test_a_pool_without_status_is_written_without_one():
         "metadata": {"name": "p"},
         "spec": {"subnet": "10.0.0.0/24"},
     }
+
+
+def test_special_purpose_addresses_are_none_of_a_pool():
+    found = pool_addresses(
+        IpsSpec(subnet="169.252.0.0/14", ips=("169.253.255.255-169.254.0.1", "169.255.0.0"))
+    )
+    assert str(found.usable) == "169.253.255.255, 169.255.0.0"
+    with pytest.raises(InvalidRange, match="no address that a pod can have"):
+        pool_addresses(IpsSpec(subnet="127.0.0.0/8"))

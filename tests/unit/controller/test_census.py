@@ -10,6 +10,7 @@ from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
 from fast.api.meta import ObjectMeta
 from fast.controller.census import Census
 from fast.ipam import PoolCounts
+from fast.net import parse_address
 
 
 @pytest.fixture
@@ -123,3 +124,17 @@ def test_a_deleted_pool_is_forgotten_once_its_last_record_is(cluster, census):
     assert census.facts("a").records == {"10.244.1.0"}
     cluster.delete(record)
     assert not census.facts("a").records
+
+
+def test_addresses_of_nodes_are_none_of_the_pool_and_the_pool_is_looked_at_when_they_change(
+    cluster, census, changed
+):
+    cluster.put_pool(a_pool("a", "10.244.1.0-10.244.1.9"))
+    cluster.put_pool(a_pool("b", "10.244.2.0-10.244.2.9"))
+    changed.clear()
+    census.reserve("node n1", [parse_address("10.244.1.3")])
+    assert changed == ["a"]
+    assert census.counts("a").size == 9
+    assert census.reserved("a") == {parse_address("10.244.1.3"): "node n1"}
+    census.reserve("node n1", [])
+    assert (changed, census.counts("a").size, census.reserved("a")) == (["a", "a"], 10, {})

@@ -8,7 +8,7 @@ from fast.api.ips import IpsStatus
 from fast.api.meta import ObjectMeta
 from fast.controller.pool_conditions import PoolState, holders_text, status_of
 from fast.ipam import PoolCounts
-from fast.net import AddressRange, parse_range
+from fast.net import AddressRange, parse_address, parse_range
 
 EARLIER, NOW = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
 
@@ -99,3 +99,10 @@ def test_of_many_holders_ten_are_named():
     text = holders_text([a_record(number) for number in range(12)])
     assert text.count("pod shop/") == 10
     assert text.endswith("and 2 more")
+
+
+def test_a_condition_names_the_nodes_whose_addresses_the_ranges_hold():
+    address = parse_address("10.244.1.3")
+    found = conditions_of(a_state(reserved={address: "node n1"}))["AddressesReserved"]
+    assert (found.status, found.reason) == ("True", "NeverGiven")
+    assert found.message.endswith("10.244.1.3 is node n1's")

@@ -59,6 +59,7 @@ def test_every_metric_is_in_the_document(metric):
         pool_conditions.READY,
         pool_conditions.EXHAUSTED,
         pool_conditions.ADDRESSES_OUTSIDE,
+        pool_conditions.ADDRESSES_RESERVED,
         pool_conditions.GC_STOPPED,
         *(
             kind.__name__

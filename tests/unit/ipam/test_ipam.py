@@ -450,3 +450,31 @@ async def test_a_pool_is_looked_at_live_before_it_counts_as_exhausted_and_not_by
     with pytest.raises(PoolExhausted):
         await two.claim(sandbox(9), SMALL)
     assert nodes.cluster.calls == before + 1
+
+
+async def test_an_address_of_a_node_is_never_given_whenever_the_node_joins():
+    nodes = Nodes(a_pool("small", "10.244.10.0-10.244.10.3"))
+    agent = nodes.agent()
+    agent.reserve(
+        "node n1", [parse_address("10.244.10.0"), parse_address("192.0.2.1"), parse_address("fd00::1")]
+    )
+    assert names(await agent.claim(sandbox(1), SMALL)) == ["10.244.10.1"]
+    agent.reserve("node n2", [parse_address("10.244.10.2")])
+    assert names(await agent.claim(sandbox(2), SMALL)) == ["10.244.10.3"]
+    with pytest.raises(PoolExhausted, match="2 addresses: 2 bound"):
+        await agent.claim(sandbox(3), SMALL)
+    asked = ClaimRequest(pools=("small",), addresses=(parse_address("10.244.10.2"),))
+    with pytest.raises(InvalidConfig):
+        await agent.claim(sandbox(3), asked)
+    agent.reserve("node n2", [])
+    assert names(await agent.claim(sandbox(3), SMALL)) == ["10.244.10.2"]
+
+
+async def test_a_pod_keeps_the_address_that_it_holds_when_a_node_with_it_joins():
+    nodes = Nodes(a_pool("small", "10.244.10.0"))
+    agent = nodes.agent()
+    (before,) = await agent.claim(sandbox(1), SMALL)
+    agent.reserve("node n2", [parse_address("10.244.10.0")])
+    assert await agent.claim(sandbox(1), SMALL) == (before,)
+    with pytest.raises(PoolNotFound, match="every address of its ranges belongs to a node"):
+        await agent.claim(sandbox(2), SMALL)

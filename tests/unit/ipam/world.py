@@ -262,7 +262,9 @@ class World:
     def edit_pool(self, name: str, how: str) -> None:
         """What an operator does to a pool that may be in use."""
         was = self.pools[name]
-        half = {"four": "10.0.0.6-10.0.0.11", "six": "fd00::5-fd00::8", "other": "10.0.1.6-10.0.1.11"}[name]
+        half = {"four": "10.0.0.6-10.0.0.11", "six": "fd00::5-fd00::8", "other": "10.0.1.6-10.0.1.11"}.get(
+            name, ""
+        )
         spec = {
             "as it was": was,
             "ranges moved": replace(was, ips=(half,)),

@@ -372,6 +372,8 @@ class Agent:
 
     def _fast_node_changed(self, change: Change[FastNode]) -> None:
         self._cluster.node_changed(change.old, change.new)
+        addresses = change.new.find_addresses() if change.new is not None else ()
+        self._ipam.reserve(f"FastNode {change.current.metadata.name}", addresses)
         if change.current.metadata.name == self._config.node_name:
             self._own_node.writer.changed(change.new)
         elif change.old is None or change.new is None or change.old.spec != change.new.spec:
@@ -387,6 +389,8 @@ class Agent:
             self._own_node.writer.wake()
 
     def _node_changed(self, change: Change[Node]) -> None:
+        name = change.current.metadata.name
+        self._ipam.reserve(f"node {name}", change.new.addresses if change.new is not None else ())
         if change.new is not None and change.new.metadata.name == self._config.node_name:
             self._ipam.node = replace(self._ipam.node, labels=change.new.metadata.labels)
             self._own_node.writer.wake()

@@ -21,7 +21,7 @@ from fast.ipam.pool.pool_index import PoolIndex
 from fast.ipam.rules.claim_request import AttachmentKey
 from fast.ipam.rules.record_states import holder_of, is_retained
 from fast.ipam.store.record_store import EndpointChange, PoolChange, ReadStore
-from fast.net import AddressRange, IPAddress, record_name
+from fast.net import AddressRange, IPAddress, RangeSet, record_name
 
 log = structlog.get_logger()
 
@@ -60,8 +60,10 @@ class Ledger:
         self._taken = {4: NumberSet(), 6: NumberSet()}  # every record's address as a number, by IP version
         self.unrecorded: set[IPAddress] = set()  # on sandboxes of this node, though not recorded so
         self._vanished: dict[str, IpEndpoint] = {}
+        self._reserved: dict[str, frozenset[IPAddress]] = {}
         self.pools: dict[str, PoolEntry] = {}
         self._index_of_pools = PoolIndex()
+        self._written = PoolIndex()  # with what is reserved
         for endpoint in store.endpoints.values():
             self._index(endpoint, +1)
             if (address := endpoint.find_address()) is not None:
@@ -104,6 +106,29 @@ class Ledger:
         """The books of every pool that holds the address (pools may overlap)."""
         found = (self.pools[name].book for name in self._index_of_pools.holding(address))
         return [book for book in found if book is not None]
+
+    def reserve(self, owner: str, addresses: Iterable[IPAddress]) -> set[str]:
+        """Never give these addresses, which belong to ``owner`` (such as ``node n1``), instead of those before.
+
+        Returns:
+            The pools for which that makes a difference.
+        """
+        before, now = self._reserved.pop(owner, frozenset()), frozenset(addresses)
+        if now:
+            self._reserved[owner] = now
+        changed = {name for address in before ^ now for name in self._written.holding(address)}
+        for name in changed:
+            self._open_pool(self.pools[name].pool)
+        return changed
+
+    def reserved_in(self, pool: str) -> dict[IPAddress, str]:
+        """Give the addresses of the pool's ranges that are never given, each with its owner."""
+        return {
+            address: owner
+            for owner, addresses in sorted(self._reserved.items())
+            for address in sorted(addresses, key=int)
+            if pool in self._written.holding(address)
+        }
 
     def holding(self, address: IPAddress) -> list[str]:
         """The names of the pools that hold the address."""
@@ -171,6 +196,7 @@ class Ledger:
             if change.old is not None:
                 self.pools.pop(change.old.metadata.name, None)
                 self._index_of_pools.discard(change.old.metadata.name)
+                self._written.discard(change.old.metadata.name)
             return
         known = self.pools.get(change.new.metadata.name)
         if known is not None and _addressing(known.pool.spec) == _addressing(change.new.spec):
@@ -188,8 +214,13 @@ class Ledger:
             usable = pool_addresses(pool.spec).usable
         except InvalidRange as error:
             log.warning("pool cannot be used", pool=name, error=str(error))
-            self.pools[name] = PoolEntry(pool, None, str(error))
-            self._index_of_pools.discard(name)
+            self._written.discard(name)
+            self._forget_book(pool, str(error))
+            return
+        self._written.put(name, usable)
+        usable = usable.without(self._reserved_ranges(usable.ranges[0].version))
+        if not usable:
+            self._forget_book(pool, "every address of its ranges belongs to a node or a Service")
             return
         book = PoolBook(usable, pool.spec.release_delay_seconds)
         book.take_all(self._taken[book.version])
@@ -197,6 +228,19 @@ class Ledger:
             book.adopt_cooling(before.book)
         self.pools[name] = PoolEntry(pool, book)
         self._index_of_pools.put(name, usable)
+
+    def _forget_book(self, pool: Ips, problem: str) -> None:
+        """Note that nothing can be given from the pool."""
+        self.pools[pool.metadata.name] = PoolEntry(pool, None, problem)
+        self._index_of_pools.discard(pool.metadata.name)
+
+    def _reserved_ranges(self, version: int) -> RangeSet:
+        return RangeSet(
+            AddressRange.of(address)
+            for addresses in self._reserved.values()
+            for address in addresses
+            if address.version == version
+        )
 
 
 def _addressing(spec: IpsSpec) -> tuple[object, ...]:
