@@ -6,6 +6,8 @@ import time
 import pytest
 
 from e2e.kubectl import serving
+from fast_playground.apiserver import exec as exec_
+from fast_playground.cluster import enter
 
 _POD = """
 apiVersion: v1
@@ -35,12 +37,12 @@ exec tail -n "$3" $follow "PLACE/${path##*/}"
 def kubectl(tmp_path_factory):
     """A kubectl; the way into pods keeps the logs of the "node" below a directory of the test."""
     place = tmp_path_factory.mktemp("logs")
-    enter = place / "enter"
-    enter.write_text(_ENTER.replace("PLACE", str(place)))
-    enter.chmod(0o755)
+    way = place / "enter"
+    way.write_text(_ENTER.replace("PLACE", str(place)))
+    way.chmod(0o755)
     (place / "first.log").write_text("".join(f"line {number}\n" for number in range(5)))
     (place / "second.log").write_text("another\n")
-    with serving(place, "--exec-command", str(enter)) as run:
+    with serving(place, "--exec-command", str(way)) as run:
         run.check("create", "-f", "-", stdin=_POD.encode())
         run.place = place
         yield run
@@ -84,3 +86,7 @@ def test_what_is_not_supported_is_refused(kubectl, flags, message):
     done = kubectl("logs", "box", *flags)
     assert done.returncode == 1
     assert message in done.stderr.decode()
+
+
+def test_server_and_playground_mean_the_same_by_on_node():
+    assert enter.ON_NODE == exec_.ON_NODE

@@ -67,6 +67,23 @@ def test_what_a_pod_removes_and_writes_is_its_own(cluster, tmp_path):
     ]
 
 
+def test_kubectl_logs_shows_what_a_container_wrote(cluster):
+    command = [
+        "run",
+        "teller",
+        "--image=busybox",
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        "echo told; exec sleep 1000",
+    ]
+    cluster.kubectl.check(*command)
+    cluster.kubectl.check("wait", "--for=condition=Ready", "pod/teller", "--timeout=30s")
+    assert cluster.kubectl.check("logs", "teller") == "told\n"
+    cluster.kubectl.check("delete", "pod", "teller", "--now")
+
+
 def test_a_pod_sees_the_devices_of_its_own_network(cluster):
     assert cluster.kubectl.check("exec", "box", "--", "ls", "/sys/class/net").split() == ["eth0", "lo"]
 

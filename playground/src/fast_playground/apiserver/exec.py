@@ -31,6 +31,8 @@ _CHUNK_BYTES = 32 * 1024
 _PING_SECONDS = 15.0
 #: How long output may trickle in after the command ended, where what it left behind holds the pipe open.
 _DRAIN_SECONDS = 1.0
+#: Stands before the command in place of ``--`` if it is to see the files of the pod's node, not those of the pod.
+ON_NODE = "--on-node"
 #: Where a node keeps what a container wrote.
 LOG_FILE = "/var/log/pods/{namespace}_{name}_{uid}/{container}.log"
 _UNSUPPORTED_OF_LOGS = {"previous", "sinceSeconds", "sinceTime", "timestamps", "limitBytes", "stream"}
@@ -155,7 +157,7 @@ class PodExec:
     async def logs(self, request: web.Request, namespace: str, name: str) -> web.StreamResponse:
         """Answer ``kubectl logs``: what a container wrote, as text; with ``follow`` until the client goes.
 
-        The file is read inside the pod, whose node keeps it where kubelets do (``LOG_FILE``).
+        The file is read on the pod's node, which keeps it where kubelets do (``LOG_FILE``).
 
         Raises:
             ApiError: 404 without the pod, 400 for what makes no sense or is not supported.
@@ -171,11 +173,15 @@ class PodExec:
         pod, container = await self._find(request, namespace, name)
         path = LOG_FILE.format(**pod["metadata"], container=container)
         follow = ["-F"] if query.get("follow") in ("true", "1") else []
-        command = [*self._command, namespace, name, container, "--", "tail", "-n", lines, *follow, path]
+        command = [*self._command, namespace, name, container, ON_NODE, "tail", "-n", lines, *follow, path]
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
         )
         assert process.stdout is not None
         try:
@@ -186,7 +192,7 @@ class PodExec:
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
         return response
 

@@ -1,6 +1,7 @@
 """``python -m fast_playground.cluster.enter PLAYGROUND NAMESPACE POD CONTAINER -- CMD…``: becomes CMD inside the pod.
 
-The API server calls it for ``kubectl exec`` (``--exec-command``). Quick to start: it imports no command-line library.
+The API server calls it for ``kubectl exec`` (``--exec-command``); for ``kubectl logs`` with ``--on-node`` in place of
+``--``, which leaves CMD the files of the pod's node. Quick to start: it imports no command-line library.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from fast.errors import FastError
 from fast_playground.cluster.directory import StateDirectory
 from fast_playground.cluster.pod_sandboxes import get_sandbox
 
+#: As in ``fast_playground.apiserver.exec``, which is not imported here: it takes long.
+ON_NODE = "--on-node"
 _USAGE = 2
 _SEPARATOR = 5
 _FAILED = 126
@@ -19,13 +22,15 @@ _FAILED = 126
 
 def main(arguments: list[str]) -> int:
     """Enter the pod; returns only where that fails, with an exit status as shells have it."""
-    if len(arguments) <= _SEPARATOR or arguments[_SEPARATOR - 1] != "--":
+    if len(arguments) <= _SEPARATOR or arguments[_SEPARATOR - 1] not in ("--", ON_NODE):
         print(f"usage: {__spec__.name} PLAYGROUND NAMESPACE POD CONTAINER -- COMMAND…", file=sys.stderr)
         return _USAGE
     playground, namespace, pod, _container = arguments[: _SEPARATOR - 1]
     try:
         placed = get_sandbox(StateDirectory(playground), namespace, pod)
-        command = placed.command_inside(arguments[_SEPARATOR:], terminal=os.isatty(0))
+        argv = arguments[_SEPARATOR:]
+        on_node = arguments[_SEPARATOR - 1] == ON_NODE
+        command = placed.command(argv) if on_node else placed.command_inside(argv, terminal=os.isatty(0))
         os.execvpe(command[0], command, placed.environment())  # noqa: S606 -- no shell is wanted
     except (FastError, OSError) as error:
         print(error, file=sys.stderr)
