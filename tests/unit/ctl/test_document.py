@@ -16,7 +16,10 @@ def commands(command: click.Command, name: str) -> set[str]:
         return {name}
     context = click.Context(command)
     found = {item: command.get_command(context, item) for item in command.list_commands(context)}
-    return {leaf for item, below in found.items() if below for leaf in commands(below, f"{name} {item}")}
+    itself = {name} if command.invoke_without_command else set()
+    return itself | {
+        leaf for item, below in found.items() if below for leaf in commands(below, f"{name} {item}")
+    }
 
 
 def test_the_document_has_every_command_and_no_other():

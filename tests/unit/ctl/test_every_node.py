@@ -103,6 +103,13 @@ def test_flags_that_were_not_given_are_not_passed_on():
         assert remote_arguments(context) == ["things", "q", "-o", "json"]
 
 
+def test_the_remote_command_does_not_depend_on_how_this_one_was_started():
+    parent = click.Context(program, info_name="python -m fast.ctl.fast_ctl")
+    with click.Context(program.commands["things"], info_name="things", parent=parent) as context:
+        program.commands["things"].parse_args(context, ["q"])
+        assert remote_arguments(context) == ["things", "q", "-o", "json"]
+
+
 class Slow:
     """A runner that counts how many nodes it serves at once; one node never answers."""
 

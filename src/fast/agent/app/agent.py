@@ -45,6 +45,7 @@ from fast.agent.node.node_checks import NodeFacts, examine
 from fast.agent.node.packet_metrics import PacketCollector
 from fast.agent.node.problem_watch import ProblemWatch
 from fast.agent.readiness import Readiness
+from fast.agent.see.seeing import Seeing
 from fast.agent.sync import contact
 from fast.agent.sync.agent_gc import AgentCollector
 from fast.agent.sync.auditor import Auditor
@@ -263,6 +264,13 @@ class Agent:
             self._ipam.update_gauges,
             metrics_token_file=config.metrics_token_file,
         )
+        self._seeing = Seeing(
+            config.bpf_dir / "maps",
+            config.socket.parent,
+            self._store.endpoints,
+            lambda pod, message: self._events.event(pod, "Warning", "PacketsDropped", message),
+            REGISTRY,
+        )
         self._contact = Contact(
             (
                 self._store.endpoint_informer,
@@ -342,6 +350,7 @@ class Agent:
         await self._synced.wait()
         self._networks.start()
         await self._keeper.up.wait()
+        group.create_task(self._seeing.run())
         group.create_task(self._cluster.run())
         group.create_task(self._replay.run(_TOMBSTONE_SECONDS))
         group.create_task(self._collector.run(self._gc_interval))
@@ -402,6 +411,7 @@ class Agent:
     def _record_changed(self, change: EndpointChange) -> None:
         self._cluster.record_changed(change.old, change.new)
         self._networks.record_changed(change.old, change.new)
+        self._seeing.holders.record_changed(change.old, change.new)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

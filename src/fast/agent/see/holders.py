@@ -76,7 +76,7 @@ class Holders:
     def find(self, address: IPAddress, time_ns: int) -> Holder | None:
         """Give who held the address at that moment; None if nobody did, or if it is no pod's."""
         name = record_name(address)
-        changes = self._by_record.get(name)
+        changes = tuple(self._by_record.get(name, ()))  # a copy, as other threads ask, too
         if not changes:
             return holder_in(self._records.get(name))
         found = changes[0].before

@@ -106,6 +106,10 @@ class EventNamer:
             size_bytes=event.length_bytes,
         )
 
+    def holder(self, address: IPAddress, time_ns: int) -> Holder | None:
+        """Give who held an address at that moment; None if nobody did."""
+        return self._holders.find(address, time_ns)
+
     def pod_of_device(self, ifindex: int, time_ns: int) -> Holder | None:
         """Give the pod of this node whose interface has the index; None if it is no pod's."""
         found = (self._holders.find(address, time_ns) for address in self._addresses_of_device(ifindex))

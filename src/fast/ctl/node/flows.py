@@ -1,4 +1,4 @@
-"""``fast-ctl flows``: the flows that stay on the kernel's stack (map ``fast_flow_table``)."""
+"""``fast-ctl flows list``: the flows that stay on the kernel's stack (map ``fast_flow_table``)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ _COLUMNS = (
 )
 
 
-@click.group()
-def flows() -> None:
-    """Show the flows that this node keeps on the kernel's stack, as those of Services."""
-
-
-@flows.command("list")
+@click.command("list")
 @bpf_dir_option
 @listing(_COLUMNS, nothing="No flows are kept on the stack.")
 def list_(bpf_dir: Path) -> Sequence[Row]:

@@ -191,7 +191,11 @@ def run_everywhere(
 
 def remote_arguments(ctx: click.Context) -> list[str]:
     """Give the arguments that make the same list on another node: the same options, but ``-o json``."""
-    words = ctx.command_path.split()[1:]
+    words: list[str] = []
+    group: click.Context | None = ctx
+    while group is not None and group.parent is not None:  # the root's name depends on how it was started
+        words.insert(0, group.info_name or "")
+        group = group.parent
     for parameter in ctx.command.params:
         name = parameter.name or ""
         source = ctx.get_parameter_source(name)

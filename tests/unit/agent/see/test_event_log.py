@@ -52,11 +52,27 @@ async def test_a_slow_listener_loses_events_alone_and_is_told_how_many():
 def test_flows_and_samples_are_switched_on_with_the_first_listener_and_off_after_the_last():
     switched = []
     log = EventLog(switched.append)
-    with log.listen():
-        with log.listen():
+    drops, everything = frozenset({"drop"}), frozenset({"drop", "flow", "sample"})
+    with log.listen(everything):
+        with log.listen(drops):
             pass
-        assert switched == [True]
-    assert switched == [True, False]
+        assert switched == [everything]
+    assert switched == [everything, frozenset()]
+
+
+async def test_a_listener_gets_the_kinds_it_asked_for_only():
+    log = EventLog()
+    with log.listen(frozenset({"flow"})) as listener:
+        log.add([event(1), event(2, "sample"), event(3, "flow")])
+        assert (await listener.next()).time == "3"
+        assert listener.take_lost() == 0
+
+
+def test_events_that_cannot_be_shown_are_told_to_every_listener():
+    log = EventLog()
+    with log.listen() as one, log.listen() as other:
+        log.missed(7)
+        assert (one.take_lost(), other.take_lost()) == (7, 7)
 
 
 async def test_a_listener_waits_until_there_is_an_event():
