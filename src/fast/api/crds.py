@@ -171,9 +171,27 @@ _IPS: Annotations = {
         "minimum": 0,
         "maximum": 86400,
     },
+    "spec.retention": {"description": "Limits for addresses kept for sticky pods; absent: none."},
+    "spec.retention.seconds": {
+        "description": "For how long an address is kept after its pod is gone; 0: until its workload is gone.",
+        "minimum": 0,
+    },
+    "spec.retention.maxPerNamespace": {
+        "description": "How many addresses are kept for one namespace; 0: any number.",
+        "minimum": 0,
+    },
+    "spec.retention.maxPerWorkload": {
+        "description": "How many addresses are kept for one StatefulSet; 0: any number.",
+        "minimum": 0,
+    },
     "status": {"description": "What the controller counted; never the source of truth."},
     "status.totalIPCount": {"description": "Addresses in the pool, at most 2^63-1.", "minimum": 0},
-    "status.allocatedIPCount": {"description": "Addresses of the pool that are taken.", "minimum": 0},
+    "status.allocatedIPCount": {"description": "Records of the pool, bound and retained.", "minimum": 0},
+    "status.retainedIPCount": {
+        "description": "Records of the pool that are kept for a sticky key.",
+        "minimum": 0,
+    },
+    "status.freeIPCount": {"description": "Addresses without a record, at most 2^63-1.", "minimum": 0},
     **condition_annotations("Ready: addresses can be claimed. Exhausted: all are taken."),
 }
 
@@ -215,6 +233,7 @@ _IPENDPOINT: Annotations = {
     },
     "spec.interface": {"description": "The interface in the sandbox.", "maxLength": 15},
     "spec.bootID": {"description": "The node's boot in which the sandbox was made.", "maxLength": 64},
+    "spec.retainedAt": {"description": "Since when it is retained (RFC 3339).", "maxLength": 64},
     "spec.stickyKey": {
         "description": "Who gets the address back: StatefulSet/namespace/name/ordinal, or "
         "Pod/namespace/name. Empty: nobody.",
@@ -239,7 +258,9 @@ def ips_crd() -> dict[str, Any]:
             _column("Subnet", ".spec.subnet"),
             _column("Total", ".status.totalIPCount", "integer"),
             _column("Allocated", ".status.allocatedIPCount", "integer"),
+            _column("Free", ".status.freeIPCount", "integer"),
             _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+            _column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
             _AGE,
         ],
         subresources={"status": {}},

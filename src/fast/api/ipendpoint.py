@@ -33,6 +33,7 @@ class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=Tr
     interface: str = ""
     boot_id: str = msgspec.field(name="bootID", default="")
     sticky_key: str = msgspec.field(name="stickyKey", default="")
+    retained_at: str = msgspec.field(name="retainedAt", default="")
 
 
 class IpEndpoint(msgspec.Struct, kw_only=True, gc=False):

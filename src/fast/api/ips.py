@@ -41,6 +41,14 @@ _IPV4 = 4
 _LAST_WITH_BROADCAST = 2  # a /31 or /32 (/127, /128) has no network and broadcast address
 
 
+class Retention(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True):
+    """Limits for addresses that are kept for a sticky key; 0: no limit."""
+
+    seconds: int = 0
+    max_per_namespace: int = msgspec.field(name="maxPerNamespace", default=0)
+    max_per_workload: int = msgspec.field(name="maxPerWorkload", default=0)
+
+
 class IpsSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True):
     """What a user writes. Addresses stay text here; :func:`pool_addresses` reads them."""
 
@@ -51,6 +59,7 @@ class IpsSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True):
     namespace_affinity: LabelSelector | None = msgspec.field(name="namespaceAffinity", default=None)
     node_affinity: LabelSelector | None = msgspec.field(name="nodeAffinity", default=None)
     release_delay_seconds: int = msgspec.field(name="releaseDelaySeconds", default=30)
+    retention: Retention | None = None
 
 
 class IpsStatus(msgspec.Struct, omit_defaults=False, kw_only=True):
@@ -58,6 +67,8 @@ class IpsStatus(msgspec.Struct, omit_defaults=False, kw_only=True):
 
     total_ip_count: int = msgspec.field(name="totalIPCount", default=0)
     allocated_ip_count: int = msgspec.field(name="allocatedIPCount", default=0)
+    retained_ip_count: int = msgspec.field(name="retainedIPCount", default=0)
+    free_ip_count: int = msgspec.field(name="freeIPCount", default=0)
     conditions: list[Condition] = []
 
 

@@ -17,6 +17,7 @@ from fast.errors import FastError
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.release.circuit_breaker import CircuitBreaker
 from fast.ipam.release.controller_sweep import Finding, SweepPlan, carry_out, plan_sweep
+from fast.ipam.release.retention import DroppedFamilies, beyond_limits
 from fast.ipam.rules.record_states import is_retained
 from fast.ipam.store.live_reads import ClusterReader
 from fast.ipam.store.record_store import EndpointChange, PoolChange, Store
@@ -58,6 +59,7 @@ class ClusterCollector:
         self._interval_seconds = interval_seconds
         self._wake = asyncio.Event()
         self._breaker = CircuitBreaker()
+        self._dropped = DroppedFamilies()
         self._held: dict[str, str] = {}
 
     def stopped(self, pool: str) -> str:
@@ -116,7 +118,14 @@ class ClusterCollector:
         Raises:
             KubeError: The API server refused or is away; what was freed before stays freed.
         """
-        plan = await plan_sweep(list(self._store.endpoints.values()), self._cluster, self._breaker)
+        records = list(self._store.endpoints.values())
+        limits = {
+            name: pool.spec.retention
+            for name, pool in self._store.pools.items()
+            if pool.spec.retention is not None
+        }
+        more = self._dropped.judge(records) | beyond_limits(records, limits)
+        plan = await plan_sweep(records, self._cluster, self._breaker, more)
         self._note_held(plan)
         outcome = await carry_out(plan, self._store, self._cluster, self._freed)
         for record, error in outcome.refused:

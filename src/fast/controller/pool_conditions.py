@@ -67,6 +67,8 @@ def status_of(pool: Ips, state: PoolState, now: str) -> IpsStatus:
     return IpsStatus(
         total_ip_count=min(state.counts.size, _MOST_IN_STATUS),
         allocated_ip_count=state.allocated,
+        retained_ip_count=state.counts.retained,
+        free_ip_count=min(state.counts.free, _MOST_IN_STATUS),
         conditions=conditions,
     )
 
@@ -99,6 +101,8 @@ def _ready(pool: Ips, state: PoolState) -> Condition:
         return _condition(
             READY, False, "Overlap", f"addresses {shared} belong to pool {other}, too, which is older"
         )
+    if state.counts.size and not state.counts.free:
+        return _condition(READY, True, "Exhausted", f"all {state.counts.size} addresses are in use")
     return _condition(READY, True, "Ready", "")
 
 

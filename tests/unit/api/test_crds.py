@@ -42,7 +42,7 @@ def test_columns_are_those_of_the_design():
         shown = crd["spec"]["versions"][0]["additionalPrinterColumns"]
         return [column["name"].upper() for column in shown if not column.get("priority")]
 
-    assert columns(crds.ips_crd()) == ["SUBNET", "TOTAL", "ALLOCATED", "READY", "AGE"]
+    assert columns(crds.ips_crd()) == ["SUBNET", "TOTAL", "ALLOCATED", "FREE", "READY", "REASON", "AGE"]
     assert columns(crds.ipendpoint_crd()) == ["POOL", "POD", "NODE", "AGE"]
     assert columns(crds.fastnode_crd()) == ["READY", "ADDRESS", "PODS", "VERSION", "PROBLEMS", "AGE"]
 

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fakes.store import FakeCluster, FakeStore, a_pool
-from fast.api.core import Node, StatefulSet
+from fast.api.core import Node, StatefulSet, StatefulSetSpec
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec, PodRef
 from fast.api.meta import ObjectMeta
 from fast.controller import cluster_gc as module
@@ -300,3 +300,19 @@ async def test_a_sweep_that_fails_is_tried_again(setting, monkeypatch):
     setting.cluster.drop_pool("a")  # wakes it
     await asyncio.wait_for(freed.wait(), 5)
     running.cancel()
+
+
+async def test_what_a_pool_keeps_beyond_its_limits_is_freed_in_a_sweep(setting):
+    setting.reader.there = nodes(0)
+    setting.reader.live_pools = {"a": ObjectMeta(name="a")}
+    spec = StatefulSetSpec(replicas=100)
+    meta = ObjectMeta(name="db", namespace="shop", uid="s")
+    setting.reader.sets = {"s": StatefulSet(metadata=meta, spec=spec)}
+    for number in range(5):
+        setting.put(number, node="", container="", key=f"StatefulSet/shop/db/{number}")
+    await setting.collector.sweep()
+    assert len(setting.cluster.endpoints) == 5
+    setting.cluster.put_pool(a_pool("a", "10.244.1.0-10.244.1.99", retention={"maxPerNamespace": 2}))
+    await setting.collector.sweep()
+    assert sorted(setting.cluster.endpoints) == ["10.244.1.3", "10.244.1.4"]
+    assert setting.value("fast_ipam_released_total", pool="a", rule="retention-limit") == 3

@@ -22,7 +22,9 @@ def races():
 
 
 def rules_that_free():
-    source = "".join(path.read_text() for path in Path(rules.__file__).parent.glob("*.py"))
+    folder = Path(rules.__file__).parent
+    paths = [*folder.glob("*.py"), folder.parent / "release" / "retention.py"]
+    source = "".join(path.read_text() for path in paths)
     return re.findall(r'(?:_free\(\s*record,|Action\.RELEASE,)\s*"([a-z-]+)"', source)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import structlog
 
@@ -31,6 +32,9 @@ log = structlog.get_logger()
 
 #: After so many answers in a row that did not come, the API server counts as away, and the sweep ends.
 _MOST_UNANSWERED = 3
+
+
+_NOTHING: Mapping[str, Decision] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,10 @@ class Outcome:
 
 
 async def plan_sweep(
-    records: Iterable[IpEndpoint], cluster: ClusterReader, circuit_breaker: CircuitBreaker | None = None
+    records: Iterable[IpEndpoint],
+    cluster: ClusterReader,
+    circuit_breaker: CircuitBreaker | None = None,
+    more: Mapping[str, Decision] = _NOTHING,
 ) -> SweepPlan:
     """Decide about every record.
 
@@ -81,6 +88,7 @@ async def plan_sweep(
         records: All of the cluster, as read before this call.
         cluster: Live reads.
         circuit_breaker: Holds back suspicious groups; None: nothing is held back.
+        more: What ``retention`` decided about retained records that would stay otherwise, by name.
 
     Raises:
         KubeError: Nodes, StatefulSets or pools could not be listed; then nothing is decided.
@@ -97,6 +105,12 @@ async def plan_sweep(
     decided = [
         _on_retained(record, sets, pools, holders) if record_states.is_retained(record) else None
         for record in known
+    ]
+    decided = [
+        more.get(record.metadata.name, decision)
+        if decision is not None and not decision.frees and record_states.is_retained(record)
+        else decision
+        for record, decision in zip(known, decided, strict=True)
     ]
     held: dict[Cause, str] = {}
     if circuit_breaker is not None:

@@ -34,14 +34,16 @@ def bound(
     )
 
 
-def freed(record: IpEndpoint) -> IpEndpoint | None:
+def freed(record: IpEndpoint, now: str = "") -> IpEndpoint | None:
     """Give what is left of a record that is freed: None (delete it), or the record retained for its sticky key.
+
+    ``now`` is the time to write down, RFC 3339.
 
     A retained record is on no sandbox and no node. It still names the pod, so that people see whose it was.
     """
     if is_retained(record) or not record.spec.sticky_key:
         return None
-    spec = msgspec.structs.replace(record.spec, container_id="", node="", boot_id="")
+    spec = msgspec.structs.replace(record.spec, container_id="", node="", boot_id="", retained_at=now)
     return IpEndpoint(metadata=record.metadata, spec=spec)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
+from fast.api.timestamps import now_text
 from fast.errors import KubeError, Unavailable
 from fast.ipam.rules.claim_request import AttachmentKey
 from fast.ipam.rules.record_states import freed, holder_of
@@ -54,7 +55,7 @@ class Writes:
 
     async def free(self, record: IpEndpoint) -> None:
         """Free that very version of the record: delete it, or retain it for its sticky key."""
-        after = freed(record)
+        after = freed(record, now_text())
         if after is None:
             await self.delete(record)
         else:
