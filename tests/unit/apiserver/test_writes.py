@@ -237,3 +237,14 @@ def test_applying_the_same_again_changes_nothing_whatever_else_its_manager_appli
     time.sleep(1.1)  # times are kept in whole seconds
     assert apply("again", {"spec": {"size": 5}})["metadata"] == before["metadata"]
     assert apply("again/status", {"status": {"size": 5}})["metadata"] == before["metadata"]
+
+
+def test_a_node_may_have_two_internal_addresses(client):
+    pair = [{"type": "InternalIP", "address": text} for text in ("192.0.2.1", "fd00::1")]
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "dual"}, "status": {"addresses": pair}}
+    assert client.post("/api/v1/nodes", node).status == 201
+    other = [pair[1], pair[0], {"type": "Hostname", "address": "dual"}]
+    patched = client.patch("/api/v1/nodes/dual/status", {"status": {"addresses": other}})
+    stored = client.get("/api/v1/nodes/dual").body["status"]["addresses"]
+    client.delete("/api/v1/nodes/dual")
+    assert (patched.status, stored) == (200, other)

@@ -239,7 +239,13 @@ class Schema:
         return errors
 
     def _identity(self, item: Any) -> Any:
-        """What makes an item of a set or map unique; None where nothing does."""
+        """What makes an item of a set or map unique; None if nothing does.
+
+        For the built-in kinds nothing does: kube-apiserver does not check their list types, so that, for example, a
+        Node may have two addresses of one type.
+        """
+        if self._definitions is not None:
+            return None
         if self.list_type == "map" and isinstance(item, dict):
             return tuple((key, str(item.get(key))) for key in self.list_keys)
         if self.list_type == "set" or self.spec.get("uniqueItems"):
