@@ -1,8 +1,8 @@
-"""Write schemas.json of the embedded API server again: the schemas of its built-in kinds.
+"""Write schemas.json and protobuf.json of the embedded API server again: the types of its built-in kinds.
 
 Source: the published OpenAPI definitions that the development dependency kubernetes-validate carries. It keeps the
-types that the server serves and whatever they refer to, without prose, and adds the defaults below. Run it by hand
-after changing VERSION, KINDS or DEFAULTS.
+types that the server serves and whatever they refer to, without prose, and adds the tables below. Run it by hand after
+changing VERSION, KINDS, DEFAULTS or MESSAGES.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS = [
     *(f"api.admissionregistration.v1.ValidatingAdmissionPolicy{part}" for part in ("", "Binding")),
     "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
 ]
-TARGET = Path(__file__).parents[1] / "playground/src/fast_playground/apiserver/schemas.json"
+TARGET = Path(__file__).parents[1] / "playground/src/fast_playground/apiserver"
 #: Written by JSON Schema as unions; OpenAPI has its own words for them.
 SPECIAL = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {"x-kubernetes-int-or-string": True},
@@ -131,8 +131,62 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: Bodies that clients send as protobuf, by message: ``number name type`` of each field (source: the generated.proto of
+#: k8s.io/api). Types: ``str``, ``int``, ``bool``, ``bytes``, ``map`` (of strings), ``bytesmap``, a message, or ``skip``
+#: (whatever it holds, as a status at creation). ``*``: a list; ``?``: a pointer, whose zero counts.
+MESSAGES = {
+    "Unknown": "1 typeMeta TypeMeta, 2 raw bytes, 3 contentEncoding str, 4 contentType str",
+    "TypeMeta": "1 apiVersion str, 2 kind str",
+    "ObjectMeta": "1 name str, 2 generateName str, 3 namespace str, 5 uid str, 6 resourceVersion str, 7 generation int,"
+    " 8 creationTimestamp Time, 11 labels map, 12 annotations map, 13 ownerReferences *OwnerReference,"
+    " 14 finalizers *str",
+    "OwnerReference": "1 kind str, 3 name str, 4 uid str, 5 apiVersion str, 6 controller bool?,"
+    " 7 blockOwnerDeletion bool?",
+    "DeleteOptions": "1 gracePeriodSeconds int?, 2 preconditions Preconditions, 4 propagationPolicy str, 5 dryRun *str",
+    "Preconditions": "1 uid str, 2 resourceVersion str",
+    "LabelSelector": "1 matchLabels map, 2 matchExpressions *LabelSelectorRequirement",
+    "LabelSelectorRequirement": "1 key str, 2 operator str, 3 values *str",
+    "Namespace": "1 metadata ObjectMeta, 2 spec skip, 3 status skip",
+    "ConfigMap": "1 metadata ObjectMeta, 2 data map, 3 binaryData bytesmap, 4 immutable bool?",
+    "Secret": "1 metadata ObjectMeta, 2 data bytesmap, 3 type str, 4 stringData map, 5 immutable bool?",
+    "ServiceAccount": "1 metadata ObjectMeta, 4 automountServiceAccountToken bool?",
+    "Service": "1 metadata ObjectMeta, 2 spec ServiceSpec, 3 status skip",
+    "ServiceSpec": "1 ports *ServicePort, 2 selector map, 3 clusterIP str, 4 type str, 7 sessionAffinity str,"
+    " 10 externalName str",
+    "ServicePort": "1 name str, 2 protocol str, 3 port int, 4 targetPort IntOrString, 5 nodePort int",
+    "Role": "1 metadata ObjectMeta, 2 rules *PolicyRule",
+    "ClusterRole": "1 metadata ObjectMeta, 2 rules *PolicyRule",
+    "PolicyRule": "1 verbs *str, 2 apiGroups *str, 3 resources *str, 4 resourceNames *str, 5 nonResourceURLs *str",
+    "RoleBinding": "1 metadata ObjectMeta, 2 subjects *Subject, 3 roleRef RoleRef",
+    "ClusterRoleBinding": "1 metadata ObjectMeta, 2 subjects *Subject, 3 roleRef RoleRef",
+    "Subject": "1 kind str, 2 apiGroup str, 3 name str, 4 namespace str",
+    "RoleRef": "1 apiGroup str, 2 kind str, 3 name str",
+    "Deployment": "1 metadata ObjectMeta, 2 spec DeploymentSpec, 3 status skip",
+    "DeploymentSpec": "1 replicas int?, 2 selector LabelSelector, 3 template PodTemplateSpec, 4 strategy Strategy,"
+    " 5 minReadySeconds int, 6 revisionHistoryLimit int?, 7 paused bool, 9 progressDeadlineSeconds int?",
+    "Strategy": "1 type str, 2 rollingUpdate RollingUpdate",
+    "RollingUpdate": "1 maxUnavailable IntOrString, 2 maxSurge IntOrString",
+    "PodTemplateSpec": "1 metadata ObjectMeta, 2 spec PodSpec",
+    "PodSpec": "2 containers *Container, 3 restartPolicy str, 4 terminationGracePeriodSeconds int?, 6 dnsPolicy str,"
+    " 7 nodeSelector map, 8 serviceAccountName str, 10 nodeName str, 11 hostNetwork bool, 19 schedulerName str",
+    "Container": "1 name str, 2 image str, 3 command *str, 4 args *str, 5 workingDir str, 6 ports *ContainerPort,"
+    " 7 env *EnvVar, 13 terminationMessagePath str, 14 imagePullPolicy str, 20 terminationMessagePolicy str",
+    "ContainerPort": "1 name str, 2 hostPort int, 3 containerPort int, 4 protocol str, 5 hostIP str",
+    "EnvVar": "1 name str, 2 value str",
+    "SelfSubjectReview": "1 metadata ObjectMeta, 2 status skip",
+    "SelfSubjectAccessReview": "1 metadata ObjectMeta, 2 spec SelfSubjectAccessReviewSpec, 3 status skip",
+    "SelfSubjectAccessReviewSpec": "1 resourceAttributes ResourceAttributes,"
+    " 2 nonResourceAttributes NonResourceAttributes",
+    "ResourceAttributes": "1 namespace str, 2 verb str, 3 group str, 4 version str, 5 resource str, 6 subresource str,"
+    " 7 name str",
+    "NonResourceAttributes": "1 path str, 2 verb str",
+    "SelfSubjectRulesReview": "1 metadata ObjectMeta, 2 spec SelfSubjectRulesReviewSpec, 3 status skip",
+    "SelfSubjectRulesReviewSpec": "1 namespace str",
+}
 
-def main() -> None:
+
+def made() -> dict[Path, str]:
+    """Give the two files as they should be."""
     data = importlib.resources.files("kubernetes_validate") / "kubernetes-json-schema" / f"v{VERSION}-local"
     definitions = json.loads((data / "_definitions.json").read_text())["$defs"]
     kept: dict[str, Any] = {}
@@ -145,8 +199,18 @@ def main() -> None:
         properties = kept[f"io.k8s.{name}"]["properties"]
         for key, value in defaults.items():
             properties[key] |= {"default": value} | ({"nullable": True} if value is None else {})
-    TARGET.write_text(json.dumps(dict(sorted(kept.items())), separators=(",", ":")) + "\n")
-    print(f"{TARGET}: {len(kept)} types, {TARGET.stat().st_size} bytes")
+    fields = {
+        name: {number: (field, kind) for number, field, kind in map(str.split, text.split(","))}
+        for name, text in MESSAGES.items()
+    }
+    written = {"schemas.json": dict(sorted(kept.items())), "protobuf.json": fields}
+    return {TARGET / name: json.dumps(what, separators=(",", ":")) + "\n" for name, what in written.items()}
+
+
+def main() -> None:
+    for path, text in made().items():
+        path.write_text(text)
+        print(f"{path}: {len(text)} bytes")
 
 
 def openapi(schema: dict[str, Any], references: list[str]) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """What a schema says of single values: bounds, multiples, formats, patterns."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 
 from fast_playground.apiserver.schema import Schema
@@ -60,3 +63,9 @@ def test_a_patterns_dollar_is_the_end_of_the_text(pattern, fits, breaks):
     schema = Schema({"type": "string", "pattern": pattern})
     assert schema.validate(fits, "") == []
     assert len(schema.validate(breaks, "")) == 1
+
+
+def test_the_generated_types_are_what_their_script_makes():
+    script = Path(__file__).parents[3] / "scripts/make_api_schemas.py"
+    for path, text in runpy.run_path(str(script))["made"]().items():
+        assert path.read_text() == text, f"{path.name} is stale: run scripts/make_api_schemas.py"

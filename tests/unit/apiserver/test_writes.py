@@ -248,3 +248,13 @@ def test_a_node_may_have_two_internal_addresses(client):
     stored = client.get("/api/v1/nodes/dual").body["status"]["addresses"]
     client.delete("/api/v1/nodes/dual")
     assert (patched.status, stored) == (200, other)
+
+
+def test_a_selector_with_an_unknown_operator_is_refused(client):
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}}
+    selector = {"matchExpressions": [{"key": "a", "operator": "Near"}], "matchLabels": {"a": "b"}}
+    made = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "near"}}
+    made |= {"spec": {"selector": selector, "template": template}}
+    answer = client.post("/apis/apps/v1/namespaces/default/replicasets", made)
+    fields = [cause["field"] for cause in answer.body["details"]["causes"]]
+    assert (answer.status, fields[0]) == (422, "spec.selector.matchExpressions[0].operator")

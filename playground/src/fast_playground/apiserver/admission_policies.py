@@ -17,7 +17,7 @@ from fast_playground.apiserver.kinds import ADMISSION_POLICIES, ADMISSION_POLICY
 from fast_playground.apiserver.metadata import validate_label_selector
 from fast_playground.apiserver.registry import Kind, Registry
 from fast_playground.apiserver.rules import CEL_ERRORS, FUNCTIONS
-from fast_playground.apiserver.selectors import from_label_selector
+from fast_playground.apiserver.selectors import from_object
 from fast_playground.apiserver.status import (
     ApiError,
     FieldError,
@@ -256,18 +256,15 @@ class AdmissionPolicies:
         excluded = resources.get("excludeResourceRules") or []
         if any(_rule_fits(rule, attempt, versions) for rule in excluded):
             return False
-        selector = from_label_selector(resources.get("objectSelector"))
         objects = [obj for obj in (attempt.new, attempt.old) if obj is not None]
-        if selector and not any(_fits(selector, obj) for obj in objects):
+        if not any(_fits(resources.get("objectSelector"), obj) for obj in objects):
             return False
-        selector = from_label_selector(resources.get("namespaceSelector"))
         namespace = self._namespace(attempt)  # the selector says nothing about other cluster-scoped objects
-        return not selector or namespace is None or _fits(selector, namespace)
+        return namespace is None or _fits(resources.get("namespaceSelector"), namespace)
 
 
-def _fits(selector: list[Any], obj: Object) -> bool:
-    labels = obj["metadata"].get("labels") or {}
-    return all(requirement.matches(labels) for requirement in selector)
+def _fits(selector: Object | None, obj: Object) -> bool:
+    return from_object(selector).matches(obj["metadata"].get("labels") or {})
 
 
 def _rule_fits(rule: Object, attempt: Attempt, versions: set[str]) -> bool:

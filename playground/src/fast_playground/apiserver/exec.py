@@ -238,11 +238,7 @@ async def _serve(socket: web.WebSocketResponse, child: _Child) -> None:
 
 
 async def _spawn(argv: Sequence[str], flags: set[str]) -> _Child:
-    """Start the command on pipes, or on a terminal of its own.
-
-    Raises:
-        OSError: It could not be started.
-    """
+    """Start the command on pipes, or on a terminal of its own. Raises OSError: It could not be started."""
     if "tty" in flags:
         terminal, slave = pty.openpty()
         child, theirs = _Child(terminal), {"stdin": slave, "stdout": slave, "stderr": slave}

@@ -21,11 +21,7 @@ _MAX_PORT = 65535
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Read ``HOST:PORT`` or ``[V6]:PORT``.
-
-    Raises:
-        InvalidConfig: It is neither.
-    """
+    """Read ``HOST:PORT`` or ``[V6]:PORT``. Raises InvalidConfig: It is neither."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > _MAX_PORT:
         raise InvalidConfig(f"{text!r} is no HOST:PORT")
@@ -33,11 +29,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def open_socket(text: str) -> socket.socket:
-    """Bind ``HOST:PORT``; port 0 takes a free one.
-
-    Raises:
-        InvalidConfig: It is no address, or cannot be bound.
-    """
+    """Bind ``HOST:PORT``; port 0 takes a free one. Raises InvalidConfig: It is no address, or cannot be bound."""
     host, port = parse_address(text)
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -28,11 +28,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def json_patch(target: Object, operations: Any) -> Object:
-    """RFC 6902.
-
-    Raises:
-        ApiError: 400 for what is no patch, 422 for one that does not fit the object.
-    """
+    """RFC 6902. Raises ApiError: 400 for what is no patch, 422 for one that does not fit the object."""
     if not isinstance(operations, list) or not all(isinstance(op, Mapping) for op in operations):
         raise bad_request("json: cannot unmarshal into Go value of type jsonpatch.Patch")
     if len(operations) > MAX_OPERATIONS:

@@ -49,21 +49,13 @@ class Verbs:
             registry.install(record.decode())
 
     def kind(self, gvr: GVR) -> Kind:
-        """The kind of a resource.
-
-        Raises:
-            ApiError: 404.
-        """
+        """The kind of a resource. Raises ApiError: 404."""
         if (kind := self.registry.find(gvr)) is None:
             raise status.not_served()
         return kind
 
     def find_record(self, kind: Kind, name: str, namespace: str | None) -> Record:
-        """Read one object's committed state.
-
-        Raises:
-            ApiError: 404.
-        """
+        """Read one object's committed state. Raises ApiError: 404."""
         record = self.store.bucket(kind.storage).records.get(kind.key(name, namespace))
         if record is None:
             raise status.not_found(kind.gvr, name)

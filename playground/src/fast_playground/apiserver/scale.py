@@ -6,7 +6,7 @@ from typing import Any
 
 from fast_playground.apiserver.api import Object
 from fast_playground.apiserver.registry import Kind
-from fast_playground.apiserver.selectors import from_label_selector, read_field
+from fast_playground.apiserver.selectors import read_field
 from fast_playground.apiserver.status import bad_request, invalid, negative
 
 _META = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -27,25 +27,19 @@ def scale_of(kind: Kind, obj: Object) -> Object:
 
 
 def selector_text(selector: Object) -> str:
-    """Write a LabelSelector as ``a=b,c in (d,e)``."""
-    parts = []
-    for requirement in from_label_selector(selector):
-        values = ",".join(sorted(requirement.values))
-        if requirement.op == "in" and len(requirement.values) == 1:
-            parts.append(f"{requirement.key}={values}")
-        elif requirement.op in ("in", "notin"):
-            parts.append(f"{requirement.key} {requirement.op} ({values})")
+    """Write a LabelSelector object as ``a=b,c in (d,e)``."""
+    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for item in selector.get("matchExpressions") or []:
+        operator = item["operator"]
+        if operator in ("In", "NotIn"):
+            parts.append(f"{item['key']} {operator.lower()} ({','.join(sorted(item.get('values') or []))})")
         else:
-            parts.append(("!" if requirement.op == "!" else "") + requirement.key)
+            parts.append(("!" if operator == "DoesNotExist" else "") + item["key"])
     return ",".join(parts)
 
 
 def set_scale(kind: Kind, old: Object, scale: Object) -> Object:
-    """Make the object that a changed Scale asks for.
-
-    Raises:
-        ApiError: 400 or 422 for what is no Scale.
-    """
+    """Make the object that a changed Scale asks for. Raises ApiError: 400 or 422 for what is no Scale."""
     assert kind.scale is not None
     spec = scale.get("spec") if isinstance(scale, dict) else None
     replicas = spec.get("replicas", 0) if isinstance(spec, dict) else None

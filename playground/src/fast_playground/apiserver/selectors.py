@@ -6,76 +6,47 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
+from fast.api.meta import LabelSelector, LabelSelectorRequirement
 from fast_playground.apiserver.api import Object
 from fast_playground.apiserver.status import bad_request
 
 _KEY = r"[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?"
 _VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?"
 _SET = re.compile(rf"\s*(?P<key>{_KEY})\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)\s*")
-_COMPARE = re.compile(rf"\s*(?P<key>{_KEY})\s*(?P<op>==|=|!=|>|<)\s*(?P<values>{_VALUE})\s*")
+_COMPARE = re.compile(rf"\s*(?P<key>{_KEY})\s*(?P<op>==|=|!=)\s*(?P<values>{_VALUE})\s*")
 _EXISTS = re.compile(rf"\s*(?P<op>!?)\s*(?P<key>{_KEY})\s*")
 _FIELD = re.compile(r"\s*(?P<path>[^=!,\s]+)\s*(?P<op>==|=|!=)\s*(?P<value>(\\.|[^\\,=])*)\s*")
 
 
-class Requirement(NamedTuple):
-    """One condition on one label."""
-
-    key: str
-    op: str
-    values: frozenset[str]
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether the labels fulfil it."""
-        value = labels.get(self.key)
-        if self.op == "exists":
-            return value is not None
-        if self.op == "!":
-            return value is None
-        if self.op in ("in", "notin"):
-            return (value in self.values) == (self.op == "in")
-        try:
-            number, bound = int(value or ""), int(next(iter(self.values)))
-        except ValueError:
-            return False
-        return number > bound if self.op == ">" else number < bound
+_OPERATORS = {"=": "In", "==": "In", "!=": "NotIn", "in": "In", "notin": "NotIn"}
 
 
-_OPERATORS = {"=": "in", "==": "in", "!=": "notin", "in": "in", "notin": "notin", ">": ">", "<": "<"}
-
-
-def parse_labels(text: str) -> list[Requirement]:
-    """Read a label selector as ``a=b,c in (d,e),!f``.
-
-    Raises:
-        ApiError: 400 for what is no selector.
-    """
+def parse_labels(text: str) -> LabelSelector:
+    """Read a label selector as ``a=b,c in (d,e),!f``. Raises ApiError: 400 if it is not one."""
     requirements, rest = [], text
     while rest.strip():
+        values: tuple[str, ...] = ()
         if match := _SET.match(rest) or _COMPARE.match(rest):
-            values = frozenset(part.strip() for part in match["values"].split(","))
-            requirements.append(Requirement(match["key"], _OPERATORS[match["op"]], values))
+            values, operator = tuple(map(str.strip, match["values"].split(","))), _OPERATORS[match["op"]]
         elif match := _EXISTS.match(rest):
-            requirements.append(Requirement(match["key"], "!" if match["op"] else "exists", frozenset()))
+            operator = "DoesNotExist" if match["op"] else "Exists"
         else:
             raise bad_request(f"unable to parse requirement: {text!r} is no label selector")
+        requirements.append(LabelSelectorRequirement(match["key"], operator, values))
         rest = rest[match.end() :]
         if rest and not rest.startswith(","):
             raise bad_request(
                 f"unable to parse requirement: found {rest[0]!r}, expected: ',' or end of string"
             )
         rest = rest[1:]
-    return requirements
+    return LabelSelector({}, tuple(requirements))
 
 
-def from_label_selector(selector: Mapping[str, Any] | None) -> list[Requirement]:
-    """Read a LabelSelector object (``matchLabels``, ``matchExpressions``)."""
-    selector = selector or {}
-    made = [Requirement(k, "in", frozenset([v])) for k, v in (selector.get("matchLabels") or {}).items()]
-    names = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!"}
-    for expression in selector.get("matchExpressions") or []:
-        values = frozenset(expression.get("values") or ())
-        made.append(Requirement(expression["key"], names[expression["operator"]], values))
-    return made
+def from_object(selector: Mapping[str, Any] | None) -> LabelSelector:
+    """Read a LabelSelector object (``matchLabels``, ``matchExpressions``); None selects everything."""
+    return msgspec.convert(selector or {}, LabelSelector)
 
 
 def parse_fields(text: str) -> list[tuple[str, str, str]]:
@@ -114,16 +85,16 @@ def field_text(obj: Object, path: str) -> str:
 class Selector(NamedTuple):
     """Labels and fields together. False where it selects everything."""
 
-    labels: list[Requirement]
+    labels: LabelSelector
     fields: list[tuple[str, str, str]]
 
     def __bool__(self) -> bool:
-        return bool(self.labels or self.fields)
+        return bool(self.labels.match_expressions or self.fields)
 
     def matches(self, obj: Object) -> bool:
         """Whether the object fits."""
         labels = obj["metadata"].get("labels") or {}
-        return all(r.matches(labels) for r in self.labels) and all(
+        return self.labels.matches(labels) and all(
             (field_text(obj, path) == value) == (op == "=") for path, op, value in self.fields
         )
 

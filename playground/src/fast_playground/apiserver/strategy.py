@@ -1,7 +1,7 @@
 """What writing a built-in kind does beyond its schema: defaults that depend, admission, immutable fields.
 
 Each kind has at most three functions, found in the tables at the end: ``default`` fills in, ``admit`` may look at other
-objects of the same transaction, ``validate`` compares with what was. Pods are in ``pods``.
+objects of the same transaction, ``validate`` compares with what was.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from fast_playground.apiserver import admission_policies, kinds, network_policy_kind, pod_kind
 from fast_playground.apiserver.api import Object
 from fast_playground.apiserver.kinds import GVR
-from fast_playground.apiserver.metadata import prepare_new, validate_labels
+from fast_playground.apiserver.metadata import prepare_new, validate_label_selector, validate_labels
 from fast_playground.apiserver.registry import Registry, custom_kinds, load_definitions
-from fast_playground.apiserver.selectors import from_label_selector
+from fast_playground.apiserver.selectors import from_object
 from fast_playground.apiserver.status import (
     FieldError,
     forbidden_field,
@@ -103,35 +103,19 @@ def _admit_crd(_tx: Transaction, obj: Object, _registry: Registry) -> None:
     if not names.get("shortNames"):
         names.pop("shortNames", None)
     stored = [v["name"] for v in obj["spec"]["versions"] if v.get("storage")]
-    obj["status"] = {
-        "conditions": None,
-        "acceptedNames": {"plural": "", "kind": ""},
-        "storedVersions": stored,
-    }
+    accepted = {"plural": "", "kind": ""}
+    obj["status"] = {"conditions": None, "acceptedNames": accepted, "storedVersions": stored}
 
 
 def established(crd: Object, now: str) -> Object:
-    """The status of a CustomResourceDefinition whose kinds are served.
-
-    Args:
-        crd: It.
-        now: When that came about.
-    """
+    """The status of a CustomResourceDefinition whose kinds are served since ``now``."""
+    said = (
+        ("NamesAccepted", "NoConflicts", "no conflicts found"),
+        ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+    )
     conditions = [
-        {
-            "type": "NamesAccepted",
-            "status": "True",
-            "lastTransitionTime": now,
-            "reason": "NoConflicts",
-            "message": "no conflicts found",
-        },
-        {
-            "type": "Established",
-            "status": "True",
-            "lastTransitionTime": now,
-            "reason": "InitialNamesAccepted",
-            "message": "the initial names have been accepted",
-        },
+        {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
+        for kind, reason, message in said
     ]
     stored = [v["name"] for v in crd["spec"]["versions"] if v.get("storage")]
     earlier = [name for name in crd["status"].get("storedVersions") or [] if name not in stored]
@@ -147,9 +131,10 @@ def _validate_workload(obj: Object, old: Object | None) -> list[FieldError]:
     selector = spec.get("selector") or {}
     if not (selector.get("matchLabels") or selector.get("matchExpressions")):
         errors.append(required("spec.selector"))
+    errors += validate_label_selector(selector, "spec.selector")
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     errors += validate_labels(labels, "spec.template.metadata.labels")
-    if not all(r.matches(labels) for r in from_label_selector(selector)):
+    if not from_object(selector).matches(labels):
         why = "`selector` does not match template `labels`"
         errors.append(invalid_value("spec.template.metadata.labels", labels, why))
     errors += pod_kind.validate_spec((spec.get("template") or {}).get("spec") or {}, "spec.template.spec")

@@ -62,11 +62,7 @@ class EventLog:
             del self._events[:cut], self._versions[:cut]
 
     def since(self, version: int) -> list[Event]:
-        """The events after ``version``.
-
-        Raises:
-            ApiError: 410 where some of them are no longer kept.
-        """
+        """The events after ``version``. Raises ApiError: 410 where some of them are no longer kept."""
         if version < self.oldest:
             raise expired(f"too old resource version: {version} ({self.oldest + 1})")
         start = bisect_right(self._versions, version)

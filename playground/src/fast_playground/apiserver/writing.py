@@ -28,11 +28,7 @@ _SHOWN_UNKNOWN_FIELDS = 20
 
 
 def check_type(kind: Kind, obj: Any) -> None:
-    """Check that a body is an object of that kind.
-
-    Raises:
-        ApiError: 400, or 422 for custom kinds.
-    """
+    """Check that a body is an object of that kind. Raises ApiError: 400, or 422 for custom kinds."""
     if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
         raise bad_request(f"the object provided is unrecognized (must be of type {kind.kind})")
     given, version = obj.get("kind"), obj.get("apiVersion")
@@ -135,11 +131,7 @@ def admit(tx: Transaction, kind: Kind, obj: Object, registry: Registry) -> None:
 
 
 def check_namespace(kind: Kind, obj: Object, namespace: str | None) -> None:
-    """Check that the body's namespace is the path's.
-
-    Raises:
-        ApiError: 400.
-    """
+    """Check that the body's namespace is the path's. Raises ApiError: 400."""
     given = (obj.get("metadata") or {}).get("namespace")
     if given and given != (namespace or "") and kind.namespaced:
         raise bad_request(

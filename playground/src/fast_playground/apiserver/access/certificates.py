@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fast_playground.apiserver.access.private_files import write_private
+from fast.files import write_atomically
 
 _VALIDITY = datetime.timedelta(days=3650)
 _RENEW_BEFORE = datetime.timedelta(days=30)
@@ -35,8 +35,7 @@ class Authority:
     """A certificate authority kept in a directory.
 
     Args:
-        directory: Holds ``ca.crt``, ``ca.key``, ``server.crt``, ``server.key`` (keys 0600); made
-            where it is missing.
+        directory: Holds ``ca.crt``, ``ca.key``, ``server.crt``, ``server.key`` (keys 0600); made if missing.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -82,39 +81,26 @@ class Authority:
 
     def _ensure_server_certificate(self, names: Sequence[str]) -> None:
         path = self._directory / "server.crt"
-        if path.exists() and self._key_path("server").exists() and self._serves(path, names):
+        if path.exists() and self._key_path("server").exists() and _serves(path, names):
             return
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fast-apiserver")])
         issued = self._issue(subject, ExtendedKeyUsageOID.SERVER_AUTH, names)
-        write_private(self._key_path("server"), issued.key_pem)
-        path.write_bytes(issued.certificate_pem)
-
-    def _serves(self, path: Path, names: Sequence[str]) -> bool:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        if certificate.not_valid_after_utc - _RENEW_BEFORE < _now():
-            return False
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        return set(extension.value) >= {_general_name(name) for name in names}
+        write_atomically(self._key_path("server"), issued.key_pem, 0o600)
+        write_atomically(path, issued.certificate_pem, 0o644)
 
     def _create_ca(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fast-apiserver-ca")])
-        builder = _builder(name, name, key.public_key()).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
-        )
-        builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
-        certificate = builder.sign(key, hashes.SHA256())
-        write_private(self._key_path("ca"), _key_pem(key))
-        self.ca_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        certificate = _builder(name, name, key.public_key(), is_ca=True).sign(key, hashes.SHA256())
+        write_atomically(self._key_path("ca"), _key_pem(key), 0o600)
+        write_atomically(self.ca_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 
     def _issue(self, subject: x509.Name, usage: x509.ObjectIdentifier, names: Sequence[str]) -> Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(subject, self._certificate.subject, key.public_key(), is_ca=False)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        builder = _builder(subject, self._certificate.subject, key.public_key())
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        builder = builder.add_extension(authority, critical=False)
+        for extension in (x509.ExtendedKeyUsage([usage]), authority):
+            builder = builder.add_extension(extension, critical=False)
         if names:
             alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)
@@ -125,9 +111,21 @@ class Authority:
         return self._directory / f"{name}.key"
 
 
+def _serves(path: Path, names: Sequence[str]) -> bool:
+    """Whether a certificate is for these names and still good for a while."""
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    if certificate.not_valid_after_utc - _RENEW_BEFORE < _now():
+        return False
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return set(extension.value) >= {_general_name(name) for name in names}
+
+
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, *, is_ca: bool
 ) -> x509.CertificateBuilder:
+    unused = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
+    usage = dict.fromkeys((*unused, "decipher_only"), False)
+    usage |= {"digital_signature": True, "key_cert_sign": is_ca, "crl_sign": is_ca}
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -137,20 +135,8 @@ def _builder(
         .not_valid_before(_now() - _CLOCK_SKEW)
         .not_valid_after(_now() + _VALIDITY)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-    )
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=0 if is_ca else None), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fast_playground.apiserver.access.private_files import write_private
+from fast.files import stamp_of, write_atomically
 from fast_playground.apiserver.api import User
 
 MASTERS = "system:masters"
@@ -43,18 +43,15 @@ class TokenStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._by_token: dict[str, User] = {}
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
 
     def ensure_identity(self, name: str, groups: Sequence[str] = (), *, node: str = "") -> str:
-        """Give the token of an identity; the same one every time.
+        """Give the token of an identity; the same one every time, and durable.
 
         Args:
             name: The user's name, as ``admin`` or ``system:node:n1``.
-            groups: The user's groups. Where they changed, the token stays and means the new ones.
-            node: Binds the token to a node, which admission policies then see; each node's token is another one.
-
-        Returns:
-            The bearer token. It is durable (fsync) when this returns.
+            groups: The user's groups. If they changed, the token stays and means the new ones.
+            node: Binds the token to a node, which admission policies then see. Each node has its own token.
         """
         with _locked(self._path.with_suffix(".lock")):
             identities = self._read()
@@ -62,7 +59,8 @@ class TokenStore:
             token = found.token if found else secrets.token_urlsafe(32)
             wanted = _Identity(token, name, tuple(groups), node)
             if found != wanted:
-                self._write([*(i for i in identities if i is not found), wanted])
+                kept = [*(i for i in identities if i is not found), wanted]
+                write_atomically(self._path, msgspec.json.format(msgspec.json.encode(kept)), 0o600)
             return token
 
     def ensure_service_account(self, namespace: str, name: str, *, node: str = "") -> str:
@@ -71,25 +69,15 @@ class TokenStore:
         return self.ensure_identity(f"{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}", groups, node=node)
 
     def find_user(self, token: str) -> User | None:
-        """Tell whose token this is; None: nobody's."""
-        if self._changed():
+        """Tell whose token this is; None if it is nobody's."""
+        stamp = stamp_of(self._path)
+        if stamp is not None and stamp != self._seen:
+            self._seen = stamp
             self._by_token = {
                 i.token: User(i.name, (*i.groups, AUTHENTICATED), {NODE_NAME: (i.node,)} if i.node else {})
                 for i in self._read()
             }
         return self._by_token.get(token)
-
-    def _changed(self) -> bool:
-        try:
-            stat = self._path.stat()
-        except FileNotFoundError:
-            return False
-        # Every write replaces the file, so its inode differs even within one tick of the clock.
-        seen = (stat.st_mtime_ns, stat.st_ino)
-        if seen == self._seen:
-            return False
-        self._seen = seen
-        return True
 
     def _read(self) -> list[_Identity]:
         try:
@@ -97,13 +85,10 @@ class TokenStore:
         except FileNotFoundError:
             return []
 
-    def _write(self, identities: list[_Identity]) -> None:
-        write_private(self._path, msgspec.json.format(msgspec.json.encode(identities)))
-
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; the kernel lets go of it if the process dies."""
+    """Hold a lock file; the kernel releases it if the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
