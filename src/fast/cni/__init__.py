@@ -1,7 +1,8 @@
 """The Container Network Interface: verbs, results, error codes. Runs inside the agent's process.
 
 Owns the order of an attachment's steps and their roll-back; has no state. It must not
-choose addresses (``fast.ipam``), touch the kernel (``fast.datapath``), or open sockets and files (``fast.agent``).
+choose addresses (``fast.ipam``), touch the kernel (``fast.datapath``), or serve sockets and keep files
+(``fast.agent``).
 """
 
 from fast.cni.cni_errors import CODES, CallError, Code, code_of, error_reply

@@ -20,6 +20,7 @@ _COMMANDS = {
     "drops": "fast.ctl.see.drops",
     "flows": "fast.ctl.see.flows_command",
     "metrics": "fast.ctl.node.metrics",
+    "check": "fast.ctl.see.check",
     "ipam": "fast.ctl.ipam.ipam_command",
     "completion": "fast.ctl.completion",
     "version": "fast.ctl.version",

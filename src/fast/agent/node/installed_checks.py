@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import os
-import socket
 import time
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import msgspec
 from fast.agent.cni.conflist import CONFLIST
 from fast.agent.cni.tombstones import Tombstones
 from fast.agent.node.node_checks import CHECKS, Check, Found, NodeFacts, Severity
-from fast.cni.frames import CniCall, CniReply, decode_reply, encode_call
+from fast.cni.agent_client import call_agent
+from fast.cni.frames import CniCall, CniReply
 from fast.cni.network_config import NEWEST_VERSION
 from fast.cni.plugin_binary import PLUGIN, find_plugin
 from fast.errors import InvalidConfig
@@ -33,22 +33,11 @@ def ask_status(path: Path, seconds: float = _ANSWER_SECONDS) -> CniReply:
 
     Raises:
         OSError: There is no agent, or it does not answer in time (TimeoutError).
-        InvalidConfig: The answer is no frame.
+        InvalidConfig: The answer is not a frame.
     """
     config = {"cniVersion": NEWEST_VERSION, "name": "fast", "type": PLUGIN}
     call = CniCall({"CNI_COMMAND": "STATUS"}, msgspec.json.encode(config))
-    deadline = time.monotonic() + seconds
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-        channel.settimeout(seconds)
-        channel.connect(str(path))
-        channel.sendall(encode_call(call))
-        received = b""
-        while True:
-            channel.settimeout(max(0.001, deadline - time.monotonic()))
-            chunk = channel.recv(1 << 16)
-            if not chunk:
-                return decode_reply(received)
-            received += chunk
+    return call_agent(path, call, seconds=seconds)
 
 
 def _agent(facts: NodeFacts) -> Found:

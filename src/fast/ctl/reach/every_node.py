@@ -65,7 +65,11 @@ _no_names_option: Callable[[Callable[..., None]], Callable[..., None]] = click.o
 
 
 def listing(
-    columns: Sequence[Column], *, nothing: str, address_field: str = ""
+    columns: Sequence[Column],
+    *,
+    nothing: str,
+    address_field: str = "",
+    status: Callable[[Sequence[Row]], int] = lambda _: 0,
 ) -> Callable[[Rows], Callable[..., None]]:
     """Make a command out of a function that gives rows: adds the options above, and prints.
 
@@ -74,6 +78,7 @@ def listing(
         nothing: The sentence for a table without rows.
         address_field: The rows' field with an address: each row gets a field ``pod``, who holds it, and the command
             an option ``--no-names``. Empty: no names.
+        status: Gives the exit status for the rows, if every node answered.
     """
 
     def decorate(rows_of: Rows) -> Callable[..., None]:
@@ -103,7 +108,7 @@ def listing(
                     click.clear()
                 _print(rows, silent, shown, output, nothing)
                 if watch is None:
-                    ctx.exit(CANNOT_TELL if silent else 0)
+                    ctx.exit(status(rows) or (CANNOT_TELL if silent else 0))
                 time.sleep(watch)
 
         made: Callable[..., None] = command
