@@ -145,7 +145,7 @@ class Policy:
         return found
 
     def _applies(self, known: Mapping[str, Any]) -> bool:
-        """Whether every match condition holds; one that does not outweighs errors of the others."""
+        """Whether every match condition holds. A false one counts more than errors of others."""
         error: Exception | None = None
         for _, program in self._conditions:
             try:
@@ -158,7 +158,7 @@ class Policy:
         return True
 
     def _evaluate_variables(self, known: Mapping[str, Any]) -> Object:
-        """Evaluate the variables in their order; one that fails is missing, so that only its users fail."""
+        """Evaluate the variables in order. One that fails stays undefined, so that only its users fail."""
         made: Object = {}
         for name, program in self._variables:
             try:
@@ -204,7 +204,7 @@ class AdmissionPolicies:
         """
         bindings = self._records(ADMISSION_POLICY_BINDINGS)
         if not bindings or attempt.kind.gvr.group == ADMISSION_POLICIES.group:
-            return  # as in Kubernetes, no policy is about policies: one could lock everybody out
+            return  # as in Kubernetes, policies do not apply to policies: one could lock everybody out
         denied: list[tuple[str, str]] = []
         known: Object = {}
         for name, record in bindings.items():
@@ -239,7 +239,7 @@ class AdmissionPolicies:
         return known | {"params": None, "namespaceObject": self._namespace(attempt)}
 
     def _namespace(self, attempt: Attempt) -> Object | None:
-        """The namespace that a write is about or in; None: it is in none."""
+        """The namespace that is written, or that the object is in; None if there is none."""
         if attempt.kind.gvr == NAMESPACES:
             return attempt.new or attempt.old
         record = self._records(NAMESPACES).get(attempt.namespace or "")

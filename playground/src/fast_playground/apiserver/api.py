@@ -18,7 +18,7 @@ Change = tuple[str, GVR, Object]
 
 @dataclass(frozen=True)
 class User:
-    """Who asks. ``extra``: what else its credentials say, such as the node that a token is bound to."""
+    """Who sends a request. ``extra``: other claims of the credentials, such as the node that a token is bound to."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ SERVER = User("system:apiserver", ("system:masters",))
 
 @dataclass(frozen=True)
 class Options:
-    """How a write is to be done.
+    """Options of a write.
 
     Attributes:
         dry_run: Check and answer, but store nothing.

@@ -1,4 +1,4 @@
-"""Server-side apply: whose fields are whose, and merging what a manager wants into what there is.
+"""Server-side apply: who owns which field, and how a manager's fields are merged into an object.
 
 Ownership is kept in ``metadata.managedFields`` for those who apply; a field changed by another kind of write leaves its
 appliers' hands. Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/
@@ -78,7 +78,7 @@ def apply_patch(
     """Merge what a manager wants into an object.
 
     Args:
-        live: The object as it is; empty where it is to be made.
+        live: The object as it is; empty if it is to be made.
         wanted: What the manager applies: only fields that it has an opinion about.
         schema: The kind's.
         manager: Its name.
@@ -116,14 +116,14 @@ def apply_patch(
 
 
 def _changes(path: Path, value: Any, present: dict[Path, Any]) -> bool:
-    """Whether applying a leaf changes something; an empty map or list does not where there is none to replace."""
+    """Whether applying a leaf changes something. An empty map or list changes nothing if there is none yet."""
     if path[-1].startswith("k:") or (value in ({}, []) and path not in present):
         return False
     return bool(present.get(path) != value)
 
 
 def release_fields(old: Object, new: Object, schema: Schema) -> None:
-    """Take the fields that a write other than apply changed out of their appliers' hands, in place."""
+    """End the ownership of fields that a write other than apply changed, in place."""
     entries = old["metadata"].get("managedFields")
     if not entries:
         new["metadata"].pop("managedFields", None)
@@ -144,7 +144,7 @@ def _entry_key(entry: Object) -> tuple[str, str]:
 
 
 def _entry(key: tuple[str, str], api_version: str, paths: set[Path], before: Object | None) -> Object:
-    """Say who owns what since now; since when it did before, where that is the same."""
+    """Record who owns what, since now or, if unchanged, since the time recorded before."""
     fields = to_fields_v1(paths)
     if before and before["fieldsV1"] == fields:
         return before
@@ -187,7 +187,7 @@ def _merge(live: Any, wanted: Any, schema: Schema | None) -> Any:
 
 
 def _remove(value: Any, path: Path, schema: Schema | None) -> None:
-    """Remove one leaf from an object, in place, where it is there."""
+    """Remove one leaf from an object, in place, if it is there."""
     part, rest = path[0], path[1:]
     if part.startswith("f:"):
         name = part[2:]

@@ -1,4 +1,4 @@
-"""What a deletion does: preconditions, grace, finalizers, propagation. Works inside a transaction."""
+"""Deletion inside a transaction: preconditions, grace, finalizers, propagation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PERMANENT_NAMESPACES = ("default", "kube-system", "kube-public")
 
 @dataclass(frozen=True)
 class Deletion:
-    """How something is to be deleted: the DeleteOptions that count."""
+    """The DeleteOptions that are supported."""
 
     grace_period_seconds: int | None = None
     propagation: str | None = None
@@ -27,7 +27,7 @@ class Deletion:
 
 
 def is_released(obj: Object) -> bool:
-    """Whether nothing holds an object any longer that is marked as deleted."""
+    """Whether an object that is marked as deleted can be removed."""
     meta = obj["metadata"]
     if not meta.get("deletionTimestamp") or meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
         return False
@@ -50,7 +50,7 @@ def delete_in(
         registry: The kinds, for what a definition's deletion takes along.
         key: Its key.
         asked: How.
-        check: Refuses the deletion of the object where a policy does.
+        check: Refuses the deletion of the object if a policy does.
 
     Returns:
         Its last state, and whether it is gone.
@@ -78,7 +78,7 @@ def delete_in(
     )
     if (
         grace or held or kind.gvr == PODS
-    ):  # pods are marked even where they go at once, as kubelets wait for the mark
+    ):  # kubelets wait for the mark, so pods get it even if they go at once
         _mark(kind, obj, grace)
         if kind.gvr == NAMESPACES:
             obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
@@ -91,7 +91,7 @@ def delete_in(
 
 
 def remove(tx: Transaction, kind: Kind, registry: Registry, key: str, obj: Object) -> None:
-    """Remove an object that nothing holds; with a definition go the objects of its kinds, whatever holds them."""
+    """Remove an object. With a definition, all objects of its kinds are removed, finalizers or not."""
     if kind.gvr == CUSTOM_RESOURCE_DEFINITIONS:
         storage = f"{obj['spec']['group']}/{obj['spec']['names']['plural']}"
         for instance in tx.keys(storage):
@@ -118,7 +118,7 @@ def _finalizer(propagation: str | None) -> str:
 
 
 def _mark(kind: Kind, obj: Object, grace: int) -> None:
-    """Set when the object is to go; a mark that is there can only be brought forward."""
+    """Set when the object is to go. An earlier mark can only be brought forward."""
     meta = obj["metadata"]
     if "deletionTimestamp" not in meta:
         if kind.generation:

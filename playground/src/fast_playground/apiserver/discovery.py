@@ -1,4 +1,4 @@
-"""What the server tells about its resources: discovery in both forms, versions, and OpenAPI as far as kubectl asks."""
+"""Describes the server's resources: discovery in both forms, versions, and the OpenAPI parts that kubectl reads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SUBRESOURCE_VERBS = {
     "finalize": ["update"],
 }
 _SCALE = GVR("autoscaling", "v1", "scale")
-#: As kube-apiserver tells the kinds of its own groups.
+#: How kube-apiserver describes kinds of its own groups.
 _OWN = GVR("", "", "")
 OPENAPI_V2_ASKED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 #: A media type must not have the "@" of what was asked for.
@@ -44,13 +44,13 @@ VERSION = {
 
 
 def _kinds(registry: Registry) -> list[Kind]:
-    """What is told of: the kinds, and what clients post to ask about themselves."""
+    """The kinds in discovery: those with objects, and the self reviews."""
     reviews = (Kind(gvr, name, name.lower(), False, Schema({})) for gvr, name in REVIEWS.items())
     return [*registry, *reviews]
 
 
 def _common(kind: Kind) -> Object:
-    """What both forms say of a kind in the same words."""
+    """The part of a kind's description that both forms share."""
     said: Object = {"verbs": ["create"] if kind.gvr in REVIEWS else _VERBS}
     if kind.short_names:
         said["shortNames"] = list(kind.short_names)
@@ -96,13 +96,13 @@ def _group(name: str, versions: list[str]) -> Object:
 
 
 def group(registry: Registry, name: str) -> Object | None:
-    """Answer ``/apis/GROUP``; None where there is none."""
+    """Answer ``/apis/GROUP``; None if there is none."""
     versions = groups(registry).get(name)
     return {"kind": "APIGroup", "apiVersion": "v1"} | _group(name, versions) if versions else None
 
 
 def resource_list(registry: Registry, group_name: str, version: str) -> Object | None:
-    """Answer ``/apis/GROUP/VERSION`` and ``/api/v1``; None where there is none."""
+    """Answer ``/apis/GROUP/VERSION`` and ``/api/v1``; None if there is none."""
     resources: list[Object] = []
     for kind in _kinds(registry):
         if (kind.gvr.group, kind.gvr.version) == (group_name, version):

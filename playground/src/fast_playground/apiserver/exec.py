@@ -29,7 +29,7 @@ PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
 _CHUNK_BYTES = 32 * 1024
 _PING_SECONDS = 15.0
-#: How long output may trickle in after the command ended, where what it left behind holds the pipe open.
+#: How long output may still come after the command ended, if its children hold the pipe open.
 _DRAIN_SECONDS = 1.0
 #: Stands before the command in place of ``--`` if it is to see the files of the pod's node, not those of the pod.
 ON_NODE = "--on-node"
@@ -40,7 +40,7 @@ _logger = structlog.get_logger()
 
 
 class _Child:
-    """A command, its process, and this end of its streams. ``terminal`` is -1 where it has none."""
+    """A command, its process, and this end of its streams. ``terminal`` is -1 if it has none."""
 
     def __init__(self, terminal: int = -1) -> None:
         self.terminal = terminal
@@ -50,7 +50,7 @@ class _Child:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, argv: Sequence[str], stdin: int, stdout: int, stderr: int) -> None:
-        """Run the command on these descriptors, in a session of its own; OSError where it cannot be started."""
+        """Run the command on these descriptors, in a session of its own; OSError if it cannot be started."""
         if self.terminal >= 0:
             # setsid makes the terminal the session's: to do it from here, Python would have to run after the fork.
             argv = ["setsid", "--ctty", *argv]
@@ -134,7 +134,7 @@ class PodExec:
             name: The pod.
 
         Raises:
-            ApiError: 404 without the pod, 400 for what makes no sense, 501 where exec is not supported.
+            ApiError: 404 without the pod, 400 for an invalid request, 501 if exec is not supported.
         """
         argv = await self._argv(request, namespace, name)
         socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=_PING_SECONDS)
@@ -160,7 +160,7 @@ class PodExec:
         The file is read on the pod's node, which keeps it where kubelets do (``LOG_FILE``).
 
         Raises:
-            ApiError: 404 without the pod, 400 for what makes no sense or is not supported.
+            ApiError: 404 without the pod, 400 for what is invalid or not supported.
         """
         query = request.query
         if unknown := sorted(
@@ -273,7 +273,7 @@ async def _pump(socket: web.WebSocketResponse, channel: int, reader: asyncio.Str
 
 
 async def _receive(socket: web.WebSocketResponse, child: _Child) -> None:
-    """Do what the client sends, until it goes."""
+    """Handle what the client sends, until it disconnects."""
     async for message in socket:
         if message.type is not WSMsgType.BINARY or not message.data:
             continue

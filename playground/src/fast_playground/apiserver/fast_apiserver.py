@@ -84,7 +84,7 @@ async def serve(server: ApiServer, sockets: Sequence[socket.socket], kubeconfig:
 
 
 def configure_logs() -> None:
-    """Log to stderr: of stdout a starter reads one line, and the server would stop where the pipe is full.
+    """Log to stderr: of stdout a starter reads one line, and the server would stop if the pipe is full.
 
     Failures are logged without the values of variables, some of which are secrets.
     """

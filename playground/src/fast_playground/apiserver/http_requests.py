@@ -94,7 +94,7 @@ def is_true(query: Mapping[str, str], name: str) -> bool:
 
 
 def read_view(request: web.Request) -> View:
-    """Choose the first form of the Accept header that the server has. Raises ApiError: 406 where it has none."""
+    """Choose the first form of the Accept header that the server has. Raises ApiError: 406 if it has none."""
     include = request.query.get("includeObject", "Metadata")
     for entry in (request.headers.get("Accept") or "*/*").split(","):
         media, *more = (part.strip() for part in entry.split(";"))
@@ -114,7 +114,7 @@ def read_view(request: web.Request) -> View:
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Read the body, but not without end. Raises ApiError: 413 where it is too large, 408 where it takes too long."""
+    """Read the body. Raises ApiError: 413 if it is too large, 408 if it takes too long."""
     chunks: list[bytes] = []
     size = 0
     try:
@@ -202,7 +202,7 @@ def read_options(request: web.Request, user: User, body: Object | None = None) -
     """Read how a write is to be done, and by whom, from the query (and a deletion's body).
 
     Raises:
-        ApiError: 400 for values that make no sense.
+        ApiError: 400 for invalid values.
     """
     query = request.query
     dry = query.getall("dryRun", []) or (body or {}).get("dryRun") or []
@@ -222,7 +222,7 @@ def read_options(request: web.Request, user: User, body: Object | None = None) -
 
 
 def read_deletion(query: Mapping[str, str], body: Object) -> Deletion:
-    """Read DeleteOptions from the body, else the query. Raises ApiError: 400 for values that make no sense."""
+    """Read DeleteOptions from the body, else the query. Raises ApiError: 400 for invalid values."""
     grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
     propagation = body.get("propagationPolicy") or query.get("propagationPolicy")
     preconditions = body.get("preconditions") or {}
@@ -269,7 +269,7 @@ def check_match(query: Mapping[str, str], *, watch: bool) -> None:
 
 
 def read_number(query: Mapping[str, str], name: str) -> int:
-    """Read a number of the query; 0 where it is missing. Raises ApiError: 400 for what is none."""
+    """Read a number of the query; 0 if it is missing. Raises ApiError: 400 if it is not one."""
     text = query.get(name, "") or "0"
     if not text.isdecimal():
         raise bad_request(f'{name}: Invalid value: "{text}": must be a number')
@@ -277,7 +277,7 @@ def read_number(query: Mapping[str, str], name: str) -> int:
 
 
 def parse_version(text: str, code: int = 400) -> int | None:
-    """Read a resourceVersion; None where it is empty. Raises ApiError: With that code for what is none."""
+    """Read a resourceVersion; None if it is empty. Raises ApiError: with that code if it is not one."""
     if not text:
         return None
     if not text.isdecimal():

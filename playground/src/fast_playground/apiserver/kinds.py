@@ -1,4 +1,4 @@
-"""Names of the resources that Fast deals with. What a kind is like lives in ``registry``."""
+"""Names of the resources that Fast deals with. Their kinds are in ``registry``."""
 
 from __future__ import annotations
 

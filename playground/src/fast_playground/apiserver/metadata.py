@@ -68,16 +68,16 @@ def seconds_since(time: str) -> float:
 
 
 def random_suffix() -> str:
-    """Make what tells generated names apart: letters and digits that make no words."""
+    """Make the suffix of a generated name: letters and digits that make no words."""
     return "".join(random.choices(SAFE_ALPHABET, k=_SUFFIX_LENGTH))
 
 
 def prepare_new(meta: Object, kind: Kind, namespace: str | None) -> None:
-    """Set what the server sets on creation, and make the name from ``generateName`` where there is none."""
+    """Set what the server sets on creation, and make the name from ``generateName`` if there is none."""
     for name in (*_SERVER_OWNED, "selfLink", "resourceVersion", "managedFields"):
         meta.pop(name, None)
     prefix = meta.get("generateName")
-    if not meta.get("name") and prefix and isinstance(prefix, str):  # what else it is, the schema refuses
+    if not meta.get("name") and prefix and isinstance(prefix, str):  # the schema refuses other types
         meta["name"] = prefix[:_MAX_PREFIX] + random_suffix()
     if kind.namespaced:
         meta["namespace"] = namespace
@@ -91,7 +91,7 @@ def prepare_new(meta: Object, kind: Kind, namespace: str | None) -> None:
 
 
 def carry_over(new: Object, old: Object) -> None:
-    """Set, on replacement, what only the server may change."""
+    """Keep, in a replacement, the fields that only the server may change."""
     for name in _SERVER_OWNED:
         if name in old:
             new[name] = old[name]
@@ -102,7 +102,7 @@ def carry_over(new: Object, old: Object) -> None:
 
 
 def _drop_empty(meta: Object) -> None:
-    """Drop what Kubernetes does not show when it is empty."""
+    """Drop empty fields that Kubernetes does not show."""
     for name, empty in _EMPTY.items():
         if name in meta and meta[name] in (None, empty):
             del meta[name]
@@ -146,7 +146,7 @@ def validate_metadata(meta: Object, kind: Kind, old: Object | None) -> list[Fiel
 
 
 def check_name(kind: Kind, name: str) -> str:
-    """Tell why a name is none for that kind; empty where it is one."""
+    """Tell why a name is not valid for that kind; empty if it is."""
     if kind.gvr in _PATH_SEGMENT_NAMES:
         return f"may not contain '{name}'" if name in (".", "..") or "/" in name or "%" in name else ""
     if kind.gvr in _LABEL_NAMES:
@@ -157,7 +157,7 @@ def check_name(kind: Kind, name: str) -> str:
 
 
 def check_dns_label(name: str) -> str:
-    """Tell why a name is no DNS label; empty where it is one."""
+    """Tell why a name is not a DNS label; empty if it is."""
     if len(name) > _MAX_LABEL:
         return f"must be no more than {_MAX_LABEL} bytes"
     return "" if _DNS_LABEL.fullmatch(name) else _RULE_LABEL

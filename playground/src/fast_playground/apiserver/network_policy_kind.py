@@ -115,7 +115,7 @@ def _validate_block(block: Object, path: str) -> list[FieldError]:
 
 
 def _network(text: Any) -> Any:
-    """The network of a CIDR whose host bits may be set; None for a text that is no CIDR."""
+    """The network of a CIDR whose host bits may be set; None if the text is not a CIDR."""
     try:
         return parse_cidr(text).network
     except ValueError:

@@ -21,8 +21,8 @@ class Page:
     Attributes:
         records: They.
         version: The state they are of.
-        token: Where the next page begins; empty where there is none.
-        remaining: How many come after; None where nobody counted.
+        token: Where the next page begins; empty if there is none.
+        remaining: How many come after; None if nobody counted.
     """
 
     records: list[Record]
@@ -53,7 +53,7 @@ def list_page(
         version: The state to show; None: the newest, or that of the page before.
 
     Raises:
-        ApiError: 400 for a bad token, 410 where its state is no longer kept.
+        ApiError: 400 for a bad token, 410 if its state is no longer kept.
     """
     start = ""
     if token:

@@ -28,7 +28,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def json_patch(target: Object, operations: Any) -> Object:
-    """RFC 6902. Raises ApiError: 400 for what is no patch, 422 for one that does not fit the object."""
+    """RFC 6902. Raises ApiError: 400 for an invalid patch, 422 for one that does not fit the object."""
     if not isinstance(operations, list) or not all(isinstance(op, Mapping) for op in operations):
         raise bad_request("json: cannot unmarshal into Go value of type jsonpatch.Patch")
     if len(operations) > MAX_OPERATIONS:
@@ -177,7 +177,7 @@ def _merge_lists(live: list[Any], patch: list[Any], schema: Schema, order: list[
 
 
 def _arrange(live: list[Any], merged: list[Any], wanted: list[str], name: Any) -> list[Any]:
-    """Order a merged list: what the patch names in its order, the rest where it was, the patch first where in doubt."""
+    """Order a merged list: the patch's items in its order, the others where they were, after the patch in doubt."""
     place = {name(item): index for index, item in enumerate(live)}
     items = {name(item): item for item in merged}
     named = [item for item in dict.fromkeys(wanted) if item in items]

@@ -45,7 +45,7 @@ def admit(tx: Transaction, obj: Object, registry: Registry) -> None:
     """Complete a new pod as Kubernetes' admission does: account, token volume, tolerations, priority, status.
 
     Raises:
-        ApiError: 403 where the service account does not exist.
+        ApiError: 403 if the service account does not exist.
     """
     spec, meta = obj["spec"], obj["metadata"]
     account_kind = registry.find(kinds.SERVICE_ACCOUNTS)
@@ -166,7 +166,7 @@ def bind(pod: Object, binding: Object) -> None:
     """Put a pod on a node, in place.
 
     Raises:
-        ApiError: 400 for a target that is no node, 409 where the pod is bound or being deleted.
+        ApiError: 400 for a target that is not a node, 409 if the pod is bound or being deleted.
     """
     name = pod["metadata"]["name"]
     target = binding.get("target") or {}

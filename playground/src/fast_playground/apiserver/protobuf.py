@@ -82,7 +82,7 @@ def _message(name: str, data: memoryview, depth: int) -> Any:
 
 
 def _value(kind: str, value: int | memoryview, depth: int) -> Any:
-    """Turn a field's value on the wire into what JSON has for its type."""
+    """Turn a field's value on the wire into its JSON value."""
     if isinstance(value, int):
         if kind not in ("int", "bool"):
             raise ValueError(f"a number where a {kind} should be")
@@ -117,7 +117,7 @@ def _entry(kind: str, value: int | memoryview) -> tuple[str, str]:
 
 
 def _wire_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Go through a message: field numbers, with numbers as they are on the wire and the rest as bytes."""
+    """Iterate over a message's fields: their numbers, with raw values (numbers or bytes)."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)

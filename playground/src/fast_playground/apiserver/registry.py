@@ -241,7 +241,7 @@ class Registry:
         self._kinds: dict[GVR, Kind] = {kind.gvr: kind for kind in _built_in(self.definitions)}
 
     def find(self, gvr: GVR) -> Kind | None:
-        """The kind of a resource; None where it is not served."""
+        """The kind of a resource; None if it is not served."""
         return self._kinds.get(gvr)
 
     def find_kind(self, group_version: str, kind: str) -> Kind | None:

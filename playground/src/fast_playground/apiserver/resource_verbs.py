@@ -26,14 +26,14 @@ from fast_playground.apiserver.storage import Record, Store, Transaction
 from fast_playground.apiserver.strategy import established
 from fast_playground.apiserver.watch import Follower
 
-#: Makes what an object shall be from what it is.
+#: Computes an object from its present state.
 Edit = Callable[[Transaction, Object], Object]
 #: (A method is called ``list``.)
 Objects = list[Object]
 
 
 class Verbs:
-    """The verbs. Every one raises ApiError where HTTP would answer with a Status; writes return once durable.
+    """The verbs. Each raises ApiError where HTTP would answer with a failure; writes return once durable.
 
     Args:
         store: Where objects live; its ``run`` must be running for writes.
@@ -98,7 +98,7 @@ class Verbs:
 
         def change(tx: Transaction) -> Object:
             if kind.custom and tx.get(self._definitions.storage, f"{gvr.resource}.{gvr.group}") is None:
-                raise status.not_served()  # its definition went while this waited
+                raise status.not_served()  # its definition was deleted while this waited
             if namespace is not None:
                 self._check_namespace(tx, kind, namespace, obj["metadata"].get("name", ""))
             key = kind.key(obj["metadata"].get("name", ""), namespace)
@@ -148,7 +148,7 @@ class Verbs:
     async def update(
         self, gvr: GVR, obj: Object, *, subresource: str = "", options: Options | None = None
     ) -> Object:
-        """Replace an object, or what of it the subresource shows; 409 where its resourceVersion is stale.
+        """Replace an object or its subresource; 409 if its resourceVersion is stale.
 
         Namespace and name come from its metadata.
         """
@@ -169,7 +169,7 @@ class Verbs:
         subresource: str = "",
         options: Options | None = None,
     ) -> Object:
-        """Replace the object of that name by one that may name itself otherwise, which is refused."""
+        """Replace the object of that name; a body with another name is refused."""
         kind = self.kind(gvr)
         return await self._change(
             kind, name, namespace, lambda _tx, _old: obj, subresource, options or Options()
@@ -316,7 +316,7 @@ class Verbs:
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
     def _judge(self, kind: Kind, options: Options) -> Callable[[Object], None]:
-        """Make what refuses the deletion of an object of the kind if a policy does."""
+        """Make a function that refuses a deletion if an admission policy refuses it."""
 
         def check(old: Object) -> None:
             name, place = old["metadata"]["name"], old["metadata"].get("namespace")
@@ -325,7 +325,7 @@ class Verbs:
         return check
 
     def _serve_as_defined(self, kind: Kind, written: Objects) -> None:
-        """Serve what written definitions define now; no longer, and with no watches, where they are gone."""
+        """Serve the kinds of written definitions. For deleted definitions, stop serving and end the watches."""
         if kind.gvr != CUSTOM_RESOURCE_DEFINITIONS:
             return
         for crd in written:
@@ -338,7 +338,7 @@ class Verbs:
     async def delete_collection(
         self, gvr: GVR, namespace: str | None, selector: Selector, deletion: Deletion, options: Options
     ) -> Objects:
-        """Delete the objects that a selector fits; returns them as they were."""
+        """Delete the objects that a selector matches; returns them as they were."""
         kind = self.kind(gvr)
 
         check = self._judge(kind, options)
@@ -359,7 +359,7 @@ class Verbs:
     async def subscribe(self, *gvrs: GVR) -> AsyncIterator[Change]:
         """Follow resources: every object that exists as ADDED, then each change in order.
 
-        It ends where one of them is no longer served (or the server stops). The store's log is its only buffer.
+        It ends if one of them is no longer served (or the server stops). The store's log is its only buffer.
 
         Raises:
             ApiError: 404, or 410 once the receiver is so late that changes are no longer kept: subscribe again.

@@ -19,7 +19,7 @@ from fast_playground.apiserver.status import FieldError, quote
 #: What evaluating an expression may raise.
 CEL_ERRORS = (ValueError, TypeError, LookupError, RuntimeError)
 _OLD_SELF = re.compile(r"\boldSelf\b")
-#: A ``$`` (as a group), after what it stands in as itself: an escape or a character class.
+#: Matches a ``$`` as a group, or skips an escape or character class in which it is literal.
 _DOLLAR = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(\$)", re.DOTALL)
 _REASONS = {"FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"}
 
@@ -44,7 +44,7 @@ def _parse_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def parse_cidr(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
-    """Read a network with its prefix length; ValueError where it is none."""
+    """Read a network with its prefix length; ValueError if it is none."""
     if not re.search(r"/\d+$", text):
         raise ValueError(f"{text!r} is no CIDR")
     return ipaddress.ip_interface(text)
@@ -130,12 +130,12 @@ class Rule:
         self._program = cel.compile(self._text)
 
     def check(self, value: Any, path: str, old: Any) -> FieldError | None:
-        """Evaluate the rule against a value; None where it holds.
+        """Evaluate the rule against a value; None if it holds.
 
         Args:
             value: ``self``.
             path: Its path, for the answer.
-            old: ``oldSelf``; rules about transitions are skipped where it is None.
+            old: ``oldSelf``; rules about transitions are skipped if it is None.
         """
         if self._transition and old is None:
             return None

@@ -34,7 +34,7 @@ class ApiServer:
     """The embedded API server, in this process.
 
     Args:
-        data_dir: Holds the database, certificates and tokens; made where it is missing.
+        data_dir: Holds the database, certificates and tokens; made if it is missing.
         names: Host names and addresses clients call it by, beyond localhost.
         exec_command: What enters a pod for ``kubectl exec``; empty: not supported.
         scheduler: Whether it binds pods to nodes.
@@ -97,14 +97,14 @@ class ApiServer:
             task.result()
 
     async def stop(self) -> None:
-        """Answer no more, end the watches, write what was begun, and let go of everything."""
+        """Stop answering, end the watches, finish the writes under way, and close everything."""
         for listening in self._listening:
             listening.close()
-        for task in self._tasks[1:]:  # what follows the store, before it is told that there is no more
+        for task in self._tasks[1:]:  # the store's followers, before their watches end
             task.cancel()
         self.store.end_watches()
         if self._server is not None:
-            self._server.pre_shutdown()  # idle connections would else be waited for
+            self._server.pre_shutdown()  # else the shutdown waits for idle connections
             await self._server.shutdown(_SHUTDOWN_SECONDS)
         for task in reversed(self._tasks):
             task.cancel()

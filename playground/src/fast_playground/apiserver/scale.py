@@ -39,7 +39,7 @@ def selector_text(selector: Object) -> str:
 
 
 def set_scale(kind: Kind, old: Object, scale: Object) -> Object:
-    """Make the object that a changed Scale asks for. Raises ApiError: 400 or 422 for what is no Scale."""
+    """Make the object that a changed Scale asks for. Raises ApiError: 400 or 422 for a body that is not a Scale."""
     assert kind.scale is not None
     spec = scale.get("spec") if isinstance(scale, dict) else None
     replicas = spec.get("replicas", 0) if isinstance(spec, dict) else None

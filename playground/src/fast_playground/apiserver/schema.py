@@ -1,4 +1,4 @@
-"""Structural schemas: pruning, defaulting and validating objects, for custom resources and built-in kinds alike.
+"""Structural schemas: prune, default and validate objects, for custom resources and built-in kinds alike.
 
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/ and OpenAPI v3.
 Knows no kind; CEL rules are evaluated in ``rules``.
@@ -25,7 +25,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
 }
 _NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
-#: How deep objects may nest; a recursive type could else be made to overrun the stack.
+#: How deep objects may nest; deeper nesting of a recursive type could overrun the stack.
 MAX_DEPTH = 60
 
 
@@ -42,7 +42,7 @@ _FORMATS: dict[str, Callable[[str], object]] = {
     "ipv6": ipaddress.IPv6Address,
     "cidr": parse_cidr,
 }
-#: Of numbers: word, its exclusive form, what holds in that form and in the plain one, and how messages say it.
+#: Bounds of numbers: keyword, exclusive keyword, the comparison of each, and the word in messages.
 _BOUNDS = (
     ("minimum", "exclusiveMinimum", operator.gt, operator.ge, "greater"),
     ("maximum", "exclusiveMaximum", operator.lt, operator.le, "less"),
@@ -54,7 +54,7 @@ class Schema:
 
     Args:
         spec: The OpenAPI schema.
-        definitions: What its ``$ref`` may point to; made into schemas as they are needed.
+        definitions: What its ``$ref`` may point to; made into schemas when needed.
     """
 
     def __init__(self, spec: Mapping[str, Any], definitions: Definitions | None = None) -> None:
@@ -169,7 +169,7 @@ class Schema:
         Args:
             value: It.
             path: Its path, for the answer.
-            old: What it was, for rules about transitions; None where it is new.
+            old: What it was, for rules about transitions; None if it is new.
         """
         if value is None and self.nullable:
             return []

@@ -53,7 +53,7 @@ def parse_fields(text: str) -> list[tuple[str, str, str]]:
     """Read a field selector as ``spec.nodeName=n1,metadata.name!=x`` into (path, ``=`` or ``!=``, value).
 
     Raises:
-        ApiError: 400 for what is no selector.
+        ApiError: 400 if it is not a selector.
     """
     made, rest = [], text
     while rest.strip():
@@ -67,7 +67,7 @@ def parse_fields(text: str) -> list[tuple[str, str, str]]:
 
 
 def read_field(obj: Object, path: str) -> Any:
-    """Follow a path as ``spec.nodeName``; None where there is nothing."""
+    """Follow a path as ``spec.nodeName``; None if there is nothing."""
     value: Any = obj
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -75,7 +75,7 @@ def read_field(obj: Object, path: str) -> Any:
 
 
 def field_text(obj: Object, path: str) -> str:
-    """What a field selector compares: the field as text; empty where it is missing."""
+    """What a field selector compares: the field as text; empty if it is missing."""
     value = read_field(obj, path)
     if isinstance(value, bool):
         return str(value).lower()
@@ -83,7 +83,7 @@ def field_text(obj: Object, path: str) -> str:
 
 
 class Selector(NamedTuple):
-    """Labels and fields together. False where it selects everything."""
+    """Labels and fields together. False if it selects everything."""
 
     labels: LabelSelector
     fields: list[tuple[str, str, str]]
@@ -92,7 +92,7 @@ class Selector(NamedTuple):
         return bool(self.labels.match_expressions or self.fields)
 
     def matches(self, obj: Object) -> bool:
-        """Whether the object fits."""
+        """Whether the object matches."""
         labels = obj["metadata"].get("labels") or {}
         return self.labels.matches(labels) and all(
             (field_text(obj, path) == value) == (op == "=") for path, op, value in self.fields

@@ -1,4 +1,4 @@
-"""Answers that are no success, as Kubernetes' Status objects. No HTTP, no rules about when they are due."""
+"""Failures as Kubernetes' Status objects. No HTTP."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Record:
 
 
 class Bucket:
-    """The objects of one resource in memory, in the order of their keys, and what happened to them lately."""
+    """The objects of one resource in memory, in the order of their keys, and their latest changes."""
 
     def __init__(self, version: int) -> None:
         self.records: dict[str, Record] = {}
@@ -77,7 +77,7 @@ class Bucket:
             version: Show the state of then; None: of now.
 
         Raises:
-            ApiError: 410 where that version is no longer known.
+            ApiError: 410 if that version is no longer known.
         """
         past = {} if version is None else self._undo(version)
         keys = self.keys
@@ -102,7 +102,7 @@ class Bucket:
         return count
 
     def _undo(self, version: int) -> dict[str, Record | None]:
-        """Tell what the objects that changed since ``version`` were then."""
+        """Give the state at ``version`` of the objects that changed since."""
         if version < self.log.oldest:
             raise expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new"
@@ -175,7 +175,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        # Held while a thread uses the connection: run() may be cancelled, its thread goes on, and SQLite crashes where
+        # Held while a thread uses the connection: run() may be cancelled, its thread goes on, and SQLite crashes if
         # a connection is closed in use.
         self._in_use = threading.Lock()
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -192,7 +192,7 @@ class Store:
             bucket.keys.append(key)
 
     def bucket(self, resource: str) -> Bucket:
-        """The objects of a resource; empty where it has none."""
+        """The objects of a resource; empty if it has none."""
         if (found := self._buckets.get(resource)) is None:
             found = self._buckets[resource] = Bucket(self.version)
         return found
@@ -203,7 +203,7 @@ class Store:
             bucket.log.close()
 
     def end_watches(self) -> None:
-        """Tell everybody who follows a resource that there is no more."""
+        """End all watches."""
         for bucket in self._buckets.values():
             bucket.log.close()
 
@@ -286,6 +286,6 @@ class Store:
             changed.wake()
 
     def close(self) -> None:
-        """Let go of the file, once a write under way is on it. Call after ``run`` has ended."""
+        """Close the file, after a write under way. Call after ``run`` has ended."""
         with self._in_use:
             self._db.close()

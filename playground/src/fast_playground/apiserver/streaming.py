@@ -1,4 +1,4 @@
-"""Watches over HTTP: from a position in a resource's log to lines of an answer, filtered and in the form asked for."""
+"""Watches over HTTP: turns a resource's log into lines of an answer, filtered and in the form asked for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _GATHER_SECONDS_PER_WATCHER, _GATHER_SECONDS = 0.0002, 0.04
 
 @functools.lru_cache(maxsize=1024)
 def _read(record: Record) -> Object:
-    """Decode a state once for all watchers that look at it; nobody may change it."""
+    """Decode a state once for all watchers; the result must not be changed."""
     return record.decode()
 
 
@@ -67,7 +67,7 @@ class Watch:
         return not (self.namespace or self.selector or self.view.form)
 
     def lines(self, events: Iterable[Event]) -> Iterator[bytes]:
-        """Make the lines for events: filtered, with borders of the selection turned into ADDED and DELETED."""
+        """Make the lines for events. An object that enters or leaves the selection is ADDED or DELETED."""
         prefix = f"{self.namespace}/" if self.namespace else ""
         for event in events:
             if not event.key.startswith(prefix):
@@ -98,7 +98,7 @@ class Watch:
         return encode({"type": kind, "object": shown}) + b"\n"
 
     def bookmark(self, version: int, *, initial: bool) -> bytes:
-        """Make a line that only tells how far the client is."""
+        """Make a line that only tells the version."""
         meta: Object = {"resourceVersion": str(version), "creationTimestamp": None}
         if initial:
             meta["annotations"] = {"k8s.io/initial-events-end": "true"}
@@ -110,7 +110,7 @@ class Watch:
 
 
 def _aged(record: Record, version: int) -> Record:
-    """The same state under a later version: an object that left the selection, as it last fitted."""
+    """The same state under a later version: an object that left the selection, as it last matched."""
     obj = record.decode()
     obj["metadata"]["resourceVersion"] = str(version)
     return Record(version, encode(obj))
@@ -147,7 +147,7 @@ async def stream(request: web.Request, store: Store, watch: Watch) -> web.Stream
 
 
 class _TooSlow(Exception):
-    """The client does not take what it is sent."""
+    """The client does not read what it is sent."""
 
 
 async def _run(
@@ -166,7 +166,7 @@ async def _run(
         position = watch.version
         if position > store.version:
             raise too_large_version(position, store.version)
-        bucket.log.since(position)  # too old a version is told at once
+        bucket.log.since(position)  # a version that is too old is refused at once
     told = loop.time()
     while True:
         newest = bucket.log.newest
@@ -177,7 +177,7 @@ async def _run(
                 lines = watch.lines(bucket.log.since(position))
             position = newest
             await _send(response, lines)
-        if bucket.log.closed:  # only now: the last events are those of the end
+        if bucket.log.closed:  # only now: the last events tell of the deletion
             return
         gather = min(_GATHER_SECONDS, bucket.log.watchers * _GATHER_SECONDS_PER_WATCHER)
         await asyncio.sleep(gather)

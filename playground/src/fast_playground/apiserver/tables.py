@@ -154,7 +154,7 @@ def _selector(field: str) -> Cell:
 
 _WORKLOAD = "*Containers, *Images, *Selector"
 #: Columns after the name, by kind: ``*`` if only shown when wide, the header, its type, and a path with what is shown
-#: where it leads nowhere. A column without a path is one of ``_CELLS``.
+#: if the path leads nowhere. A column without a path is one of ``_CELLS``.
 _TABLES = {
     "Pod": "Ready, Status, Restarts, Age, *IP=.status.podIP?<none>, *Node=.spec.nodeName?<none>,"
     " *Nominated Node=.status.nominatedNodeName?<none>, *Readiness Gates=.spec.readinessGates[0].conditionType?<none>",
@@ -179,7 +179,7 @@ _TABLES = {
     "Lease": "Holder=.spec.holderIdentity, Age",
     "CustomResourceDefinition": "Created At:date=.metadata.creationTimestamp",
 }
-#: Cells by header, or by kind and header where kinds differ.
+#: Cells by header, or by kind and header if kinds differ.
 _CELLS: dict[str, Cell] = {
     "Age": lambda obj: age(obj["metadata"].get("creationTimestamp")),
     "Ready": _replicas_ready,

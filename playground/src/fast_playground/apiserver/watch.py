@@ -1,4 +1,4 @@
-"""What happened to the objects of one resource lately, and following it. No HTTP, no selectors' grammar.
+"""The latest changes of one resource, and how to follow them. No HTTP, no selectors.
 
 The log itself is every watcher's buffer: a watcher is only a position in it. So nothing grows with slow watchers; one
 that falls behind what the log keeps is told so and cut off.
@@ -16,7 +16,7 @@ from fast_playground.apiserver.status import expired
 if TYPE_CHECKING:
     from fast_playground.apiserver.storage import Record
 
-#: How many events of a resource are kept for watchers that come back and pages that go on.
+#: How many events of a resource are kept for watchers that reconnect and for further pages.
 KEPT = 10_000
 
 
@@ -62,7 +62,7 @@ class EventLog:
             del self._events[:cut], self._versions[:cut]
 
     def since(self, version: int) -> list[Event]:
-        """The events after ``version``. Raises ApiError: 410 where some of them are no longer kept."""
+        """The events after ``version``. Raises ApiError: 410 if some of them are no longer kept."""
         if version < self.oldest:
             raise expired(f"too old resource version: {version} ({self.oldest + 1})")
         start = bisect_right(self._versions, version)
@@ -82,7 +82,7 @@ class EventLog:
         return lines
 
     def wake(self) -> None:
-        """Tell the watchers that there is something new."""
+        """Wake the watchers."""
         self._rendered.clear()
         for waiting in self._waiting:
             waiting.set()
@@ -97,12 +97,12 @@ class EventLog:
         self._waiting.add(waiting)
 
     def unregister(self, waiting: asyncio.Event) -> None:
-        """Stop doing so."""
+        """Stop setting ``waiting``."""
         self._waiting.discard(waiting)
 
     @property
     def watchers(self) -> int:
-        """How many follow."""
+        """How many watchers there are."""
         return len(self._waiting)
 
 
@@ -112,7 +112,7 @@ def line(kind: str, raw: bytes, prefix: bytes) -> bytes:
 
 
 class Follower:
-    """A position in several logs, and sleeping until one of them moves.
+    """Waits until one of several logs changes.
 
     Args:
         logs: What to follow.
@@ -130,6 +130,6 @@ class Follower:
         self._moved.clear()
 
     def close(self) -> None:
-        """Follow no longer."""
+        """Stop following."""
         for log in self._logs:
             log.unregister(self._moved)

@@ -48,7 +48,7 @@ def check_type(kind: Kind, obj: Any) -> None:
 
 
 def prune_and_default(kind: Kind, obj: Object, options: Options) -> None:
-    """Remove fields nobody knows, in place, and fill in defaults.
+    """Remove unknown fields and fill in defaults, in place.
 
     Raises:
         ApiError: 400 for unknown fields under strict validation.
@@ -92,17 +92,17 @@ def _raise(kind: Kind, obj: Object, errors: list[FieldError]) -> None:
 
 
 def make_new(kind: Kind, obj: Object, namespace: str | None, options: Options, managed: list[Object]) -> None:
-    """Turn a body into an object to be created, in place; what needs a look at others comes in ``admit``.
+    """Turn a body into an object to create, in place. Checks that need other objects are in ``admit``.
 
     Args:
         kind: Its kind.
         obj: The body.
         namespace: The path's.
         options: How strictly.
-        managed: Who owns its fields, where server-side apply makes it.
+        managed: Who owns its fields, if server-side apply makes it.
 
     Raises:
-        ApiError: What is wrong with it.
+        ApiError: for an invalid object.
     """
     check_type(kind, obj)
     if (obj.get("metadata") or {}).get("resourceVersion"):
@@ -120,10 +120,10 @@ def make_new(kind: Kind, obj: Object, namespace: str | None, options: Options, m
 
 
 def admit(tx: Transaction, kind: Kind, obj: Object, registry: Registry) -> None:
-    """Complete a new object with a look at the others, in place, and check what is left to check.
+    """Complete a new object in place, which may need other objects, and validate it.
 
     Raises:
-        ApiError: What is wrong with it.
+        ApiError: for an invalid object.
     """
     if complete := strategy.ADMIT.get(kind.gvr):
         complete(tx, obj, registry)
@@ -153,10 +153,10 @@ def make_replacement(
         applied: Whether server-side apply made it, and so has settled whose fields are whose.
 
     Returns:
-        The replacement; equal to ``old`` where nothing changes.
+        The replacement; equal to ``old`` if nothing changes.
 
     Raises:
-        ApiError: What is wrong with it.
+        ApiError: for an invalid object.
     """
     check_type(kind, new)
     meta, before = new["metadata"], old["metadata"]
@@ -222,7 +222,7 @@ def _split(kind: Kind, old: Object, new: Object, subresource: str) -> Object:
 
 
 def _wanted(kind: Kind, obj: Object) -> Object:
-    """What a kind's generation counts the changes of."""
+    """The part of an object whose changes its generation counts."""
     hidden = (
         ("metadata", "kind", "apiVersion", "status") if kind.status else ("metadata", "kind", "apiVersion")
     )

@@ -1,4 +1,4 @@
-"""Who may come in, and what they may do: certificates, tokens, kubeconfigs, and RBAC over the stored roles.
+"""Authentication and authorization: certificates, tokens, kubeconfigs, and RBAC over the stored roles.
 
 It owns the files ``pki/`` and ``tokens.json`` of the data directory. It knows nothing of HTTP: the server asks it, with
 what a request carried.

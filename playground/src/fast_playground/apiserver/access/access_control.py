@@ -27,7 +27,7 @@ _logger = structlog.get_logger()
 
 
 class AccessControl:
-    """Works by bearer tokens, client certificates and the stored RBAC objects.
+    """Decides by bearer tokens, client certificates and the stored RBAC objects.
 
     Until ``start`` was awaited, only ``system:masters`` may do anything.
 
@@ -40,7 +40,7 @@ class AccessControl:
         self.policy = Policy()
 
     async def start(self, api: Verbs) -> None:
-        """Store the bootstrap roles where they are missing, and load the policy; ``follow`` keeps it true."""
+        """Store the bootstrap roles if they are missing, and load the policy; ``follow`` keeps it up to date."""
         for role, binding in BOOTSTRAP:
             for gvr, obj in ((CLUSTER_ROLES, role), (CLUSTER_ROLE_BINDINGS, binding)):
                 await _create_if_missing(api, gvr, copy.deepcopy(obj))
@@ -49,10 +49,10 @@ class AccessControl:
     def authenticate(
         self, headers: MultiMapping[str], peer_certificate: Mapping[str, Any] | None
     ) -> User | None:
-        """Tell who asks; None: nobody known.
+        """Tell who asks; None if the credentials are unknown.
 
         Raises:
-            ApiError: 403 where the request impersonates somebody (kubectl ``--as``) and its sender must not.
+            ApiError: 403 if the request impersonates somebody (kubectl ``--as``) and its sender must not.
         """
         user = _certified_user(peer_certificate) or self._bearer(headers)
         if user is None or "Impersonate-User" not in headers:
@@ -100,12 +100,12 @@ class AccessControl:
                 async for change in api.subscribe(*_ROLE_RESOURCES, *_BINDING_RESOURCES):
                     _apply(self.policy, change)
             except ApiError as error:
-                _logger.warning("the access policy is read again", reason=error.message)
+                _logger.warning("the access policy is loaded again", reason=error.message)
             await asyncio.sleep(_RETRY_SECONDS)
 
 
 async def _create_if_missing(api: Verbs, gvr: GVR, obj: Object) -> None:
-    """Create it; one that is there already is the administrator's to change."""
+    """Create an object; one that exists stays as the administrator left it."""
     try:
         await api.create(gvr, obj)
     except ApiError as error:

@@ -1,4 +1,4 @@
-"""The roles and bindings that a new server starts with, few of the many Kubernetes bootstraps. Data only."""
+"""The roles and bindings that a new server starts with: a few of those that Kubernetes creates. Data only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's own certificate authority, and the certificates it signs. Nothing about who may what."""
+"""The server's own certificate authority, and the certificates it signs. It knows nothing of rights."""
 
 from __future__ import annotations
 

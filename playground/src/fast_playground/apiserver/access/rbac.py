@@ -30,7 +30,7 @@ class Policy:
             verb: As RBAC names it: get, list, watch, create, update, patch, delete, deletecollection.
             gvr: What on; the version does not count.
             namespace: Where; None for cluster-scoped resources and requests over all namespaces.
-            name: The object's name; empty where the request names none.
+            name: The object's name; empty if the request names none.
             subresource: As ``status``; empty for the object itself.
         """
         resource = f"{gvr.resource}/{subresource}" if subresource else gvr.resource
@@ -50,7 +50,7 @@ class Policy:
         )
 
     def rules_of(self, user: User, namespace: str | None) -> Iterator[dict[str, Any]]:
-        """Give the rules bound to a user, in the whole cluster and (where one is named) in the namespace."""
+        """Give the rules bound to a user, in the whole cluster and (if one is named) in the namespace."""
         for (binding_namespace, _), binding in self.bindings.items():
             if binding_namespace and binding_namespace != namespace:
                 continue

@@ -61,7 +61,7 @@ class DeploymentController(ControlLoop[Key]):
         return deployment, [*old, new]
 
     async def _ensure_new(self, deployment: Object, new: Object | None, old: list[Object]) -> Object:
-        """Have a ReplicaSet for the template, with the highest revision."""
+        """Ensure a ReplicaSet for the template, with the highest revision."""
         last = max(map(rollout.revision, old), default=0)
         if new is None:
             created = await self._create(deployment, rollout.new_size(deployment, None, old), last + 1)

@@ -1,4 +1,4 @@
-"""Recording what a controller did as Event objects, for ``kubectl describe`` and ``kubectl events``. Best effort."""
+"""Records what a controller did as Event objects, for ``kubectl describe`` and ``kubectl events``. Best effort."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ async def record_event(
     }
     try:
         await api.create(EVENTS, event, metadata["namespace"])
-    except ApiError as error:  # as in a namespace that is about to go
+    except ApiError as error:  # for example, its namespace is terminating
         _logger.debug("an event is lost", reason=reason, about=metadata["name"], error=error.message)

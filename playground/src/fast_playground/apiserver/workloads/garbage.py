@@ -1,4 +1,4 @@
-"""Garbage collection by ``ownerReferences``: what nobody owns goes; foreground deletion, orphaning of dependents.
+"""Garbage collection by ``ownerReferences``: deletes what lost its owners. Foreground deletion, orphaning.
 
 Whether an owner still lives is read each time; the index only says which objects name it.
 """
@@ -63,7 +63,7 @@ class GarbageCollector(ControlLoop[Ref]):
         return keys
 
     def _resolve(self, reference: Object, namespace: str) -> Ref | None:
-        """Find what an owner reference means; None: no kind we know, and so never absent."""
+        """Resolve an owner reference; None if its kind is unknown, in which case the owner counts as alive."""
         kind = self._registry.find_kind(reference["apiVersion"], reference["kind"])
         if kind is None:
             return None
@@ -130,7 +130,7 @@ class GarbageCollector(ControlLoop[Ref]):
             await self._release(ref, [item for item in _references(obj) if item["uid"] != owner.uid])
 
     async def _release(self, ref: Ref, owners: list[Object]) -> None:
-        """Leave a dependent these owners only."""
+        """Set the owners of a dependent to these."""
         patch = {"metadata": {"ownerReferences": owners or None, "uid": ref.uid}}
         await self._api.patch(ref.gvr, ref.name, patch, ref.namespace or None, options=MANAGER)
 

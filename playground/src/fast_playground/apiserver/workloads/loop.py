@@ -100,7 +100,7 @@ class ControlLoop(Generic[K]):
         self._group: asyncio.TaskGroup | None = None
 
     async def reconcile(self, key: K) -> float | None:
-        """Make one key right; give the seconds after which to look again, or None.
+        """Reconcile one key; give the seconds after which to look again, or None.
 
         If this raises, the key comes again after a growing wait.
         """

@@ -1,4 +1,4 @@
-"""The namespace controller: a ServiceAccount ``default`` in each; the end of all content before a namespace goes."""
+"""The namespace controller: a default ServiceAccount in each, and an empty namespace before it goes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fast_playground.apiserver.workloads.loop import ControlLoop, Key, delete_if
 from fast_playground.apiserver.workloads.owned_pods import is_terminating
 
 _FINALIZER = "kubernetes"
-_LOOK_AGAIN_SECONDS = 0.25  # content ends when its finalizers and grace periods allow
+_LOOK_AGAIN_SECONDS = 0.25  # content goes when its finalizers and grace periods allow
 
 
 class NamespaceController(ControlLoop[Key]):
@@ -30,7 +30,7 @@ class NamespaceController(ControlLoop[Key]):
         super().__init__("namespace", api, sources)
 
     async def reconcile(self, key: Key) -> float | None:
-        """Have a default ServiceAccount in a live namespace; empty and release one that is to go."""
+        """Ensure the default ServiceAccount of a live namespace; empty and release a terminating one."""
         namespace = await find(self._api, NAMESPACES, key)
         if namespace is None:
             return None

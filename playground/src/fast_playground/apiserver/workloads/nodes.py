@@ -1,4 +1,4 @@
-"""The node controller: a taint while a node is not Ready, and the end of pods that their node cannot run any more.
+"""The node controller: taints nodes that are not Ready, and deletes pods that their node cannot run any more.
 
 A pod is deleted by force if its Node object is gone, or if the Node is tainted out-of-service (Kubernetes' pod garbage
 collection). Nodes do not become unreachable by themselves: kubelets of the playground hold no Lease.
@@ -32,7 +32,7 @@ class NodeController(ControlLoop[Key]):
         super().__init__("node", api, {NODES: own_key, PODS: _node_of_pod})
 
     async def reconcile(self, key: Key) -> float | None:
-        """Make the taint of one node, and what becomes of its pods, fit its state."""
+        """Reconcile one node's taint and its pods."""
         node = await find(self._api, NODES, key)
         if node is None:
             return await self._end_orphans(key.name)

@@ -17,7 +17,7 @@ MANAGER = Options(manager="kube-controller-manager", field_validation="Ignore")
 
 
 def is_active(pod: Object) -> bool:
-    """Whether a pod counts: neither finished nor about to go."""
+    """Whether a pod counts: it has not finished and is not terminating."""
     return not is_terminating(pod) and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
 
@@ -27,7 +27,7 @@ def is_terminating(obj: Object) -> bool:
 
 
 def ready_since(pod: Object) -> str | None:
-    """Tell since when the pod is Ready; None: it is not."""
+    """Tell since when the pod is Ready; None if it is not."""
     for condition in pod.get("status", {}).get("conditions") or []:
         if condition["type"] == "Ready" and condition["status"] == "True":
             since: str = condition.get("lastTransitionTime") or pod["metadata"]["creationTimestamp"]
@@ -36,7 +36,7 @@ def ready_since(pod: Object) -> str | None:
 
 
 def available_in(pod: Object, min_ready_seconds: int) -> float | None:
-    """Give the seconds until the pod counts as available; 0: it does. None: it is not even ready."""
+    """Give the seconds until the pod counts as available: 0 if it does, None if it is not ready."""
     since = ready_since(pod)
     if since is None:
         return None
@@ -110,7 +110,7 @@ async def delete_pod(api: Verbs, owner: Object, kind: str, pod: Object) -> None:
 
 
 async def write_status(api: Verbs, gvr: GVR, obj: Object, status: Object) -> None:
-    """Replace an object's status where it differs. Fields that are None are left out."""
+    """Replace an object's status if it differs. Fields that are None are left out."""
     wanted = {key: value for key, value in status.items() if value is not None}
     if wanted != (obj.get("status") or {}):
         await api.update(gvr, obj | {"status": wanted}, subresource="status", options=MANAGER)

@@ -1,4 +1,4 @@
-"""The ReplicaSet controller: as many pods as asked for, and the status that says how many there are."""
+"""The ReplicaSet controller: keeps as many pods as asked for, and counts them in the status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReplicaSetController(ControlLoop[Key]):
         super().__init__("replicaset", api, sources)
 
     async def reconcile(self, key: Key) -> float | None:
-        """Make one ReplicaSet's pods and status right."""
+        """Reconcile one ReplicaSet's pods and status."""
         replica_set = await find(self._api, REPLICA_SETS, key)
         if replica_set is None:
             return None
@@ -35,7 +35,7 @@ class ReplicaSetController(ControlLoop[Key]):
         return await self._write_status(replica_set, mine)
 
     async def _scale(self, replica_set: Object, mine: list[Object]) -> list[Object]:
-        """Create what is missing or delete what is too much; give the pods there are then."""
+        """Create missing pods or delete surplus ones; give the resulting pods."""
         active = [pod for pod in mine if owned_pods.is_active(pod)]
         missing = replica_set["spec"].get("replicas", 1) - len(active)
         # One after the other, so that they come to the scheduler in a known order.
@@ -66,7 +66,7 @@ class ReplicaSetController(ControlLoop[Key]):
 
 
 def _by_deletion_cost(active: list[Object]) -> list[Object]:
-    """Order pods by which is missed least (Kubernetes' ActivePodsWithRanks): those to delete first come first."""
+    """Order pods for deletion: those that are missed least come first (Kubernetes' ActivePodsWithRanks)."""
     on_node = Counter(pod["spec"].get("nodeName", "") for pod in active)
 
     def cost(pod: Object) -> tuple[bool, bool, bool, int]:

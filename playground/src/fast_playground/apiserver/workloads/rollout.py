@@ -104,7 +104,7 @@ def status_of(deployment: Object, sets: list[Object], new: Object | None) -> Obj
     """Work out a Deployment's status; fields that are None stay out.
 
     Args:
-        deployment: With its present status, whose times are kept where nothing changed.
+        deployment: With its present status, whose times are kept if nothing changed.
         sets: All its ReplicaSets.
         new: The ReplicaSet of its template; None if it does not exist yet.
     """

@@ -34,7 +34,7 @@ class Scheduler(ControlLoop[Key]):
         super().__init__("scheduler", api, sources)
 
     async def reconcile(self, _: Key) -> float | None:
-        """Bind every pod that waits and fits somewhere; say on the others why they don't."""
+        """Bind every pending pod that fits a node; say on the others why none fits."""
         every = await self._api.list(PODS)
         pending = sorted(filter(is_pending, every), key=_age)
         if not pending:
@@ -77,7 +77,7 @@ class Scheduler(ControlLoop[Key]):
         return True
 
     async def _refuse(self, pod: Object, obstacles: Counter[str]) -> None:
-        """Say on a pod why no node takes it, once for each new reason."""
+        """Record on a pod why no node takes it, once for each new reason."""
         nodes = sum(obstacles.values())
         reasons = ", ".join(sorted(f"{count} {obstacle}" for obstacle, count in obstacles.items()))
         message = (
@@ -115,7 +115,7 @@ def is_pending(pod: Object) -> bool:
 
 
 def find_obstacle(pod: Object, node: Object) -> str | None:
-    """Find why a pod cannot run on a node, in the scheduler's words; None: it can."""
+    """Find why a pod cannot run on a node, in the scheduler's words; None if it can."""
     spec, labels = node.get("spec") or {}, node["metadata"].get("labels") or {}
     if spec.get("unschedulable"):
         return "node(s) were unschedulable"
@@ -139,7 +139,7 @@ def is_ready(node: Object) -> bool:
 
 
 def tolerates(toleration: Object, taint: Object) -> bool:
-    """Whether a toleration is one of that taint."""
+    """Whether a toleration tolerates that taint."""
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator") == "Exists":
@@ -149,7 +149,7 @@ def tolerates(toleration: Object, taint: Object) -> bool:
 
 
 def _owner(pod: Object) -> str:
-    """Give the UID of what manages the pod; a pod that nothing manages is its own kind."""
+    """Give the UID of the pod's controller, or its own if it has none."""
     owner = controller_of(pod)
     return str(owner["uid"] if owner else pod["metadata"]["uid"])
 

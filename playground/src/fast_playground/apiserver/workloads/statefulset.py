@@ -1,4 +1,4 @@
-"""The StatefulSet controller: pods with ordinals, started in order, ended from the top, replaced from the top.
+"""The StatefulSet controller: pods with ordinals, started in order, stopped and replaced from the highest.
 
 Without ControllerRevision objects: a pod that is created again below a rollout's partition gets the newest template.
 """
@@ -50,7 +50,7 @@ class StatefulSetController(ControlLoop[Key]):
             if pod is None:
                 await self._create(stateful_set, ordinal)
             elif not owned_pods.is_active(pod):
-                if not owned_pods.is_terminating(pod):  # it failed or ended: its successor needs the name
+                if not owned_pods.is_terminating(pod):  # it failed or ended, and its successor needs the name
                     await owned_pods.delete_pod(self._api, stateful_set, _KIND, pod)
             elif _is_parallel(stateful_set) or _is_available(stateful_set, pod):
                 continue
@@ -72,7 +72,7 @@ class StatefulSetController(ControlLoop[Key]):
         await owned_pods.create_pod(self._api, stateful_set, _KIND, {"name": name, "labels": labels}, spec)
 
     async def _end(self, stateful_set: Object, by_ordinal: dict[int, Object]) -> bool:
-        """Delete the pods that are too many, highest ordinal first; tell whether none is left."""
+        """Delete surplus pods, highest ordinal first; tell whether none is left."""
         surplus = [ordinal for ordinal in by_ordinal if ordinal not in _wanted(stateful_set)]
         for ordinal in reversed(surplus):
             if not owned_pods.is_terminating(by_ordinal[ordinal]):
@@ -124,7 +124,7 @@ class StatefulSetController(ControlLoop[Key]):
 
 
 def _wanted(stateful_set: Object) -> range:
-    """The ordinals that shall have a pod."""
+    """The ordinals that should have a pod."""
     spec = stateful_set["spec"]
     start = (spec.get("ordinals") or {}).get("start", 0)
     return range(start, start + spec.get("replicas", 1))
