@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 import click
 
 from fast import __version__
+from fast.ctl.printable import printable
 from fast.errors import FastError
 
 _ENTRY_POINTS = "fast.ctl.commands"
@@ -64,7 +65,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except FastError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

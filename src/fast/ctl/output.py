@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from fast.ctl.printable import printable, printable_json
+
 Row = Mapping[str, Any]
 _GAP = "   "
 
@@ -58,7 +60,7 @@ def print_rows(rows: Sequence[Row], columns: Sequence[Column], output: str, *, n
     if output == "json":
         import msgspec
 
-        click.echo(msgspec.json.format(msgspec.json.encode(list(rows)), indent=2))
+        click.echo(printable_json(msgspec.json.format(msgspec.json.encode(list(rows)), indent=2).decode()))
     elif output == "yaml":
         import yaml
 
@@ -66,7 +68,7 @@ def print_rows(rows: Sequence[Row], columns: Sequence[Column], output: str, *, n
     elif not rows:
         click.echo(nothing, err=True)
     elif output == "name":
-        click.echo("\n".join(columns[0].spell(row[columns[0].field]) for row in rows))
+        click.echo("\n".join(printable(columns[0].spell(row[columns[0].field])) for row in rows))
     else:
         shown = [column for column in columns if output == "wide" or not column.wide]
         click.echo(format_table(rows, shown))
@@ -83,7 +85,7 @@ def format_table(rows: Sequence[Row], columns: Sequence[Column], *, coloured: bo
     if coloured is None:
         coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     cells = [[column.title for column in columns]]
-    cells += [[column.spell(row[column.field]) for column in columns] for row in rows]
+    cells += [[printable(column.spell(row[column.field])) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells]
     if coloured:

@@ -10,6 +10,7 @@ import click
 from fast.ctl.api_options import kubeconfig_option, with_cluster
 from fast.ctl.node.map_options import on_this_node
 from fast.ctl.output import Column, output_option, print_rows
+from fast.ctl.printable import printable
 from fast.datapath.bpf_dir import bpf_dir_option
 from fast.errors import FastError
 
@@ -123,9 +124,9 @@ def gc(ctx: click.Context, dry_run: bool, held: bool, kubeconfig: Path | None, o
     ]
     print_rows(rows, _FREED, output, nothing=f"Nothing to free: {plan.total} records looked at.")
     for text in sorted({finding.decision.evidence for finding in plan.held}):
-        click.echo(f"The breaker holds addresses back: {text}. --held frees them.", err=True)
+        click.echo(printable(f"The breaker holds addresses back: {text}. --held frees them."), err=True)
     for record, error in outcome.refused:
-        click.echo(f"{record.metadata.name} was not freed: {error}", err=True)
+        click.echo(printable(f"{record.metadata.name} was not freed: {error}"), err=True)
     if plan.held or outcome.refused:
         ctx.exit(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fast.ctl.printable import printable
 from fast.errors import FastError, InvalidRange
 from fast.ipam import NodeIdentity
 from fast.ipam.explain.why import Explanation, ThisNode, explain, records_of_pod
@@ -105,4 +106,4 @@ def explanation_text(found: Explanation) -> str:
     lines += [f"  {when or 'at some time'}: {text}" for when, text in found.history]
     if not found.history:
         lines.append("  no history is known: Events are kept for an hour, by default")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

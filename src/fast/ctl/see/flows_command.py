@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from fast.ctl.node.flows import list_
+from fast.ctl.printable import printable
 from fast.ctl.see.agent_socket import follow_agent, traffic_socket_option
 from fast.ctl.see.filters import Filter, end, with_filters
 
@@ -107,6 +108,7 @@ def _print(item: dict[str, Any], output: str) -> None:
 
 def format_event(item: dict[str, Any]) -> str:
     """Write one event as one line."""
+    item = {key: printable(value) if isinstance(value, str) else value for key, value in item.items()}
     kind = click.style(f"{item['kind']:6}", fg=_COLOURS.get(item["kind"]))
     if item["kind"] == "lost":
         return f"{kind} {item['events']} events are not shown: there were too many at once"
