@@ -271,6 +271,7 @@ def test_the_servers_own_controllers_are_judged_too(client, enforced):
     [
         (_policy(_rule("1 +")), "spec.validations[0].expression"),
         (_policy(_rule("")), "spec.validations[0].expression"),
+        (_policy(_rule("url('a').getHost() == 'b'")), "spec.validations[0].expression"),
         (_policy(_rule("authorizer.group('').check('get').allowed()")), "spec.validations[0].expression"),
         (_policy(_rule("true", messageExpression="'")), "spec.validations[0].messageExpression"),
         (_policy(_rule("true", reason="Whim")), "spec.validations[0].reason"),

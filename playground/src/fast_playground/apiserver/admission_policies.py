@@ -16,7 +16,7 @@ from fast_playground.apiserver.api import Object, Options
 from fast_playground.apiserver.kinds import ADMISSION_POLICIES, ADMISSION_POLICY_BINDINGS, GVR, NAMESPACES
 from fast_playground.apiserver.metadata import validate_label_selector
 from fast_playground.apiserver.registry import Kind, Registry
-from fast_playground.apiserver.rules import CEL_ERRORS, FUNCTIONS
+from fast_playground.apiserver.rules import CEL_ERRORS, FUNCTIONS, compile_expression
 from fast_playground.apiserver.selectors import from_object
 from fast_playground.apiserver.status import (
     ApiError,
@@ -105,15 +105,17 @@ class Policy:
         self.constraints: Object = spec.get("matchConstraints") or {}
         self._fails = spec.get("failurePolicy", "Fail") == "Fail"
         self._conditions = [
-            (c["name"], cel.compile(c["expression"])) for c in spec.get("matchConditions") or []
+            (c["name"], compile_expression(c["expression"])) for c in spec.get("matchConditions") or []
         ]
-        self._variables = [(v["name"], cel.compile(v["expression"])) for v in spec.get("variables") or []]
+        self._variables = [
+            (v["name"], compile_expression(v["expression"])) for v in spec.get("variables") or []
+        ]
         self._validations = [
             _Validation(
-                cel.compile(v["expression"]),
+                compile_expression(v["expression"]),
                 v["expression"].strip(),
                 v.get("message", ""),
-                cel.compile(v["messageExpression"]) if v.get("messageExpression") else None,
+                compile_expression(v["messageExpression"]) if v.get("messageExpression") else None,
                 v.get("reason") or "Invalid",
             )
             for v in spec.get("validations") or []
@@ -321,7 +323,7 @@ def _validate_expression(text: str, path: str) -> list[FieldError]:
     if not text.strip():
         return [required(path, "expression is not specified")]
     try:
-        program = cel.compile(text)
+        program = compile_expression(text)
     except ValueError as error:
         return [invalid_value(path, text, f"compilation failed: {error}")]
     if "authorizer" in program.variables():

@@ -109,6 +109,41 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+#: What the library knows by itself.
+_STANDARD = {
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+}
+_STANDARD |= {
+    "duration",
+    "timestamp",
+    "type",
+    "dyn",
+    "getFullYear",
+    "getMonth",
+    "getDayOfMonth",
+    "getDayOfWeek",
+}
+_STANDARD |= {"getDayOfYear", "getDate", "getHours", "getMinutes", "getSeconds", "getMilliseconds"}
+
+
+def compile_expression(text: str) -> cel.Program:
+    """Compile a CEL expression. Raises ValueError: it is not CEL, or calls a function that does not exist here."""
+    program = cel.compile(text)
+    called = {name for name in program.functions() if name[0].isalpha()}
+    if unknown := sorted(called - _STANDARD - set(FUNCTIONS)):
+        raise ValueError(f"undeclared reference to '{unknown[0]}'")
+    return program
+
+
 class Rule:
     """One rule, compiled.
 
@@ -116,18 +151,20 @@ class Rule:
         spec: An item of ``x-kubernetes-validations``.
 
     Raises:
-        ValueError: The expression is no CEL.
+        ValueError: The expression does not compile.
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self._text: str = spec["rule"]
         self._message: str = spec.get("message", "")
-        self._expression = cel.compile(spec["messageExpression"]) if spec.get("messageExpression") else None
+        self._expression = (
+            compile_expression(spec["messageExpression"]) if spec.get("messageExpression") else None
+        )
         self._field_path: str = spec.get("fieldPath", "")
         reason = spec.get("reason", "FieldValueInvalid")
         self._reason = reason if reason in _REASONS else "FieldValueInvalid"
         self._transition = bool(_OLD_SELF.search(self._text)) and not spec.get("optionalOldSelf")
-        self._program = cel.compile(self._text)
+        self._program = compile_expression(self._text)
 
     def check(self, value: Any, path: str, old: Any) -> FieldError | None:
         """Evaluate the rule against a value; None if it holds.
