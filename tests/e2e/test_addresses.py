@@ -164,7 +164,7 @@ def test_a_pod_gets_the_one_address_that_it_asks_for_and_waits_while_it_is_someb
     apply(cluster, pod("first", pools="a", ip="10.244.1.7"), pod("other", pools="a"))
     assert cluster.wait_running("first", "other") == ["10.244.1.7", "10.244.1.0"]
     apply(cluster, pod("second", "n2", pools="a", ip="10.244.1.7"))
-    assert "10.244.1.7 belongs to pod default/first" in refused(cluster, "second")
+    assert "10.244.1.7 belongs to pod first on node n1" in refused(cluster, "second")
     assert cluster.events("AddressConflict", "second")
     cluster.kubectl.check("delete", "pod", "first")
     assert cluster.wait_running("second") == ["10.244.1.7"]
@@ -229,7 +229,7 @@ def test_the_next_pool_serves_once_the_one_before_is_exhausted(cluster):
     assert cluster.wait_running("two") == ["10.244.2.0"]
     apply(cluster, pod("three", pools="a,b"))
     said = refused(cluster, "three")
-    assert "pool a is exhausted (1 addresses: 1 used" in said
+    assert "pool a is exhausted (1 addresses: 1 bound" in said
     assert "pool b is exhausted (1 addresses: 1 used" in said
     cluster.kubectl.check("delete", "pod", "one")
     assert cluster.wait_running("three") == ["10.244.1.0"]

@@ -88,10 +88,17 @@ def test_audit_away_from_a_node_says_so(cluster, tmp_path):
     assert "--cluster-only" in error
 
 
-def test_audit_finds_a_record_that_was_deleted_by_hand_and_ends_with_status_1(cluster):
-    address = address_of(cluster, "one")
-    cluster.kubectl.check("delete", "ipendpoint", address)
+def test_audit_finds_a_record_that_was_made_by_hand_and_ends_with_status_1(cluster):
+    spec = {"pool": POOL, "node": "n1", "containerID": "c", "interface": "eth0", "bootID": "b"}
+    record = {
+        "apiVersion": "sample.fast.io/v1alpha1",
+        "kind": "IpEndpoint",
+        "metadata": {"name": "10.244.30.9"},
+        "spec": {**spec, "pod": {"namespace": "default", "name": "gone", "uid": "u"}},
+    }
+    cluster.kubectl.check("create", "-f", "-", stdin=json.dumps(record).encode())
     done = cluster.playground.node("n1").run("fast-ctl", "ipam", "audit", "-o", "json")
-    found = {(row["node"], row["kind"]) for row in json.loads(done.stdout) if row["address"] == address}
+    cluster.kubectl.check("delete", "ipendpoint", "10.244.30.9", "--ignore-not-found")
+    found = {(row["node"], row["kind"]) for row in json.loads(done.stdout) if row["address"] == "10.244.30.9"}
     assert done.returncode == 1
-    assert {("", "pod-without-record"), ("n1", "sandbox-without-record")} <= found
+    assert {("", "record-without-pod"), ("n1", "record-without-sandbox")} <= found

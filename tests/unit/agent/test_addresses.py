@@ -46,3 +46,21 @@ async def test_an_event_about_exhausted_pools_has_no_counts_as_these_differ_at_e
         await claim("p3")
     ((_, _, reason, message),) = told
     assert (reason, message) == ("PoolExhausted", "no address is free in pool a or pool b")
+
+
+async def test_a_misspelt_annotation_is_told_to_its_pod_which_is_served_all_the_same():
+    cluster, told = FakeCluster(), []
+    cluster.put_pool(a_pool("default-ips", "10.244.1.1"))
+
+    class Misspelt(Pods):
+        async def pod(self, namespace, name):
+            metadata = ObjectMeta(namespace=namespace, name=name, uid=name, annotations={"fast.io/ipss": "a"})
+            return Pod(metadata=metadata, spec=PodSpec(node_name="n1"))
+
+    ipam = Caller(FakeStore(cluster), NodeIdentity("n1", "boot"), pods=Misspelt())
+    recorder = SimpleNamespace(event=lambda *event: told.append(event))
+    addresses = NodeAddresses(ipam, Misspelt(), recorder, synced=lambda: True)
+    assert await addresses.claim(Attachment("c1", "eth0", PodRef("default", "p", "p")))
+    ((_, kind, reason, text),) = told
+    assert (kind, reason) == ("Warning", "UnknownAnnotation")
+    assert text == "annotation fast.io/ipss means nothing to Fast; did you mean fast.io/ips?"

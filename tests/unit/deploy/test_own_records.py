@@ -45,6 +45,16 @@ def test_an_agent_does_with_its_own_nodes_addresses_what_it_needs_to(operation, 
         pytest.param("UPDATE", retained(), record(node="n2", sticky="uid/0"), id="cuts another's pod off"),
         pytest.param("DELETE", None, record(node="n2"), id="releases another's"),
         pytest.param("DELETE", None, retained(), id="releases what is kept"),
+        pytest.param(
+            "UPDATE", record(node="", container="", sticky="other/0"), retained(), id="keeps it for another"
+        ),
+        pytest.param("UPDATE", retained(), retained(), id="rewrites what is kept"),
+        pytest.param("UPDATE", retained(), record(sticky="other/0"), id="keeps its own for another"),
+        pytest.param("UPDATE", retained(), record(), id="keeps its own for one that it was not for"),
+        pytest.param("CREATE", record() | {"metadata": {"finalizers": ["a/b"]}}, None, id="adds a finalizer"),
+        pytest.param(
+            "UPDATE", record() | {"metadata": {"finalizers": ["a/b"]}}, record(), id="adds a finalizer later"
+        ),
     ],
 )
 def test_an_agent_is_refused_other_nodes_addresses(operation, new, old):

@@ -53,12 +53,19 @@ class NodeAddresses:
         request = ClaimRequest()
         try:
             attachment, request = await self._admit(attachment)
+            self._tell_misspelt(attachment.pod, request)
             return await self._ipam.claim(attachment, request)
         except (IPAMError, InvalidConfig) as error:
             if attachment.pod is not None and not isinstance(error, PodNotEligible):
                 message = _message(error, request)
                 self._events.event(reference_of(attachment.pod), "Warning", type(error).__name__, message)
             raise
+
+    def _tell_misspelt(self, pod: PodRef | None, request: ClaimRequest) -> None:
+        for key, meant in request.misspelt:
+            if pod is not None:
+                text = f"annotation {key} means nothing to Fast; did you mean {meant}?"
+                self._events.event(reference_of(pod), "Warning", "UnknownAnnotation", text)
 
     async def release(self, container_id: str, ifname: str) -> tuple[IpEndpoint, ...]:
         """Release what exactly this attachment holds."""

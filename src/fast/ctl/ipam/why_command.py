@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fast.api.resources import NAMESPACES, NODES, PODS
 from fast.ctl.printable import printable
-from fast.errors import FastError, InvalidRange
+from fast.errors import FastError, InvalidRange, NotFound
 from fast.ipam import NodeIdentity
+from fast.ipam.explain.waiting import explain_waiting
 from fast.ipam.explain.why import Explanation, ThisNode, explain, records_of_pod
-from fast.ipam.store.snapshot import read_snapshot
+from fast.ipam.store.snapshot import Snapshot, read_snapshot
 from fast.kube import KubeClient
 from fast.net import IPAddress, parse_address, parse_record_name
 from fast.net.node_state import NodeState
@@ -30,7 +32,7 @@ async def explain_all(
         here: What it says; None where this is no node.
 
     Raises:
-        FastError: The pod has no address of Fast.
+        NoAddress: The pod has no address; says why.
         KubeError: The API server refused or is away.
     """
     snapshot = await read_snapshot(client, pods=False)
@@ -41,9 +43,25 @@ async def explain_all(
         of, _, name = what.rpartition("/")
         wanted = [record.address for record in records_of_pod(snapshot, of or namespace, name)]
         if not wanted:
-            raise FastError(f"no address is recorded for a pod {of or namespace}/{name}")
+            raise NoAddress(await _why_none(client, snapshot, of or namespace, name))
     this_node = None if here is None else _this_node(node, here)
     return [await explain(client, snapshot, address, this_node) for address in wanted]
+
+
+class NoAddress(FastError):
+    """The pod has no address; the message says why, a line for each reason."""
+
+
+async def _why_none(client: KubeClient, snapshot: Snapshot, namespace: str, name: str) -> str:
+    try:
+        pod = await client.get(PODS, name, namespace)
+    except NotFound:
+        return f"there is no pod {namespace}/{name}, and no address is recorded for one"
+    of = await client.get(NAMESPACES, namespace)
+    node = pod.spec.node_name
+    labels = (await client.get(NODES, node)).metadata.labels if node else {}
+    reasons = explain_waiting(snapshot, pod, of, labels)
+    return "\n  ".join((f"pod {namespace}/{name} has no address:", *map(printable, reasons)))
 
 
 def _this_node(name: str, here: NodeState) -> ThisNode:

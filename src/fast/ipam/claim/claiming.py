@@ -185,7 +185,9 @@ class Claiming:
             return
         record, holder = step.after, holder_of(step.before)
         if holder not in deleted:
-            record = await self._writes.change(record, step.before.spec)
+            # the key stays as it was rewritten: whoever holds an address may keep it for no other key
+            spec = msgspec.structs.replace(step.before.spec, sticky_key=record.spec.sticky_key)
+            record = await self._writes.change(record, spec)
         if holder not in deleted:
             return
         await self._writes.free(record)

@@ -17,8 +17,8 @@ from fast.errors import Forbidden, InvalidRange
 from fast.ipam.release.controller_sweep import plan_sweep, pod_of
 from fast.ipam.rules import agent_gc_rules, controller_gc_rules, record_states
 from fast.ipam.rules.claim_request import AttachmentKey, NodeIdentity
-from fast.ipam.rules.decision import Decision
-from fast.ipam.store.live_reads import NAMESPACE, KubeCluster, one_look
+from fast.ipam.rules.decision import Action, Decision
+from fast.ipam.store.live_reads import NAMESPACE, one_look
 from fast.ipam.store.snapshot import Snapshot
 from fast.kube import KubeClient
 from fast.net import IPAddress, record_name
@@ -92,15 +92,17 @@ async def explain(
 
 async def _by_the_controller(client: KubeClient, snapshot: Snapshot, record: IpEndpoint) -> Decision:
     """What the controller's sweep would say, its pod asked for also where the node alone decides."""
-    try:
-        cluster = await one_look(client, NAMESPACE)
-    except Forbidden:  # an agent's own account may not read the other nodes' heartbeats
-        cluster = KubeCluster(client, lambda node: math.inf)
+    cluster = await one_look(client, NAMESPACE, unknown_seconds=math.inf)
     if not record_states.is_retained(record):
         node, pod = await cluster.node(record.spec.node), await pod_of(record, cluster)
         silent = cluster.silent_seconds(record.spec.node)
         return controller_gc_rules.on_controller_sweep(record, pod, node, silent)
-    plan = await plan_sweep(snapshot.records.values(), cluster)
+    try:
+        plan = await plan_sweep(snapshot.records.values(), cluster)
+    except Forbidden as error:  # an agent may not list StatefulSets; the controller may
+        return Decision(
+            Action.KEEP, "cannot-tell", f"the controller decides; this account may not ask: {error}"
+        )
     return next(finding.decision for finding in (*plan.to_free, *plan.kept) if finding.record is record)
 
 

@@ -12,6 +12,7 @@ from fast.api.core import Namespace, Pod
 from fast.api.ipendpoint import PodRef
 from fast.api.ips import ANNOTATION_ADDRESS, ANNOTATION_POOLS, DEFAULT_POOL
 from fast.errors import InvalidConfig, InvalidRange
+from fast.ipam.rules.annotations import misspelt
 from fast.ipam.rules.sticky_keys import former_sticky_key_of, sticky_key_of
 from fast.net import IPAddress, parse_address
 
@@ -68,6 +69,7 @@ class ClaimRequest:
         former_sticky_key: The key that an earlier version of Fast gave this pod; empty if none did.
         pod_labels: For pools with a podAffinity.
         namespace_labels: For pools with a namespaceAffinity.
+        misspelt: Annotations that were probably meant for Fast, each with the right key.
     """
 
     pools: tuple[str, ...] = (DEFAULT_POOL,)
@@ -77,6 +79,7 @@ class ClaimRequest:
     former_sticky_key: str = ""
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    misspelt: tuple[tuple[str, str], ...] = ()
 
     @property
     def sticky_keys(self) -> tuple[str, ...]:
@@ -105,6 +108,7 @@ def resolve_pools(pod: Pod, namespace: Namespace | None = None) -> ClaimRequest:
         former_sticky_key=former_sticky_key_of(pod),
         pod_labels=pod.metadata.labels,
         namespace_labels=namespace.metadata.labels if namespace else {},
+        misspelt=tuple(misspelt(pod)),
     )
 
 

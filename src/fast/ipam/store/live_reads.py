@@ -14,7 +14,7 @@ from fast.api.fastnode import lease_name
 from fast.api.meta import ObjectMeta
 from fast.api.resources import IPSES, LEASES, NODES, PODS, STATEFULSETS
 from fast.api.timestamps import seconds_since
-from fast.errors import NotFound
+from fast.errors import Forbidden, NotFound
 from fast.kube import KubeClient
 
 #: Where Fast's components keep their Leases, unless they are told otherwise.
@@ -99,16 +99,20 @@ class KubeCluster:
         return {metadata.name: metadata for metadata in found}
 
 
-async def one_look(client: KubeClient, namespace: str) -> KubeCluster:
+async def one_look(client: KubeClient, namespace: str, unknown_seconds: float = 0.0) -> KubeCluster:
     """Make a reader for one look, which cannot watch heartbeats: it goes by the times written in the Leases.
 
     Args:
         client: The cluster.
         namespace: Where the Leases live.
+        unknown_seconds: What counts as each node's silence if this account may not read the Leases.
 
     Raises:
         KubeError: The Leases cannot be listed.
     """
-    leases = (await client.list(LEASES, namespace)).items
+    try:
+        leases = (await client.list(LEASES, namespace)).items
+    except Forbidden:
+        return KubeCluster(client, lambda node: unknown_seconds)
     silent = {item.metadata.name: seconds_since(item.spec.renew_time) for item in leases}
     return KubeCluster(client, lambda node: silent.get(lease_name(node), math.inf))
