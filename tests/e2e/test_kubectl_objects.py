@@ -130,7 +130,7 @@ def test_custom_resources_show_the_columns_of_their_definition(kubectl):
     status = '{"status": {"totalIPCount": 10, "allocatedIPCount": 3}}'
     kubectl.check("patch", "ips", "columns", "--type=merge", "--subresource=status", "-p", status)
     head, row = kubectl.check("get", "ips", "columns").splitlines()
-    assert head.split() == ["NAME", "SUBNET", "TOTAL", "ALLOCATED", "READY", "AGE"]
+    assert head.split() == ["NAME", "SUBNET", "TOTAL", "ALLOCATED", "FREE", "READY", "REASON", "AGE"]
     assert row.split()[:4] == ["columns", "10.9.0.1/16", "10", "3"]
 
 
