@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What is refused, and what to write instead.
 WORDS = {
     r"anew": "again",
-    r"(?<!playground )(?<![\"`_])mend(s|ed|ing)?(?![\"`_(])": "repair",
+    r"(?<!playground )(?<![\"`_])mend(s|ed|ing)?(?![\"`_(\]])": "repair",
     r"by now": "already, or the reason",
     r"short[ -]?(way|cut)s?": "fast path",
     r"DESIGN section": "docs/develop/design.md",

@@ -55,6 +55,10 @@ _RESOURCES = {
         _resource(_RBAC, "v1", "roles", "Role", True),
         _resource(_RBAC, "v1", "rolebindings", "RoleBinding", True),
         _resource("sample.fast.io", "v1alpha1", "ipses", "Ips"),
+        _resource("sample.fast.io", "v1alpha1", "ipendpoints", "IpEndpoint"),
+        _resource("", "v1", "pods", "Pod", True),
+        _resource("", "v1", "services", "Service", True),
+        _resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True),
     )
 }
 
@@ -86,6 +90,24 @@ class Cluster:
             pool: ``SUBNET`` or ``SUBNET=RANGE,…``; empty: no pool.
         """
         asyncio.run(self._install(pool))
+
+    def create(self, obj: dict[str, Any]) -> None:
+        """Create an object, which may be there already."""
+
+        async def create() -> None:
+            async with self._client() as client:
+                await _ensure(client, obj)
+
+        asyncio.run(create())
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object; NotFound if there is none."""
+
+        async def delete() -> None:
+            async with self._client() as client:
+                await client.delete(_RESOURCES[kind], name, namespace or None)
+
+        asyncio.run(delete())
 
     def ready_nodes(self) -> dict[str, str]:
         """Give every registered node with the reason why it is not Ready, which is empty where it is."""

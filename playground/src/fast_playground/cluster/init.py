@@ -139,6 +139,8 @@ class Init:
             match request.pop("op"):
                 case "start":
                     return self._start(descriptors=descriptors, **request)
+                case "again":
+                    return self._again(**request)
                 case "signal":
                     return self._signal(**request)
                 case "status":
@@ -166,6 +168,15 @@ class Init:
             known.close()
         program = Program(name, argv, environment, descriptors, restarts)
         self._programs[name] = program
+        program.start()
+        return program.describe()
+
+    def _again(self, *, name: str) -> dict[str, Any]:
+        """Start a program that was stopped, as it was started before."""
+        program = self._programs[name]
+        if program.process is not None:
+            return {"error": f"{name} runs already"}
+        program.restarts = True
         program.start()
         return program.describe()
 

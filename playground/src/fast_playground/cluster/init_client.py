@@ -112,6 +112,16 @@ class Control:
         if "error" in answer:
             raise ProgramFailed(f"cannot start {name}: {answer['error']}")
 
+    def start_again(self, name: str) -> None:
+        """Start a program that was stopped, with the command and the descriptors that it had.
+
+        Raises:
+            ProgramFailed: It runs, or could not be executed.
+        """
+        answer = self._ask({"op": "again", "name": name})
+        if "error" in answer:
+            raise ProgramFailed(f"cannot start {name}: {answer['error']}")
+
     def status(self) -> dict[str, ProgramState]:
         """Give the state of every program, by name; InitGone where the init does not answer."""
         programs = self._ask({"op": "status"})["programs"]

@@ -255,6 +255,10 @@ class Playground:
     def reboot(self, node: Node) -> None:
         """Cut a node's power and start it again: new boot id, empty /run and bpf filesystem, the same disk."""
         node.crash(self.root)
+        self.power_on(node)
+
+    def power_on(self, node: Node) -> None:
+        """Start a node that does not run, with what is on its disk."""
         node.boot(self.root, self.underlay, self.settings.mtu)
         self.start_agent(node)
         self.start_kubelet(node)

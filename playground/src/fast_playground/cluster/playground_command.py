@@ -10,6 +10,7 @@ import click
 
 from fast_playground.cluster.choosing import DEFAULT_NAME, choose, choose_running, name_option
 from fast_playground.cluster.place_commands import exec, logs, node, shell
+from fast_playground.cluster.training.training_commands import COMMANDS
 
 #: The quick start's default pool: it leaves the first addresses of the subnet to pools that people try out.
 _DEFAULT_POOL = "10.244.0.0/16=10.244.100.0-10.244.200.250"
@@ -104,6 +105,7 @@ def list_() -> None:
 def status(name: str | None) -> None:
     """Show the nodes and programs of a playground, and what was broken; exit status 1 if one does not run."""
     from fast.ctl.output import Column, format_table
+    from fast_playground.cluster.training.journal import Journal
 
     found = choose(name)
     settings = found.settings
@@ -128,6 +130,8 @@ def status(name: str | None) -> None:
     if nodes:
         columns = [Column("NODE", "node"), Column("UNDERLAY-IP", "ip"), Column("STATE", "state")]
         click.echo("\n" + format_table(nodes, columns))
+    for item in Journal(found.directory.path).read():
+        click.echo(f"broken: {item.case} {item.where}")
     if any(item["state"] != "running" for item in programs) or any(
         item["state"] != "Ready" for item in nodes
     ):
@@ -149,5 +153,5 @@ def kubeconfig(name: str | None) -> None:
     click.echo(choose_running(name).directory.kubeconfig)
 
 
-for command in (exec, node, shell, logs):
+for command in (exec, node, shell, logs, *COMMANDS):
     playground.add_command(command)
