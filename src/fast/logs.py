@@ -13,9 +13,9 @@ LogFormat = Literal["json", "console"]
 
 
 def configure_logs(level: str, form: LogFormat) -> None:
-    """Set up structlog for the whole process, or change how it was set up.
+    """Set up structlog for the whole process; may be called again.
 
-    The standard library's loggers (asyncio, aiohttp) speak through it.
+    Records of the standard library's loggers (asyncio, aiohttp) go through it, too.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -48,7 +48,7 @@ def configure_logs(level: str, form: LogFormat) -> None:
 
 
 class _IntoStructlog(logging.Handler):
-    """Hands records of the standard library's loggers on."""
+    """Passes records of the standard library's loggers to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         exc_info = record.exc_info if record.exc_info and record.exc_info[0] else None

@@ -1,4 +1,4 @@
-"""CNI error codes: the one table from Fast's errors to them, and the error object of the specification.
+"""CNI error codes: the one table that maps Fast's errors to them, and the specification's error object.
 
 Codes below 100 are the specification's ("Well-known Error Codes"); those from 100 are Fast's own. ``msg`` is for
 people, ``details`` for logs. Nothing here decides what to do about an error.
@@ -52,7 +52,7 @@ class Code(enum.IntEnum):
 
 
 class CallError(FastError):
-    """The call itself is at fault, or its answer is one that only CNI knows (as STATUS' 50).
+    """The call itself is at fault, or only CNI has its answer (such as code 50 of STATUS).
 
     Args:
         code: What to answer.
@@ -67,7 +67,7 @@ class CallError(FastError):
         self.details = details
 
 
-#: A subclass that is not listed has the code of its nearest base; a test holds that every leaf is listed.
+#: A subclass that is not listed has the code of its nearest base. A test checks that every leaf is listed.
 CODES: dict[type[FastError], Code] = {
     errors.InvalidConfig: Code.INVALID_CONFIG,
     errors.InvalidRange: Code.INVALID_RANGE,
@@ -96,14 +96,14 @@ CODES: dict[type[FastError], Code] = {
     errors.LayoutMismatch: Code.LAYOUT_MISMATCH,
     errors.FeatureUnsupported: Code.FEATURE_UNSUPPORTED,
     errors.NetnsOfNode: Code.INVALID_ENVIRONMENT,
-    # nothing is left of the call then, so that the runtime need not clean up: just what code 3 says
+    # code 3: nothing of the call is left, so the runtime need not clean up
     errors.NetnsGone: Code.UNKNOWN_CONTAINER,
     errors.AgentUnavailable: Code.TRY_AGAIN_LATER,
 }
 
 
 def code_of(error: FastError) -> Code:
-    """Find the CNI code of an error: its own, its class's, or its nearest listed base's."""
+    """Return the CNI code of an error: its own, its class's, or its nearest listed base's."""
     if isinstance(error, CallError):
         return error.code
     for cls in type(error).__mro__:
@@ -122,21 +122,21 @@ class ErrorObject(msgspec.Struct, rename={"cni_version": "cniVersion"}):
 
 
 def error_reply(error: BaseException, cni_version: str) -> CniReply:
-    """Make the reply for a failed call: exit status 1 and the error object, in the version that the caller speaks."""
+    """Make the reply for a failed call: exit status 1, and the error object in the caller's version."""
     if isinstance(error, FastError):
         code, message = code_of(error), str(error)
         details = error.details if isinstance(error, CallError) else _chain(error)
     else:
         code, message = (
             Code.INTERNAL,
-            "fast-agent failed in a way it did not foresee; its log has the traceback",
+            "fast-agent failed because of a bug; its log has the traceback",
         )
         details = f"{type(error).__name__}: {error}"
     return CniReply(1, msgspec.json.encode(ErrorObject(cni_version, code, message, details)) + b"\n")
 
 
 def _chain(error: BaseException) -> str:
-    """The error's class, and what caused it."""
+    """Describe the error's class, and what caused it."""
     parts = [type(error).__name__]
     cause = error.__cause__
     while cause is not None:

@@ -1,4 +1,4 @@
-"""Where an installation of Fast keeps the ``fast-cni`` executable. Nothing is copied here."""
+"""Finds the ``fast-cni`` executable of this installation. Copies nothing."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PLUGIN_PLACES = (
 
 
 def find_plugin() -> Path:
-    """Find the executable: named by FAST_CNI_BINARY, else in the first of :data:`PLUGIN_PLACES` that has it.
+    """Return the executable that FAST_CNI_BINARY names, else the first one in :data:`PLUGIN_PLACES`.
 
     Raises:
-        InvalidConfig: It is nowhere.
+        InvalidConfig: There is none.
     """
     named = os.environ.get(PLUGIN_VARIABLE)
     candidates = (Path(named),) if named else PLUGIN_PLACES

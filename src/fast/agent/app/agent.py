@@ -1,6 +1,6 @@
-"""The agent as a whole: makes the parts, connects them, starts and stops them in order. Little else.
+"""The agent as a whole: creates the parts, connects them, starts and stops them in order.
 
-Order of a start: the socket first (DEL leaves tombstones, ADD and STATUS say what is missing); then side by side the
+Order of a start: first the socket (DEL leaves tombstones, ADD and STATUS say what is missing); then side by side the
 datapath and the API server's view; then the map of the cluster, the tombstones, garbage collection; last the network
 configuration.
 """
@@ -84,11 +84,11 @@ async def run_agent(
 
     Args:
         config: Its configuration.
-        read_again: Reads it again, on SIGHUP and when the file changed; click.ClickException where it is bad.
-        file: The file that it comes from, where there is one.
+        read_again: Reads it again, on SIGHUP and if the file changed; raises click.ClickException if it is not valid.
+        file: The file that it comes from, if there is one.
 
     Raises:
-        InvalidConfig: The configuration cannot be used; nothing was changed on the node then.
+        InvalidConfig: The configuration cannot be used; nothing was changed on the node.
     """
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
@@ -130,7 +130,7 @@ def _facts(config: AgentConfig, node_ip: IPv4Address) -> NodeFacts:
 
 
 async def _find_node_ip(client: KubeClient, node_name: str, stop: asyncio.Event) -> IPv4Address | None:
-    """Ask the API server for the node's first IPv4 InternalIP, for as long as it takes; None where told to stop."""
+    """Ask the API server for the node's first IPv4 InternalIP until it answers; None if told to stop."""
     while not stop.is_set():
         try:
             node = await client.get(NODES, node_name)
@@ -291,7 +291,7 @@ class Agent:
             self._events.event(reference_of(pod), "Warning", reason, text)
 
     def apply(self, config: AgentConfig) -> None:
-        """Make use of the settings of ``fast.agent.config.reload.LIVE``; the others stay as they were."""
+        """Apply the settings of ``fast.agent.config.reload.LIVE``; the others stay as they were."""
         configure_logs(config.log_level, config.log_format)
         self._gc_interval.change(config.gc_interval_seconds)
         self._keeper.set_verify_interval(config.verify_interval_seconds)
@@ -304,7 +304,7 @@ class Agent:
         """Run until ``stop`` is set.
 
         Raises:
-            InvalidConfig: Socket or port cannot be had; nothing was changed on the node then.
+            InvalidConfig: The socket or the port cannot be used; nothing was changed on the node.
         """
         await self._http.start()
         try:
@@ -321,12 +321,12 @@ class Agent:
                 await self._events.close()
                 await _cancel(tasks)
             if not stop.is_set():
-                tasks[0].result()  # a bug ended the work: let it be seen
+                tasks[0].result()  # a bug ended the work: raise it
         finally:
             await self._http.stop()
 
     async def _work(self) -> None:
-        """Everything that runs beside the sockets, for ever."""
+        """Run everything but the sockets, for ever."""
         self._nodes.add_handler(self._node_changed)
         self._fast_nodes.add_handler(self._fast_node_changed)
         self._store.subscribe(
@@ -346,7 +346,7 @@ class Agent:
             group.create_task(self._installation.run(self._installed))
 
     async def _when_everything_is_known(self, group: asyncio.TaskGroup) -> None:
-        """Start what must not work on half of the cluster's state."""
+        """Start what needs all of the cluster's state."""
         await self._synced.wait()
         self._networks.start()
         await self._keeper.up.wait()

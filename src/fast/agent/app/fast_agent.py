@@ -24,13 +24,13 @@ def main(**options: Any) -> None:
     Serves the node's CNI calls, gives pods their addresses, and keeps the node's eBPF programs and maps. Needs root on
     the node's own network namespace, and a bpf filesystem.
 
-    Stopping it, by SIGTERM or by any other way, leaves the datapath running: pods keep their traffic, and the next
-    agent adopts what is there. While it is away, fast-cni answers ADD with "try again later" and keeps DELs on disk.
+    The datapath keeps running if the agent stops, by SIGTERM or in any other way: pods keep their traffic, and the next
+    agent adopts everything. Meanwhile, fast-cni answers ADD with "try again later" and keeps DELs on disk.
 
-    SIGHUP, or a change of the configuration file, makes it read its configuration again; the log says what was applied
-    and what needs a restart.
+    On SIGHUP, or if its configuration file changes, the agent reads the configuration again. The log says what was
+    applied and what needs a restart.
 
-    The API server may be away, too: pods that run keep running, and CNI STATUS says 50.
+    If the API server is away, running pods keep their network, and CNI STATUS says 50.
     """
     config = AgentConfig(**options)
     file = click.get_current_context().meta.get(CONFIG_FILE)
@@ -42,7 +42,7 @@ def main(**options: Any) -> None:
 
 
 def _read_again() -> AgentConfig:
-    """Give the configuration as flags, environment and file say it now; click.ClickException where it is bad."""
+    """Read flags, environment and file again; raises click.ClickException if they cannot be used."""
     return AgentConfig(**main.make_context("fast-agent", sys.argv[1:]).params)
 
 

@@ -1,4 +1,4 @@
-"""Telling systemd (``Type=notify``) how the service does: sd_notify(3). Nothing without NOTIFY_SOCKET."""
+"""Reports the service's state to systemd (``Type=notify``, sd_notify(3)). Does nothing without NOTIFY_SOCKET."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Send ``READY=1``, ``STOPPING=1``, ``STATUS=…``; never fails: a supervisor that is not there hears nothing."""
+    """Send ``READY=1``, ``STOPPING=1`` or ``STATUS=…``. Never fails, even if nobody listens."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -1,4 +1,4 @@
-"""Pods and namespaces as address management asks for them: the node's watch, and a live read where that is doubted."""
+"""Pods and namespaces for address management: from the node's watch, or by a live read if that is in doubt."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fast.net import IPAddress
 class NodePods:
     """A ``fast.ipam.PodView`` over the informer of this node's pods.
 
-    The watch is behind the server by some milliseconds. What it shows is good enough where the runtime's UID agrees
-    with it; everything else is looked up live, once the caller doubts it.
+    The watch is some milliseconds behind the server. What it shows is good enough if the runtime's UID agrees with it.
+    Everything else is read live, once the caller doubts it.
     """
 
     def __init__(self, client: KubeClient, pods: Informer[Pod], namespaces: Informer[Namespace]) -> None:
@@ -28,7 +28,7 @@ class NodePods:
         self._doubted.add(f"{ref.namespace}/{ref.name}")
 
     async def pod(self, namespace: str, name: str) -> Pod | None:
-        """The pod of that name, or None.
+        """Return the pod of that name, or None.
 
         Raises:
             KubeError: The API server could not be asked.
@@ -52,7 +52,7 @@ class NodePods:
         return None
 
     async def namespace(self, name: str) -> Namespace | None:
-        """The namespace, or None.
+        """Return the namespace, or None.
 
         Raises:
             KubeError: The API server could not be asked.

@@ -1,4 +1,4 @@
-"""Address management as the CNI verbs need it: admission and claims through fast.ipam, Events on pods that get none."""
+"""Address management for the CNI verbs: admission and claims by ``fast.ipam``, Events on pods that get no address."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NodeAddresses:
             ipam: The node's address management, which asks ``pods``.
             pods: The view of this node's pods.
             events: Tells pods why they got no address.
-            synced: Whether records and pools have been seen whole; before that nothing may be decided.
+            synced: Whether all records and pools have been read; nothing may be decided before.
             compared: Whether the node's sandboxes were compared with the records; before that no address is given, as
                 a live sandbox may have it without a record.
         """
@@ -77,15 +77,15 @@ class NodeAddresses:
         await self._ipam.unclaim(container_id, ifname)
 
     def held(self, container_id: str, ifname: str) -> tuple[IpEndpoint, ...]:
-        """Give what this attachment holds, as far as seen."""
+        """Return what this attachment holds, as far as seen."""
         return self._ipam.records_of(container_id, ifname)
 
     async def _admit(self, attachment: Attachment) -> tuple[Attachment, ClaimRequest]:
-        """Admit by what the watch shows, and where that does not do, by a live read: it may be behind."""
+        """Admit by what the watch shows; if that refuses, by a live read, since the watch may be behind."""
         pod = attachment.pod
         if pod is None:
             return await self._ipam.admit(attachment)
-        if not pod.uid:  # a runtime that gives no UID: a pod of the same name may have come and gone
+        if not pod.uid:  # without a UID from the runtime, the watch may show an earlier pod of the same name
             self._pods.doubt(pod)
         try:
             return await self._ipam.admit(attachment)
@@ -99,7 +99,7 @@ class NodeAddresses:
 
 
 def _message(error: IPAMError | InvalidConfig, request: ClaimRequest) -> str:
-    """What an Event says: the same at each try, so without the counts of an exhausted pool, which kubelet tells."""
+    """Return an Event's message. It is the same at each try: the counts of an exhausted pool are in kubelet's Event."""
     if isinstance(error, PoolExhausted):
         return f"no address is free in {' or '.join(f'pool {name}' for name in request.pools)}"
     return str(error)

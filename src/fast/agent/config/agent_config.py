@@ -65,7 +65,7 @@ class AgentConfig:
     log_format: LogFormat
 
     def datapath(self, node_ip: IPv4Address) -> DatapathConfig:
-        """Give the datapath's part of it; InvalidConfig where a value is out of range."""
+        """Return the datapath's part of it; raises InvalidConfig if a value is out of range."""
         return DatapathConfig(
             node_name=self.node_name,
             node_ip=node_ip,
@@ -94,7 +94,7 @@ class _Address(click.ParamType[Any]):
         except InvalidRange as error:
             self.fail(str(error), param, ctx)
         if not isinstance(address, self._kind):
-            self.fail(f"{value} is no {self.name} address", param, ctx)
+            self.fail(f"{value} is not an {self.name} address", param, ctx)
         return address
 
 
@@ -112,7 +112,7 @@ class _ListenAddress(click.ParamType[Any]):
 
 
 def _read_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    """Take the file's values for what neither flag nor environment gives."""
+    """Use the file's values for options that neither a flag nor the environment sets."""
     if path is None:
         return None
     ctx.meta[CONFIG_FILE] = path
@@ -121,7 +121,7 @@ def _read_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Pat
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise click.BadParameter(f"{path} cannot be read: {error}", ctx=ctx) from error
     if not isinstance(values, Mapping):
-        raise click.BadParameter(f"{path} is no mapping of option names to values", ctx=ctx)
+        raise click.BadParameter(f"{path} is not a mapping of option names to values", ctx=ctx)
     known = {field.name.replace("_", "-") for field in fields(AgentConfig)}
     unknown = sorted(str(key) for key in values if key not in known)
     if unknown:
@@ -156,7 +156,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         envvar="FAST_NODE_IP",
         show_envvar=True,
         help="This node's underlay address, which other nodes tunnel to. Default: the Node's first IPv4 InternalIP, "
-        "which the API server must be asked for first.",
+        "which the agent first has to ask the API server for.",
     ),
     click.option(
         "--node-ip6",
@@ -198,7 +198,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=FILE,
         envvar="FAST_INSTALL_PLUGIN",
         show_envvar=True,
-        help="Copy this fast-cni into the CNI binary directory at start. Default: it is there already.",
+        help="Keep this fast-cni in the CNI binary directory. Default: keep the one that is there; if there is none, "
+        "this installation's.",
     ),
     click.option(
         "--install-conflist/--no-install-conflist",
@@ -206,7 +207,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         default=True,
         show_default=True,
         show_envvar=True,
-        help="Write 10-fast.conflist when the node can carry traffic.",
+        help="Write 10-fast.conflist once the node can carry traffic, and keep it.",
     ),
     click.option(
         "--routing",
@@ -250,7 +251,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_envvar=True,
         help=(
             "Whether pods' packets go into the tunnel on the fast path, past this node's output chains and rules. "
-            "Not from when an IPsec policy is seen; say no on nodes where nothing may ever leave without one."
+            "Turned off once an IPsec policy is seen. Use --no-skip-tunnel-device where traffic must never leave "
+            "unencrypted."
         ),
     ),
     click.option(
@@ -294,7 +296,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         default=10.0,
         show_default=True,
         show_envvar=True,
-        help="How often to compare devices, programs, routes and rules with what they should be, and repair them.",
+        help="How often to verify devices, programs, routes and rules, and to repair them.",
     ),
     click.option(
         "--log-level",
@@ -318,7 +320,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 
 def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command every option of the agent, as keyword arguments named as AgentConfig's fields."""
+    """Add every option of the agent to a click command, as keyword arguments with the names of AgentConfig's fields."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

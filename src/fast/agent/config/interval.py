@@ -1,4 +1,4 @@
-"""A time between two rounds of work that may be changed while it is being waited for."""
+"""A waiting time between two rounds of work, which can be changed during a wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class Interval:
-    """An interval in seconds, shared by whoever works by it."""
+    """An interval in seconds, shared by all loops that wait for it."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -19,7 +19,7 @@ class Interval:
         self._changed = asyncio.Event()
 
     async def wait(self) -> None:
-        """Wait for the interval, as long as it is by the end of the wait."""
+        """Wait for the interval. A change during the wait counts."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         while (left := began + self._seconds - loop.time()) > 0:

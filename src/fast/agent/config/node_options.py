@@ -1,4 +1,4 @@
-"""The command-line options about a node that ``fast-agent`` and ``fast-ctl`` share: where things are, and the port."""
+"""Command-line options about a node that ``fast-agent`` and ``fast-ctl`` share: paths, and the tunnel's port."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A change of the configuration while the agent runs: read again, compared, applied as far as that can be done live.
+"""Reads the configuration again while the agent runs, and applies what can be changed live.
 
-What to do with a changed setting is the caller's. Settings that the datapath, sockets and paths were made with need a
-restart, which drops no packet of running pods.
+The caller applies the settings. Those of the datapath, sockets and paths need a restart, which drops no packet of
+running pods.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _LOOK_SECONDS = 5.0
 
 
 class Reloader:
-    """Reads the configuration again on SIGHUP, and when its file was changed.
+    """Reads the configuration again on SIGHUP, and if its file changed.
 
     Args:
         config: The one in use.
-        read: Reads flags, environment and file again; click.ClickException where they cannot be used.
-        apply: Given the new configuration; makes use of its live settings, and of nothing else.
+        read: Reads flags, environment and file again; raises click.ClickException if they cannot be used.
+        apply: Called with the new configuration; applies its live settings only.
         hangup: Set by SIGHUP.
-        file: The configuration's file, where there is one.
+        file: The configuration's file, if there is one.
         look_seconds: Between two looks at the file.
     """
 
@@ -71,7 +71,7 @@ class Reloader:
                 self.reload()
 
     def reload(self) -> None:
-        """Read the configuration and apply what can be applied; one that cannot be used changes nothing."""
+        """Read the configuration and apply its live settings. One that cannot be used changes nothing."""
         try:
             new = self._read()
         except click.ClickException as error:
@@ -93,5 +93,5 @@ class Reloader:
 
 
 def _flags(names: set[str]) -> list[str]:
-    """The settings as the user writes them."""
+    """Spell the settings as the user writes them."""
     return sorted(name.replace("_", "-") for name in names)

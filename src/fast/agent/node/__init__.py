@@ -1,4 +1,4 @@
-"""What keeps this node sound: the datapath is brought up and repaired, and problems of the node are found and named.
+"""Keeps this node sound: brings up and repairs the datapath, finds and names problems.
 
-Owns the loops that do so. What the datapath consists of is known to ``fast.datapath`` only.
+Owns the loops that do so. Only ``fast.datapath`` knows the datapath's parts.
 """

@@ -1,7 +1,7 @@
-"""Keeps the node's datapath up: brings it up at start, verifies it now and then, applies changed pod subnets.
+"""Keeps the node's datapath up: brings it up at start, verifies it regularly, applies changed pod subnets.
 
-It is verified at once when the kernel reports a change that concerns it (fast.datapath.node.kernel_watch). Everything
-that blocks runs in threads. What the datapath consists of is known to fast.datapath.
+It is verified at once if the kernel reports a change that concerns it (``fast.datapath.node.kernel_watch``). What
+blocks runs in threads.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ log = structlog.get_logger()
 
 CONDITION = "datapath"
 
-#: Between two verifications because of what the kernel tells: whoever keeps changing things gets no loop of them.
+#: The least time between two verifications that the kernel's reports cause: repeated changes must not make a busy loop.
 _LEAST_SECONDS = 1.0
 
 _FAILURES = Counter("fast_datapath_failures", "Attempts to bring up or verify the datapath that failed.")
 
 
 class DatapathKeeper:
-    """The datapath as the verbs see it (``fast.cni.dependencies.Datapath``), and the loop that keeps it up."""
+    """The datapath for the verbs (``fast.cni.dependencies.Datapath``), and the loop that keeps it up."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class DatapathKeeper:
         self._verified_at = 0.0
 
     def set_pod_subnets(self, subnets: frozenset[IPNetwork]) -> None:
-        """Take note of the subnets of all pools; applied soon."""
+        """Set the subnets of all pools; they are applied soon."""
         if subnets != self._subnets:
             self._subnets = subnets
             self._subnets_changed = True
@@ -79,7 +79,7 @@ class DatapathKeeper:
 
     @contextlib.contextmanager
     def _woken_by_the_kernel(self) -> Iterator[None]:
-        """Verify soon after what the kernel tells of: pods' packets may be lost, or leave unencrypted, until then."""
+        """Verify soon after a report of the kernel: until then, pods' packets may be lost, or leave unencrypted."""
         loop, watch = asyncio.get_running_loop(), KernelWatch()
 
         def look() -> None:
@@ -105,7 +105,7 @@ class DatapathKeeper:
                 OSError,
             ) as error:  # OSError: out of descriptors, a file system that is read-only
                 _FAILURES.inc()
-                # pods that run are cut off only by what is broken; what the kernel has goes on without the agent
+                # running pods are cut off only if something broke; the kernel's programs go on without the agent
                 self._readiness.missing(CONDITION, str(error), limited_connectivity=self.up.is_set())
             self._verified_at = asyncio.get_running_loop().time()
             with contextlib.suppress(TimeoutError):
@@ -138,9 +138,9 @@ class DatapathKeeper:
         return self.datapath.detach(container_id, ifname)
 
     def endpoints(self) -> list[Endpoint]:
-        """List the attachments that the kernel has."""
+        """List the endpoints in the kernel."""
         return self.datapath.endpoints()
 
     def check(self, spec: EndpointSpec) -> None:
-        """Prove that a pod is wired as it should be."""
+        """Raise DatapathError if a pod is not wired as it should be."""
         self.datapath.check(spec)

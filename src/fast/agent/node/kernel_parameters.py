@@ -1,6 +1,6 @@
-"""Makes /proc/sys writable for an agent in a container, whose runtime mounted it read-only. Which values: datapath's.
+"""Makes /proc/sys writable for an agent in a container, where the runtime mounts it read-only.
 
-With that, no privileged container is needed. The mount is seen in the container's mount namespace only.
+This saves a privileged container. Only the container's own mount namespace changes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND = 0x2, 0x4, 0x8, 0x20, 
 
 
 def ensure_writable(path: Path = _PROC_SYS) -> None:
-    """Remount it for writing where it is a read-only mount of its own, as container runtimes make it.
+    """Remount it for writing if it is a read-only mount of its own, as container runtimes make it.
 
-    Where that is refused (it is no mount of its own, no CAP_SYS_ADMIN, an AppArmor profile), it is logged: parameters
-    that are as needed already need not be written.
+    A refusal (no mount of its own, no CAP_SYS_ADMIN, an AppArmor profile) is logged and not an error: the parameters
+    may already be as needed.
     """
     if not os.statvfs(path).f_flag & os.ST_RDONLY:
         return

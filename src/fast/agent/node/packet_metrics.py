@@ -1,4 +1,4 @@
-"""The counters of the eBPF programs and the nftables table in the agent's metrics: read at each scrape, never kept."""
+"""Exports the counters of the eBPF programs and the nftables table. They are read at each scrape, never kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.errors import DatapathError
 
 _LABELS = ("reason", "direction", "verdict")
-#: What no program can see: it is nftables that translates, and Fast's table there that drops.
+#: No program sees these: nftables translates them, and Fast's table there drops them.
 _REFUSED_BY_FIREWALL = ("drop_tunnel_port_translated", "from_pod", "drop")
 
 Counters = Mapping[tuple[Reason, PacketDirection], Metric]
@@ -23,8 +23,8 @@ class PacketCollector(Collector):
     """``fast_packets_total`` and ``fast_packet_bytes_total``, by reason, direction and verdict (``forward``, ``drop``).
 
     Args:
-        read: Gives the programs' counters; DatapathError while the datapath is not up, when there is nothing to tell.
-        refused: Gives the nftables table's, likewise.
+        read: Returns the programs' counters; raises DatapathError while the datapath is not up.
+        refused: Returns the nftables table's counter, likewise.
     """
 
     def __init__(self, read: Callable[[], Counters], refused: Callable[[], Metric]) -> None:
@@ -43,7 +43,7 @@ class PacketCollector(Collector):
         return packets, octets
 
     def _counters(self) -> Iterator[tuple[Sequence[str], Metric]]:
-        """Give every counter with its labels."""
+        """Yield every counter with its labels."""
         with contextlib.suppress(DatapathError):
             for (reason, direction), metric in sorted(self._read().items()):
                 verdict = "drop" if reason.is_drop else "forward"

@@ -1,6 +1,6 @@
-"""The agent's garbage collection: what to hand to fast.ipam's, when, and what the runtime's own GC takes down.
+"""The agent's garbage collection: calls ``fast.ipam``'s, and serves the runtime's own GC.
 
-A sandbox is there as long as its veth is: the kernel removes it with the sandbox's network namespace.
+A sandbox exists while its veth does: the kernel removes the veth with the sandbox's network namespace.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Auditor:
         nodes: Gives every FastNode as seen now.
         read_state: Reads the kernel. Blocking.
         metrics: Has the gauge.
-        look_again_seconds: Between the two looks of an audit: an ADD or DEL under way is over by then.
+        look_again_seconds: Between the two looks of an audit: by then, an ADD or DEL in progress has ended.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Auditor:
         self._look_again_seconds = look_again_seconds
 
     async def run(self, interval: Interval) -> None:
-        """Audit for ever; where the kernel cannot be asked, the gauge stays as it was."""
+        """Audit for ever. If the kernel cannot be asked, the gauge stays as it was."""
         while True:
             try:
                 await self.audit()
@@ -60,7 +60,7 @@ class Auditor:
             await interval.wait()
 
     async def audit(self) -> list[Drift]:
-        """Look, look again where something differs, and set the gauge to what lasted.
+        """Look, look again if something differs, and set the gauge to what lasted.
 
         Raises:
             DatapathError: Devices or maps cannot be read.
