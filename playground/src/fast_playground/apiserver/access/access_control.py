@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import structlog
 from multidict import MultiMapping
@@ -22,6 +23,8 @@ _ROLE_RESOURCES = (ROLES, CLUSTER_ROLES)
 _BINDING_RESOURCES = (ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS)
 _USERS = GVR("", "v1", "users")
 _GROUPS = GVR("", "v1", "groups")
+_USER_EXTRAS = GVR("authentication.k8s.io", "v1", "userextras")
+_EXTRA = "impersonate-extra-"
 _RETRY_SECONDS = 0.05
 _logger = structlog.get_logger()
 
@@ -76,14 +79,24 @@ class AccessControl:
     def _impersonated(self, user: User, headers: MultiMapping[str]) -> User:
         name = headers["Impersonate-User"]
         groups = headers.getall("Impersonate-Group", [])
-        for gvr, target in ((_USERS, name), *((_GROUPS, group) for group in groups)):
-            if not self.authorize(user, "impersonate", gvr, None, target, ""):
-                why = f'User "{user.name}" cannot impersonate resource "{gvr.resource}" in API group ""'
+        extra = {
+            unquote(header[len(_EXTRA) :]).lower(): tuple(headers.getall(header))
+            for header in headers
+            if header.lower().startswith(_EXTRA)
+        }
+        wanted = [(_USERS, name, ""), *((_GROUPS, group, "") for group in groups)]
+        wanted += [(_USER_EXTRAS, value, key) for key, values in extra.items() for value in values]
+        for gvr, target, subresource in wanted:
+            if not self.authorize(user, "impersonate", gvr, None, target, subresource):
+                resource = f"{gvr.resource}/{subresource}" if subresource else gvr.resource
+                why = (
+                    f'User "{user.name}" cannot impersonate resource "{resource}" in API group "{gvr.group}"'
+                )
                 raise forbidden(gvr, target, f"{why} at the cluster scope")
         if name.startswith(SERVICE_ACCOUNT_PREFIX):
             namespace = name.removeprefix(SERVICE_ACCOUNT_PREFIX).partition(":")[0]
             groups = [*groups, "system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
-        return User(name, (*groups, AUTHENTICATED))
+        return User(name, (*groups, AUTHENTICATED), extra)
 
     async def _load(self, api: Verbs) -> None:
         policy = Policy()
