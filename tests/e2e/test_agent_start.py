@@ -51,7 +51,7 @@ def test_an_agent_that_starts_without_the_api_server_disturbs_nobody_and_says_50
     node = playground.node("n1")
     ping = ["ping", "-q", "-i", "0.02", "-W", "2", cluster.get("pod", "b")["status"]["podIP"]]
     before = network(node)
-    assert "10.244.0.0/16 dev fast_vxlan" in before
+    assert "dev fast_vxlan proto 117" in before
     pod = playground.sandbox("default", "a").sandbox
     from_pod = unbroken_ping(
         cluster, "ping-from-pod", "nsenter", f"--net={pod.netns}", *ping

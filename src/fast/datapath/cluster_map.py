@@ -87,9 +87,10 @@ class ClusterTable:
         """
         packed: dict[bytes, bytes] = {}
         nodes: set[bytes] = set()
+        values: dict[int, bytes] = {}  # by identity: all pods of a node share one entry
         for address, entry in entries.items():
             key = map_key(address)
-            packed[key] = entry.pack()
+            packed[key] = values.get(id(entry)) or values.setdefault(id(entry), entry.pack())
             if entry.kind is Kind.NODE:
                 nodes.add(key)
         packed |= self._own
