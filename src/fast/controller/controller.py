@@ -14,9 +14,10 @@ from prometheus_client import REGISTRY
 
 from fast.api.core import Node
 from fast.api.fastnode import lease_name
-from fast.api.resources import LEASES, NODES
+from fast.api.resources import FASTNODES, LEASES, NODES
 from fast.controller.census import Census
 from fast.controller.cluster_gc import ClusterCollector
+from fast.controller.fast_node_care import FastNodeCare
 from fast.controller.pool_reconciler import PoolReconciler
 from fast.ipam.ipam_metrics import IpamMetrics
 from fast.ipam.store.kube_store import KubeStore
@@ -66,6 +67,14 @@ class Controller:
         self._census = Census(self._store, lambda pool: self._queue.add_after(pool, _DEBOUNCE_SECONDS))
         self._leases = Informer(client, LEASES, namespace=config.namespace)
         silence = Silence(self._leases)
+        self._fast_nodes = Informer(client, FASTNODES)
+        self._care = FastNodeCare(
+            client,
+            config.namespace,
+            self._fast_nodes.cache,
+            self._nodes.cache,
+            lambda node: silence.seconds(lease_name(node)),
+        )
         cluster = KubeCluster(client, lambda node: silence.seconds(lease_name(node)))
         self._collector = ClusterCollector(
             self._store, cluster, self._events, self._queue, metrics, config.gc_interval_seconds
@@ -83,6 +92,7 @@ class Controller:
                 group.create_task(self._store.run())
                 group.create_task(self._nodes.run())
                 group.create_task(self._leases.run())
+                group.create_task(self._fast_nodes.run())
                 group.create_task(self._lead())
         finally:
             await self._events.close()
@@ -107,6 +117,7 @@ class Controller:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._queue.run(reconciler.reconcile, workers=4))
             group.create_task(self._collector.run())
+            group.create_task(self._care.run())
 
     def _node_changed(self, change: Change[Node]) -> None:
         addresses = change.new.addresses if change.new is not None else ()

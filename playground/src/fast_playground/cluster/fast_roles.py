@@ -37,6 +37,7 @@ _RULES: dict[str, list[Object]] = {
         _rule("sample.fast.io", "ipses", f"{_READ} patch"),
         _rule("sample.fast.io", "ipses/status", "patch"),
         _rule("sample.fast.io", "fastnodes", f"{_READ} delete"),
+        _rule("sample.fast.io", "fastnodes/status", "patch"),
         _rule("", "nodes", _READ),
         _rule("", "pods", "get"),
         _rule("apps", "statefulsets", "list"),
