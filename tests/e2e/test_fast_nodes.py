@@ -106,7 +106,7 @@ def test_a_nodes_changed_address_keeps_its_pods_connected_and_leaves_no_trace(cl
     assert reaches(cluster, "a", b)
     node = cluster.playground.node("n2")
     node.control.stop(AGENT)
-    node.run("sh", "-c", f"ip addr add {MOVED}/24 dev eth0; ip addr del 192.168.77.2/24 dev eth0")
+    node.run("sh", "-c", f"ip addr del 192.168.77.2/24 dev eth0; ip addr add {MOVED}/24 dev eth0")
     environment = node_programs.agent_environment(node) | {"FAST_NODE_IP": MOVED}
     settings = cluster.playground.directory_settings
     log = cluster.playground.directory.log("n2-agent")
