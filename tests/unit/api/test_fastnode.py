@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from fast.api.fastnode import FastNode, find_lease_node, lease_name
+from fast.api.ipendpoint import IpEndpoint
 from fast.api.meta import ObjectMeta
 
 
@@ -49,3 +50,13 @@ def test_a_lease_names_its_node(node):
 @pytest.mark.parametrize("name", ["fast-controller-manager", "fast-node-", ""])
 def test_other_leases_are_no_nodes(name):
     assert find_lease_node(name) is None
+
+
+def test_a_record_of_a_version_that_copied_the_nodes_address_is_read_without_it():
+    value = {
+        "metadata": {"name": "10.244.0.1"},
+        "spec": {"pool": "p", "node": "n1", "nodeIP": "192.168.77.1"},
+    }
+    read = msgspec.convert(value, IpEndpoint)
+    assert read.spec.node == "n1"
+    assert "nodeIP" not in msgspec.to_builtins(read)["spec"]
