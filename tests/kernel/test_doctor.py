@@ -33,6 +33,7 @@ def findings(machine, *arguments):
     """Run the doctor; give its findings by check, and hold its exit status against them."""
     output = machine.run(
         f"{CTL} doctor -o json --cni-bin-dir /run/cni/bin --cni-conf-dir /run/cni/net.d"
+        " --socket /run/cni/agent.sock --state-dir /run/cni/state"
         f" --node-ip 192.168.77.1 {' '.join(arguments)} || echo failed"
     )
     text, failed, _ = output.partition("failed")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -16,8 +17,8 @@ import pytest
 
 from fast.agent.cni.cni_server import CniServer
 from fast.agent.cni.tombstones import Tombstones
-from fast.cni import CniReply
-from fast.cni.frames import decode_call
+from fast.cni import CniCall, CniReply
+from fast.cni.frames import decode_call, decode_reply, encode_call
 from fast.errors import InvalidConfig
 
 PLUGIN = Path(__file__).parents[3] / "build" / "fast-cni"
@@ -207,6 +208,50 @@ async def test_descriptors_that_nobody_asked_for_are_closed(place):
                 channel.shutdown(socket.SHUT_WR)
                 await asyncio.to_thread(channel.recv, 1000)
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_whatever_is_sent_gets_a_reply_or_a_close_and_leaks_no_descriptor(place):
+    """Seeded, so that a failure can be repeated: frames that lie about their sizes, garbage, descriptors, hang-ups."""
+    chosen = random.Random(20261128)
+
+    def send():
+        frame = encode_call(CniCall(CALL | {"CNI_COMMAND": "ADD"}, CONFIG))
+        if chosen.random() < 0.4:
+            sizes = [
+                chosen.choice([0, 1, len(frame), 65536, 65537, 2**20, 2**31, 2**32 - 1]) for _ in range(2)
+            ]
+            frame = struct.pack("<II", *sizes) + frame[8:]
+        if chosen.random() < 0.4:
+            frame = bytes(chosen.randrange(256) if chosen.random() < 0.1 else byte for byte in frame)
+        frame = frame[: chosen.choice([0, 1, 7, 8, 9, len(frame)])]
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.settimeout(5)
+            channel.connect(place["FAST_AGENT_SOCKET"])
+            try:
+                if frame:
+                    socket.send_fds(channel, [frame], [0] * chosen.randrange(4))
+                if chosen.random() < 0.2:
+                    return None
+                channel.shutdown(socket.SHUT_WR)
+                received = b""
+                while chunk := channel.recv(65536):
+                    received += chunk
+            except ConnectionError:
+                return None
+        return received or None
+
+    async with Serving(place) as serving:
+        before = len(os.listdir("/proc/self/fd"))
+        replies = [await asyncio.to_thread(send) for _ in range(400)]
+        whole = [decode_reply(reply) for reply in replies if reply is not None]
+        assert len(whole) > 50
+        assert {reply.exit_code for reply in whole} == {0, 1}
+        assert all(json.loads(reply.stdout)["code"] == 7 for reply in whole if reply.exit_code)
+        async with asyncio.timeout(5):  # the last one may have hung up a moment ago
+            while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110 -- descriptors have no event
+                await asyncio.sleep(0.01)
+        assert await run(place, "ADD") == (0, b"said\n")
+        assert serving.calls
 
 
 class Keeping(Serving):

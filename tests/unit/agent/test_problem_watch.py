@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
@@ -155,6 +156,9 @@ def an_agent(facts, reply):
 
 def test_a_node_without_a_trace_of_fast_is_not_asked_for_its_agent(facts):
     assert is_installed(facts)
+    nowhere = facts.cni_conf_dir / "nowhere"
+    unseen = replace(facts, socket_path=nowhere / "agent.sock", state_dir=nowhere)
+    assert not is_installed(unseen)  # as in the container of deploy/doctor
     (facts.cni_conf_dir / "10-fast.conflist").unlink()
     assert not is_installed(facts)
 

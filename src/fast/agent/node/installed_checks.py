@@ -24,8 +24,14 @@ _LEAST_FREE = 0.05
 
 
 def is_installed(facts: NodeFacts) -> bool:
-    """Return whether this node is in Fast's service: its configuration is there, or an agent's socket."""
-    return (facts.cni_conf_dir / CONFLIST).exists() or facts.socket_path.exists()
+    """Return whether Fast is installed here: its configuration is there, and a directory of the agent's can be seen.
+
+    In the container of ``deploy/doctor`` there is neither, so nothing is said about an agent that it cannot reach.
+    """
+    if facts.socket_path.exists():
+        return True
+    seen = facts.socket_path.parent.exists() or facts.state_dir.exists()
+    return seen and (facts.cni_conf_dir / CONFLIST).exists()
 
 
 def ask_status(path: Path, seconds: float = _ANSWER_SECONDS) -> CniReply:
