@@ -54,7 +54,7 @@ class ControllerConfig:
 
 
 class Controller:
-    """The parts, made and running as long as the process."""
+    """The parts of the controller; they live as long as the process."""
 
     def __init__(self, client: KubeClient, config: ControllerConfig, metrics: IpamMetrics) -> None:
         self._client = client

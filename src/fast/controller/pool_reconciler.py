@@ -36,8 +36,8 @@ class PoolReconciler:
         store: The view of pools.
         census: Counts.
         events: Tells users.
-        queue: Where a pool is put that must be looked at again.
-        gc_stopped: Says by pool why the garbage collection is stopped; empty where it is not.
+        queue: Takes pools that must be looked at again.
+        gc_stopped: Says why the breaker holds addresses of a pool back; empty if it holds none.
         clock: Monotonic seconds.
     """
 
@@ -84,7 +84,7 @@ class PoolReconciler:
             self._queue.add_after(name, 0.2)
 
     def _current(self, name: str) -> Ips | None:
-        """The pool as last seen: by the watch, or in the answer to our own write where that is newer."""
+        """The pool as last seen: by the watch, or in the answer to an own write, if that is newer."""
         watched, answered = self._store.pools.get(name), self._newest.get(name)
         if watched is None or answered is None or watched.metadata.uid != answered.metadata.uid:
             return watched

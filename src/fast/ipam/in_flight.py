@@ -1,4 +1,4 @@
-"""Which ADDs a process is serving, and in which order they began. In memory only; no decisions."""
+"""The ADDs that a process is serving, and the order in which they began. In memory only; no decisions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from fast.ipam.rules.claim_request import AttachmentKey
 class AddsInFlight:
     """ADDs by attachment.
 
-    The order of those that have ended is remembered while an older one is still being served, as that one may yet
-    meet what they made.
+    The order of ADDs that ended is kept while an older one is still being served, as that one may meet what they made.
     """
 
     def __init__(self) -> None:
@@ -28,7 +27,7 @@ class AddsInFlight:
 
     @contextmanager
     def serving(self, key: AttachmentKey) -> Iterator[None]:
-        """Note that an ADD is being served; may be nested, and the outermost counts."""
+        """Mark an ADD as being served. May be nested; the outermost counts."""
         if not self._serving[key]:
             self._began[key] = next(self._numbers)
         for added in self._watches:
@@ -44,7 +43,7 @@ class AddsInFlight:
 
     @contextmanager
     def watched(self) -> Iterator[Collection[AttachmentKey]]:
-        """Give a collection of every attachment of which an ADD is in flight at any time of the block."""
+        """Give the attachments that have an ADD in flight at any time during the block; grows meanwhile."""
         added = set(self._serving)
         self._watches.append(added)
         try:
@@ -57,7 +56,7 @@ class AddsInFlight:
         return key in self and by in self._began and self._began[by] > self._began[key]
 
     def _forget(self) -> None:
-        """Forget those that ended and that no ADD in flight is older than."""
+        """Forget ended ADDs that are older than every ADD in flight."""
         oldest = min((self._began[key] for key in self._serving), default=None)
         for key in [key for key in self._began if key not in self._serving]:
             if oldest is None or self._began[key] < oldest:

@@ -1,8 +1,8 @@
 """Claims and releases of one node: what the agent calls for each CNI ADD and DEL.
 
-Makes calls for one attachment take turns, knows which ADDs are in flight, and counts. ``claiming`` and ``releasing``
-tie the rules to the store: they read the view, ask ``rules`` for a decision, write it with preconditions, and look
-again where the write met a change. Nothing here decides who owns an address.
+Knows which ADDs are in flight, and counts. ``claiming``, ``releasing`` and ``restoring`` tie the rules to the store:
+they read the view, ask ``rules`` for a decision, write it with preconditions, and decide again if the record has
+changed. Ownership is decided in ``rules`` only.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Ipam:
     # ── looking ──
 
     def records_of(self, container_id: str, ifname: str) -> tuple[IpEndpoint, ...]:
-        """The records that this sandbox's interface holds on this node, by name; empty where none."""
+        """Give the records that this sandbox's interface holds on this node, by name."""
         return self.ledger.of_attachment((container_id, ifname))
 
     def find(self, address: IPAddress) -> IpEndpoint | None:
@@ -180,7 +180,7 @@ class Ipam:
             try:
                 steps = await asyncio.shield(work)
             except asyncio.CancelledError:
-                # a request under way cannot be called back: let it end, then undo it
+                # a request that is sent cannot be called back: wait for its end, then undo it
                 await finish(self._abandon(attachment.key, work))
                 raise
         self.metrics.claim_seconds.observe(self._clock() - began)
@@ -214,7 +214,7 @@ class Ipam:
         return steps
 
     async def _abandon(self, key: AttachmentKey, work: asyncio.Future[tuple[Step, ...]]) -> None:
-        """Undo a claim whose caller has gone away; one that failed has undone itself."""
+        """Undo a claim whose caller was cancelled; a claim that failed has undone itself."""
         await asyncio.wait([work])
         if work.exception() is None:
             await self._claiming.undo(key)
@@ -222,7 +222,7 @@ class Ipam:
     # ── DEL ──
 
     async def release(self, container_id: str, ifname: str) -> tuple[IpEndpoint, ...]:
-        """Release what this sandbox's interface holds; nothing, with success, where it holds nothing.
+        """Release what this sandbox's interface holds; succeeds if it holds nothing.
 
         To be called after the datapath was torn down. A sticky pod's address is retained instead.
 

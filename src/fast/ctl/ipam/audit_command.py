@@ -1,4 +1,4 @@
-"""What ``fast-ctl ipam audit`` compares: reads both sides, twice where they differ. The comparing is fast.ipam's."""
+"""Reads what ``fast-ctl ipam audit`` compares, twice if something differs. Comparing is in fast.ipam.explain."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def ipam() -> None:
     envvar="FAST_AGENT_METRICS",
     show_default=True,
     show_envvar=True,
-    help="This node's agent, which alone knows what cools; where it does not answer, COOLING is '?' (null).",
+    help="This node's agent, which alone knows what cools; if it does not answer, COOLING is '?' (null).",
 )
 @output_option
 def pools(kubeconfig: Path | None, agent_metrics: str, output: str) -> None:
@@ -141,7 +141,7 @@ def gc(ctx: click.Context, dry_run: bool, held: bool, kubeconfig: Path | None, o
 )
 @output_option
 def why(what: str, namespace: str, kubeconfig: Path | None, bpf_dir: Path, node: str, output: str) -> None:
-    """Say whose an address is, on which evidence, its history as far as known, and which rule keeps or frees it.
+    """Say who holds an address, on which evidence, its known history, and which rule keeps or frees it.
 
     POD is NAME or NAMESPACE/NAME. On the address's own node its sandbox is looked at, too.
     """
@@ -171,7 +171,7 @@ def audit(
 ) -> None:
     """Compare records with pods and, on a node, with its sandboxes and eBPF maps.
 
-    What differs is looked at twice, two seconds apart, as pods come and go. Exit status 1 where something differs.
+    A difference counts if two looks, two seconds apart, find it. Exit status 1 if there is one.
     """
     if not cluster_only and _node_state(bpf_dir) is None:
         raise FastError(

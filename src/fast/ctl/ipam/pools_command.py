@@ -16,7 +16,7 @@ _TIMEOUT_SECONDS = 2.0
 
 
 def cooling_of_agent(url: str) -> Mapping[str, int]:
-    """Ask an agent's metrics how many addresses of each pool cool; empty where it does not answer."""
+    """Ask an agent's metrics how many addresses of each pool cool; empty if it does not answer."""
     if not url.startswith(("http://", "https://")):
         return {}
     try:

@@ -1,4 +1,4 @@
-"""What ``fast-ctl ipam why`` looks up and how it tells it. The explaining is fast.ipam's."""
+"""Reads and prints what ``fast-ctl ipam why`` explains. Explaining is in fast.ipam.explain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def explain_all(
         what: An address, a record's name, a pod's name, or NAMESPACE/NAME.
         namespace: Of a pod named without one.
         node: The Node whose kernel ``here`` shows.
-        here: What it says; None where this is no node.
+        here: What it says; None if this is no node.
 
     Raises:
         NoAddress: The pod has no address; says why.

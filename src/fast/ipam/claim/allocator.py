@@ -41,7 +41,7 @@ _MOST_LOOKED_UP = 8
 class FamilyPlan:
     """One address of a claim: the pools to try, in order, and the one address asked for, if any.
 
-    ``refusals`` says of each pool named that is left out why.
+    ``refusals`` says why each pool that was left out does not serve.
     """
 
     version: int
@@ -87,7 +87,7 @@ class Allocator:
 
         Raises:
             PoolNotFound: A pool that is named does not exist.
-            PoolNotAllowed: The affinities of every pool of a family refuse the pod, or all are being deleted.
+            PoolNotAllowed: Every pool of a family refuses the pod by its affinities, or is being deleted.
             InvalidConfig: An address asked for lies in none of the pools.
         """
         names = self._pools_to_consider(request)
@@ -115,7 +115,7 @@ class Allocator:
         )
 
     def _pools_to_consider(self, request: ClaimRequest) -> list[str]:
-        """The pools named; and, where nobody named one, those that hold an address asked for."""
+        """The pools named; if nobody named one, those that hold an address asked for."""
         names = list(request.pools)
         if not request.pools_named and request.addresses:
             holding = [
@@ -194,7 +194,7 @@ class Allocator:
     async def create(
         self, plan: FamilyPlan, attachment: Attachment, node: NodeIdentity, sticky_key: str
     ) -> IpEndpoint:
-        """Create a record on a free address: one API write where nobody else wants the same.
+        """Create a record on an available address: one API write, unless others want the same address.
 
         Raises:
             PoolExhausted: No pool of the plan has an address left; the message has each one's counts.
@@ -214,12 +214,12 @@ class Allocator:
     async def _create_in(
         self, pool: str, attachment: Attachment, node: NodeIdentity, sticky_key: str
     ) -> IpEndpoint | None:
-        """Create a record on some address of the pool; None where it has none left.
+        """Create a record on some address of the pool; None if it has none left.
 
-        Race two-claimants: the API server takes one record of a name, whoever asks, from whatever pool; the loser
-        goes on to the next candidate. A collision takes the candidate away only for a while (the view should show
-        it soon), so one that comes round again is looked up before it is tried again: a view that is stale for long
-        cannot make the search run in circles, and a pool of exactly N serves N.
+        Race two-claimants: the API server accepts one record of a name; the loser tries the next candidate. A
+        collision blocks the candidate only for a while, as the view should show its record soon. A candidate that
+        comes up again is looked up first, so that a stale view cannot make the search run in circles, and a pool of
+        exactly N addresses serves N pods.
         """
         contention = self._contention.setdefault(pool, Contention(self._rng))
         collided: set[IPAddress] = set()
@@ -261,9 +261,9 @@ class Allocator:
     async def _write(
         self, address: IPAddress, pool: str, attachment: Attachment, node: NodeIdentity, sticky_key: str
     ) -> IpEndpoint:
-        """Create the record; for the first seconds of the request no other claim of this process chooses its address.
+        """Create the record. While the request runs, no other claim of this process chooses the address.
 
-        Should it take longer, the API server says which of the two was first.
+        That holds for the first seconds; after that, the API server decides which of two claims was first.
         """
         spec = bound(pool, attachment, node, sticky_key)
         for book in self._ledger.books_of(address):
@@ -282,7 +282,7 @@ class Allocator:
 def refusal(
     entry: PoolEntry, request: ClaimRequest, node: NodeIdentity
 ) -> tuple[type[IPAMError], str] | None:
-    """Say why a pool serves no claim of the request on the node, as an error's type and text; None where it does."""
+    """Say why a pool serves no claim of the request on the node, as an error's type and text; None if it does."""
     pool, spec = entry.pool, entry.pool.spec
     name = f"pool {pool.metadata.name}"
     if entry.book is None:

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One address of a claim: the record before (None: created now) and after, and what that is called in metrics."""
+    """One address of a claim: the record before (None: it was created) and after, and the result's name in metrics."""
 
     before: IpEndpoint | None
     after: IpEndpoint
@@ -152,12 +152,12 @@ class Claiming:
             await self._allocator.require_candidate(plan)
 
     def deleted(self, key: AttachmentKey) -> None:
-        """Note that a DEL of the attachment is served: what was taken over from it is not given back to it."""
+        """Note that a DEL of the attachment is served: records taken over from it are not given back to it."""
         for claim in self._claims.values():
             claim.deleted.add(key)
 
     def forget(self, key: AttachmentKey) -> None:
-        """Forget what the attachment's last claim wrote: it is not to be undone any more."""
+        """Forget what the attachment's last claim wrote: it will not be undone."""
         self._claims.pop(key, None)
 
     async def undo(self, key: AttachmentKey) -> None:
@@ -176,9 +176,9 @@ class Claiming:
                 log.warning("claim not undone", address=step.after.metadata.name, error=str(error))
 
     async def _undo_step(self, step: Step, deleted: set[AttachmentKey]) -> None:
-        """Delete what was created; give what was taken over back to whom it was taken from.
+        """Delete a record that was created; give one that was taken over back to its former holder.
 
-        Where the DEL of that one has come, also while it is being given back, the DEL has found nothing to free.
+        If the former holder's DEL was served meanwhile, it found nothing to free: then the record is freed here.
         """
         if step.before is None:
             await self._writes.delete(step.after)
@@ -257,7 +257,7 @@ class Claiming:
 
 
 def _rebound(record: IpEndpoint, context: _Context) -> IpEndpoint:
-    """The record as the attachment will hold it. A pod whose set is orphaned for a while keeps its sticky key."""
+    """Give the record as the attachment will hold it. A pod whose set is orphaned for a while keeps its sticky key."""
     sticky_key = context.request.sticky_key or record.spec.sticky_key
     spec = record_states.bound(record.spec.pool, context.attachment, context.node, sticky_key)
     labels = record.metadata.labels | sticky_labels(sticky_key)

@@ -1,9 +1,9 @@
-"""How far an agent steps aside for the others that claim from the same pool at the same moment.
+"""How far an agent steps aside for others that claim from the same pool at the same time.
 
-Every agent sees the same lowest free address. Alone, it takes that one; while others claim too, each chooses at
-random among the lowest few, and how many those are follows from the collisions it met: growing fast on a
-collision, shrinking slowly with every claim that met none, and with time. The first collision after quiet steps to
-the very next address, so that two pods on two nodes get the two lowest ones.
+Every agent sees the same lowest available address. An agent that claims alone takes it. If others claim too, each
+chooses at random among the lowest few. Their number grows fast with each collision, and shrinks slowly with time and
+with each claim without a collision. The first collision after a quiet time leads to the next address, so that two pods
+on two nodes get the two lowest ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Contention:
     """The width of the choice in one pool.
 
     Args:
-        rng: Where randomness comes from.
+        rng: The source of randomness.
     """
 
     __slots__ = ("_rng", "_touched_at", "width")
@@ -52,6 +52,6 @@ class Contention:
         self.width = min(_WIDEST, self.width * growth)
 
     def claimed(self, collisions: int) -> None:
-        """Narrow, where the claim met no collision."""
+        """Narrow, if the claim met no collision."""
         if collisions == 0:
             self.width = max(1.0, self.width * _SHRINK_PER_CLAIM)

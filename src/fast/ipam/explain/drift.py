@@ -1,7 +1,7 @@
-"""Where records, sandboxes and eBPF maps say different things of an address. Pure: others read, this compares.
+"""Finds addresses about which records, sandboxes and eBPF maps disagree. Pure: the caller reads, this compares.
 
-``fast-ctl ipam audit`` prints it, the agent exports it as ``fast_ipam_drift{kind}``. What differs for a moment while a
-pod comes or goes is no drift: :func:`lasting` keeps what two looks found.
+``fast-ctl ipam audit`` prints it, the agent exports it as ``fast_ipam_drift{kind}``. A difference that lasts only
+while a pod comes or goes is not drift: :func:`lasting` keeps what two looks found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fast.net.node_state import NodeState
 
 
 class DriftKind(StrEnum):
-    """In which way two of them differ."""
+    """How two of them differ."""
 
     UNREADABLE_RECORD = "unreadable-record"
     RECORD_WITHOUT_SANDBOX = "record-without-sandbox"
@@ -38,7 +38,7 @@ class DriftKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Drift:
-    """One difference: of which kind, about which address (a record's name where that is none), in a sentence."""
+    """One difference: its kind, the address (or the record's name, if that is no address), and a sentence."""
 
     kind: DriftKind
     address: str
@@ -68,7 +68,7 @@ def audit_node(
 
 
 def audit_cluster(records: Iterable[IpEndpoint], pools: Iterable[Ips], pods: Iterable[Pod]) -> list[Drift]:
-    """Compare the records of the cluster with its pods: what needs no node.
+    """Compare the records of the cluster with its pods. Needs no node.
 
     Args:
         records: All of the cluster.
@@ -103,7 +103,7 @@ def audit_cluster(records: Iterable[IpEndpoint], pools: Iterable[Ips], pods: Ite
 
 
 def lasting(first: Iterable[Drift], second: Iterable[Drift]) -> list[Drift]:
-    """Give what both of two looks found, in the words of the second."""
+    """Give what two looks both found, with the second one's texts."""
     before = set(first)
     return [drift for drift in second if drift in before]
 

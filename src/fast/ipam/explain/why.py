@@ -70,7 +70,7 @@ async def explain(
         client: The cluster; asked live for what decides.
         snapshot: Its records and pools.
         address: Which.
-        node: Where the question is asked on a node: its own agent's rules are asked, too.
+        node: The node that the question is asked on, if any: its agent's rules are asked, too.
 
     Raises:
         KubeError: The API server refused or is away.
@@ -91,7 +91,7 @@ async def explain(
 
 
 async def _by_the_controller(client: KubeClient, snapshot: Snapshot, record: IpEndpoint) -> Decision:
-    """What the controller's sweep would say, its pod asked for also where the node alone decides."""
+    """What the controller's sweep would decide. The pod is read even if its node alone decides."""
     cluster = await one_look(client, NAMESPACE, unknown_seconds=math.inf)
     if not record_states.is_retained(record):
         node, pod = await cluster.node(record.spec.node), await pod_of(record, cluster)
@@ -130,7 +130,7 @@ def _holds(pool: Ips, address: IPAddress) -> bool:
 async def _history(
     client: KubeClient, record: IpEndpoint | None, address: IPAddress
 ) -> tuple[tuple[str, str], ...]:
-    """What the record and the Events that are still kept tell, oldest first."""
+    """What the record and the Events still kept say, oldest first."""
     known = []
     uid = ""
     if record is not None:

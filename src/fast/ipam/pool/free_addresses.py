@@ -17,8 +17,8 @@ _FULL = (1 << _BITS) - 1
 class NumberSet:
     """A set of whole numbers that finds the lowest *absent* ones quickly.
 
-    Blocks of 256 bits, held only where a bit is set; the blocks that are full form such a set themselves, so that
-    a run of any length is skipped in one step a level: add, remove and search cost O(log n).
+    Made of blocks of 256 bits; empty blocks are not kept. The full blocks are such a set themselves, so that a run of
+    any length is skipped in one step a level. Add, remove and search cost O(log n).
     """
 
     __slots__ = ("_blocks", "_full", "size")
@@ -32,7 +32,7 @@ class NumberSet:
         return bool(self._blocks.get(number // _BITS, 0) >> number % _BITS & 1)
 
     def add(self, number: int) -> bool:
-        """Put the number in; False where it was in already."""
+        """Put the number in; False if it was in already."""
         block, bit = divmod(number, _BITS)
         return self._put(block, 1 << bit)
 
@@ -49,7 +49,7 @@ class NumberSet:
                 self._put(block, bits)
 
     def _put(self, block: int, bits: int) -> bool:
-        """Set bits of a block; False where all of them were set."""
+        """Set bits of a block; False if all of them were set."""
         before = self._blocks.get(block, 0)
         after = before | bits
         if after == before:
@@ -62,7 +62,7 @@ class NumberSet:
         return True
 
     def discard(self, number: int) -> bool:
-        """Take the number out; False where it was not in."""
+        """Take the number out; False if it was not in."""
         block, bit = divmod(number, _BITS)
         before = self._blocks.get(block, 0)
         after = before & ~(1 << bit)
@@ -90,7 +90,7 @@ class NumberSet:
         """Give the absent number in ``first..last`` that comes after ``skip`` lower absent ones.
 
         Returns:
-            The number and 0; or, where there are too few, None and how many are still to be skipped.
+            The number and 0; if there are too few, None and how many are still to be skipped.
         """
         position = first
         while position <= last:
@@ -174,7 +174,7 @@ class PoolBook:
         self._cooling[value] = now
 
     def doubt(self, address: IPAddress, now: float) -> None:
-        """The API server says that the address is taken; the view may show it later, or never."""
+        """The API server said that the address is taken. The view may show its record later, or never."""
         value = int(address)
         if self._cooling.pop(value, None) is None and value in self._blocked and value not in self._doubted:
             return  # a record of it is in the view already
@@ -195,7 +195,7 @@ class PoolBook:
         return {make(value): at + self.release_delay_seconds - now for value, at in self._cooling.items()}
 
     def adopt_cooling(self, other: PoolBook) -> None:
-        """Carry on what another book of the same pool knew about releases (the pool's spec changed)."""
+        """Take over what another book of the same pool knew about releases, after the pool's spec changed."""
         make = other.usable.ranges[0].address
         for value, at in other._cooling.items():
             address = make(value)
@@ -221,7 +221,7 @@ class PoolBook:
         """Choose the lowest available address after ``skip`` others (counted round), else the one that cools longest.
 
         Returns:
-            None where every address is in use. O(log n), plus O(skip).
+            None if every address is in use. O(log n), plus O(skip).
         """
         available = self.available_count(now)
         if available:

@@ -1,4 +1,4 @@
-"""Releases of one node: what a DEL frees, and what the agent's garbage collection does. The rules are ``rules``'."""
+"""Releases of one node: carries out what a DEL and the agent's garbage collection free. Decisions are in ``rules``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Releasing:
     Args:
         ledger: The node's records.
         writes: Writes records.
-        locks: What makes calls for one attachment take turns; the sweep takes part.
+        locks: The lock of each attachment; the sweep takes it for each record that it frees.
         adding: The ADDs in flight.
         metrics: Counts releases.
         clock: Monotonic seconds.
@@ -62,7 +62,7 @@ class Releasing:
         self._suspicions = Suspicions(clock)
 
     def added(self, key: AttachmentKey) -> None:
-        """An ADD of the attachment begins: what it finds good is not missing (race: added-between-sightings)."""
+        """Note that an ADD of the attachment begins: its records are not missing (race: added-between-sightings)."""
         self._suspicions.forget(self._ledger.of_attachment(key))
 
     async def release(self, key: AttachmentKey, node: NodeIdentity) -> tuple[IpEndpoint, ...]:
@@ -109,14 +109,14 @@ class Releasing:
         return swept
 
     async def _free(self, record: IpEndpoint, decide: Callable[[IpEndpoint], Decision]) -> Decision | None:
-        """Carry out a decision that frees a record, as long as the record still is one that it frees.
+        """Carry out a decision that frees a record; decide again as often as the record turns out to have changed.
 
         Args:
             record: As known.
             decide: Asked again each time the record turns out to have changed.
 
         Returns:
-            The decision that was carried out; None where the record is to stay, or is gone already.
+            The decision that was carried out; None if the record stays, or is gone already.
 
         Raises:
             KubeError: The API server refused otherwise, or is away.
@@ -142,7 +142,7 @@ class Releasing:
 
 
 def _unchanged(before: IpEndpoint, decision: Decision, current: IpEndpoint) -> Decision:
-    """Keep to a sweep's decision only while the record is the very version it was made about."""
+    """Keep to a sweep's decision only if the record is still the version that it was made about."""
     if current.metadata.is_same_version(before.metadata):
         return decision
     return Decision(Action.KEEP, "changed", "it changed since the sweep looked")

@@ -1,6 +1,6 @@
-"""What an agent's garbage collection remembers from one sweep to the next: records seen without their sandbox.
+"""What an agent's garbage collection remembers between sweeps: records seen without their sandbox.
 
-In memory only: an agent that restarts looks twice again.
+In memory only: after a restart, an agent looks twice again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Suspicions:
         self._sightings: dict[str, Sighting] = {}
 
     def forget(self, records: Iterable[IpEndpoint]) -> None:
-        """Forget what was suspected of the records."""
+        """Forget the suspicions about these records."""
         for record in records:
             self._sightings.pop(record.metadata.name, None)
 
@@ -67,6 +67,6 @@ class Suspicions:
             elif decision.frees:
                 to_free.append((record, decision))
                 if sighting is not None:
-                    kept[name] = sighting  # until it is gone: the write may fail
+                    kept[name] = sighting  # until the record is gone, as the write may fail
         self._sightings = kept
         return to_free

@@ -92,7 +92,7 @@ def resolve_pools(pod: Pod, namespace: Namespace | None = None) -> ClaimRequest:
 
     Args:
         pod: The pod, as read from the API.
-        namespace: Its namespace; None where it is not known, which counts as one without annotations and labels.
+        namespace: Its namespace; None if it is not known, which counts as one without annotations and labels.
 
     Raises:
         InvalidConfig: An annotation that cannot be read; the message names it and the offending text.

@@ -59,16 +59,16 @@ class Store(ReadStore, Protocol):
     """
 
     async def create(self, endpoint: IpEndpoint) -> IpEndpoint:
-        """Write a new record; Conflict (``already_exists``) where one of that name is there."""
+        """Write a new record; Conflict (``already_exists``) if there is one of that name."""
 
     async def replace(self, endpoint: IpEndpoint) -> IpEndpoint:
-        """Compare and swap: Conflict where the record changed since it was read, NotFound where it is gone."""
+        """Compare and swap: Conflict if the record changed since it was read, NotFound if it is gone."""
 
     async def delete(self, endpoint: IpEndpoint) -> None:
-        """Delete that very version: Conflict where the record changed since, NotFound where it is gone."""
+        """Delete that version: Conflict if the record changed since, NotFound if it is gone."""
 
     async def refresh(self, name: str) -> IpEndpoint | None:
-        """Read a record past the view, and show what was read in the view; None where there is none."""
+        """Read a record past the view, and show what was read in the view; None if there is none."""
 
     async def names_in_pool(self, pool: str) -> Collection[str]:
         """Read the names of the pool's records past the view, which stays as it is."""

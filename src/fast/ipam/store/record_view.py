@@ -1,4 +1,4 @@
-"""The view of the records: what the watch showed, and over it what this process wrote and the watch has yet to show.
+"""The view of the records: what the watch showed, and on top of it this process's own newer writes.
 
 Without it a claim just made would be invisible until its event came back, and the next claim would choose the same
 address. Pure bookkeeping; no I/O.
@@ -16,7 +16,7 @@ from fast.ipam.store.record_store import EndpointChange
 
 @dataclass(slots=True)
 class _OwnWrite:
-    """A write of ours that the watch has not shown: until then, whatever is older is an echo of the past."""
+    """A write of this process that the watch has not shown yet. Until it does, older events are ignored."""
 
     uid: str
     version: int
@@ -43,7 +43,7 @@ class EndpointView:
         self._subscribers.append(subscriber)
 
     def observed(self, old: IpEndpoint | None, new: IpEndpoint | None) -> None:
-        """Take over what the watch showed, unless this process knows newer by its own write."""
+        """Take what the watch showed, unless an own write is newer."""
         shown = new or old
         if shown is None:
             return
@@ -57,8 +57,8 @@ class EndpointView:
 
     @staticmethod
     def _is_echo(own: _OwnWrite, old: IpEndpoint | None, new: IpEndpoint | None) -> bool:
-        """Whether the event tells of a time before our own write (race: own-write-echo)."""
-        if new is None:  # a deletion counts where it is of the very object that we wrote or deleted
+        """Whether the event is older than the own write (race: own-write-echo)."""
+        if new is None:  # a deletion counts if it is of the object that this process wrote or deleted
             return old is None or old.metadata.uid != own.uid
         if new.metadata.uid == own.uid:
             return own.deleted or new.metadata.version < own.version
@@ -68,7 +68,7 @@ class EndpointView:
     def asking(self) -> Iterator[Collection[str]]:
         """Give the UIDs of the records that go out of the view while a request is under way.
 
-        The watch may overtake an answer: what it showed to be gone must not come back by it.
+        The watch may be faster than an answer: a record that it showed as gone must not come back with the answer.
         """
         gone: set[str] = set()
         self._asking.append(gone)
@@ -94,7 +94,7 @@ class EndpointView:
         self._put(name, endpoint)
 
     def removed(self, endpoint: IpEndpoint, gone: Collection[str]) -> None:
-        """Hide a record that this process deleted, or was told is gone."""
+        """Remove a record that this process deleted, or found gone."""
         current = self.endpoints.get(endpoint.metadata.name)
         if endpoint.metadata.uid in gone or (
             current is not None and current.metadata.uid != endpoint.metadata.uid
@@ -104,12 +104,12 @@ class EndpointView:
         self._put(endpoint.metadata.name, None)
 
     def unconfirmed(self, older_than_seconds: float) -> list[str]:
-        """Names of records of which this process knows newer than the watch has shown, for that long already."""
+        """Give the names of records whose own write the watch has not shown for that long."""
         limit = self._clock() - older_than_seconds
         return [name for name, own in self._own.items() if own.written_at <= limit]
 
     def forget(self, name: str) -> None:
-        """Believe the watch about this record from now on."""
+        """Forget the own write: from now on the watch decides about this record."""
         self._own.pop(name, None)
 
     def _remember(self, endpoint: IpEndpoint, *, deleted: bool) -> None:

@@ -1,4 +1,4 @@
-"""Single writes of records, and what became of those whose answer never came (race: lost-answer). No decisions."""
+"""Single writes of records; remembers those that got no answer (race: lost-answer). No decisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_ATTEMPTS = 8
 
 
 class Writes:
-    """Writes on a store; a write without an answer is remembered for the attachments that it is about.
+    """Writes to a store. A write without an answer is remembered for the attachments that it concerns.
 
     Every method raises the errors of :class:`fast.ipam.store.record_store.Store`.
     """
@@ -24,7 +24,7 @@ class Writes:
         self._unanswered: dict[AttachmentKey, set[str]] = {}
 
     async def bind(self, record: IpEndpoint, before: IpEndpoint | None = None) -> IpEndpoint:
-        """Create a record, or put it in the place of ``before``; where no answer comes, ask once what became of it."""
+        """Create a record, or put it in the place of ``before``. If no answer comes, ask once what became of it."""
         try:
             return await (self._store.create(record) if before is None else self._store.replace(record))
         except Unavailable as error:
@@ -37,7 +37,7 @@ class Writes:
             return found
 
     async def change(self, record: IpEndpoint, spec: IpEndpointSpec) -> IpEndpoint:
-        """Give that very version of the record another spec."""
+        """Give this version of the record another spec."""
         after = IpEndpoint(metadata=record.metadata, spec=spec)
         try:
             return await self._store.replace(after)
@@ -46,7 +46,7 @@ class Writes:
             raise
 
     async def delete(self, record: IpEndpoint) -> None:
-        """Delete that very version of the record."""
+        """Delete this version of the record."""
         try:
             await self._store.delete(record)
         except Unavailable:
@@ -54,7 +54,7 @@ class Writes:
             raise
 
     async def free(self, record: IpEndpoint) -> None:
-        """Free that very version of the record: delete it, or retain it for its sticky key."""
+        """Free this version of the record: delete it, or retain it for its sticky key."""
         after = freed(record, now_text())
         if after is None:
             await self.delete(record)
@@ -62,7 +62,7 @@ class Writes:
             await self.change(record, after.spec)
 
     async def read(self, record: IpEndpoint, before: IpEndpoint | None = None) -> IpEndpoint | None:
-        """Read past the view what the record is now; where that fails, it is read before the next call decides."""
+        """Read the record past the view. If that fails, it is read before the next call decides."""
         try:
             return await self._store.refresh(record.metadata.name)
         except KubeError:
