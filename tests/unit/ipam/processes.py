@@ -338,14 +338,15 @@ class LivePods:
     def pod_with(self, address: IPAddress) -> Pod | None:
         """As its status says, which kubelet wrote when the sandbox was up."""
         wanted = record_name(address)
-        return next(
-            (
-                self._world.pods.get(sandbox.pod.metadata.name)
-                for _, sandbox in self._world.attached()
-                if wanted in sandbox.addresses and sandbox.pod.metadata.name in self._world.pods
-            ),
-            None,
-        )
+        for _, sandbox in self._world.attached():
+            pod = self._world.pods.get(sandbox.pod.metadata.name)
+            if (
+                wanted in sandbox.addresses
+                and pod is not None
+                and pod.metadata.uid == sandbox.pod.metadata.uid
+            ):
+                return pod
+        return None
 
 
 class Controller(Process):
