@@ -20,7 +20,7 @@ from fast.api.fastnode import FastNode, FastNodeSpec
 from fast.api.ipendpoint import IpEndpoint, IpEndpointSpec
 from fast.api.ips import Ips, IpsSpec
 from fast.api.meta import ObjectMeta
-from fast.datapath.bpf.layout import ClusterPod, Kind, Metric
+from fast.datapath.bpf.layout import ClusterPod, Kind
 from fast.datapath.bpf.objects import load
 from fast.datapath.bpf.spec import DATAPATH
 from fast.datapath.cluster_map import ClusterTable
@@ -44,7 +44,7 @@ class KernelMap:
         table = ClusterTable(self.entries, [OWN], OWN)
         self.upsert_cluster, self.remove_cluster, self.sync_cluster = table.upsert, table.remove, table.sync
         self.cluster_entries = table.entries
-        self.counters, self.refused_by_firewall = self._object.metrics.read, lambda: Metric(0, 0)
+        self.counters, self.refused_by_firewall = self._object.metrics.read, dict
 
     def close(self) -> None:
         self.entries.close()

@@ -118,10 +118,10 @@ def older(tmp_path_factory):
         tmp_path_factory.mktemp("older"),
         (
             "lib/maps.h",
-            r"\t__u32 ifindex; /\* the veth's host side \*/",
+            r"\t__u32 ifindex;\s+/\* the veth's host side \*/",
             "\t__u64 of_before;\n\t__u32 ifindex;",
         ),
-        ("lib/maps.h", r"\t__u64 last_seen_ns;\n\t__u32 flags;\n\t__u32 pad;", "\t__u64 last_seen_ns;"),
+        ("lib/maps.h", r"\t__u32 owner; /\*", "\t__u32 pad;\n\t__u32 owner; /*"),
     )
 
 

@@ -24,7 +24,7 @@ from kernel import traffic
 from kernel.fastlab import POD_SUBNETS, Pod, attach_pods, cluster, counted, node_ip
 from kernel.lab import underlay
 
-ROUTE = "10.244.0.0/16 dev fast_vxlan"
+ROUTE = "10.244.0.0/16 via 169.254.1.1 dev fast_vxlan"
 
 
 @pytest.fixture(scope="module", params=["vxlan", "native"])
@@ -285,7 +285,7 @@ def test_the_tunnel_survives_a_change_of_the_underlays_mtu(made):
 def test_pod_subnets_may_change_while_it_runs(made):
     node = made.nodes[0]
     node.call(node.datapath.set_pod_subnets, [*POD_SUBNETS, ip_network("172.20.0.0/24")])
-    assert "172.20.0.0/24 dev fast_vxlan" in node.run("ip route")
+    assert "172.20.0.0/24 via 169.254.1.1 dev fast_vxlan" in node.run("ip route")
     assert "172.20.0.0/24" in node.run("nft list set inet fast pods4")
     node.call(node.datapath.set_pod_subnets, POD_SUBNETS)
     assert "172.20.0.0/24" not in node.run("ip route; nft list ruleset; ip rule")
@@ -349,7 +349,7 @@ def test_nodes_that_come_and_go_are_routed_to_and_no_longer(made):
     node = made.nodes[0]
     address = ip_address("192.168.77.50")
     node.call(node.datapath.upsert_cluster, [(address, ClusterPod(address, Kind.NODE))])
-    assert "192.168.77.50 dev fast_vxlan" in node.run("ip route show table 117")
+    assert "192.168.77.50 via 169.254.1.1 dev fast_vxlan" in node.run("ip route show table 117")
     assert node.call(node.datapath.remove_cluster, [address]) == 1
     assert "192.168.77.50" not in node.run("ip route show table 117")
 
@@ -490,7 +490,7 @@ def test_a_restarted_agent_that_does_not_know_the_pools_yet_keeps_routes_and_mas
     machine, datapath = alone(net)
     machine.call(datapath.ensure)
     before = machine.run("ip route; ip rule; nft list ruleset")
-    assert "10.244.0.0/16 dev fast_vxlan" in before
+    assert "10.244.0.0/16 via 169.254.1.1 dev fast_vxlan" in before
     restarted = NodeDatapath(dataclasses.replace(datapath.config, pod_subnets=()))
     machine.call(restarted.ensure)
     assert machine.run("ip route; ip rule; nft list ruleset") == before

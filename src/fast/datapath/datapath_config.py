@@ -40,6 +40,8 @@ class DatapathConfig:
         skip_tunnel_device: Whether programs may encapsulate what pods send by themselves, without the node's netfilter
             output chains and output routing rules. Turned off once an IPsec policy is seen.
         max_cluster_entries: Size of the map of all pod and node addresses.
+        max_flows: Size of the flow table; None: by the node's memory.
+        block_metadata: Whether only endpoints marked so (EndpointSpec.metadata_allowed) reach cloud metadata.
     """
 
     node_name: str
@@ -54,6 +56,8 @@ class DatapathConfig:
     masquerade: bool = True
     skip_tunnel_device: bool = True
     max_cluster_entries: int = 262_144
+    max_flows: int | None = None
+    block_metadata: bool = False
 
     def __post_init__(self) -> None:
         if self.routing not in ("vxlan", "native"):

@@ -48,6 +48,22 @@ def wanted(tunnel: str, underlays: Iterable[str], *, ipv6: bool) -> Iterator[Sys
         yield Sysctl("ipv6/conf/all/forwarding", ("1",))
 
 
+def keeping_router_advertisements(own_prefix: str) -> Iterator[Sysctl]:
+    """Give what keeps the node's IPv6 routes when it becomes a router: Linux then ignores router advertisements.
+
+    That is every device, other than those whose name begins with ``own_prefix``, which accepts them now. Nothing if the
+    node is a router already: what accepts advertisements is then the administrator's choice.
+    """
+    if read("ipv6/conf/all/forwarding") == "1":
+        return
+    for directory in sorted((_ROOT / "ipv6/conf").iterdir()):
+        name = directory.name
+        if name in ("all", "default", "lo") or name.startswith(own_prefix):
+            continue
+        if read(f"ipv6/conf/{name}/accept_ra") == "1":
+            yield Sysctl(f"ipv6/conf/{name}/accept_ra", ("2",))
+
+
 def read(path: str) -> str:
     """Read a parameter; empty if the kernel has none of that name."""
     try:
@@ -69,7 +85,7 @@ def write(path: str, value: str) -> None:
         raise DatapathError(f"cannot set {name} = {value}: {error.strerror}") from error
 
 
-def ensure(parameters: Iterator[Sysctl]) -> list[Repair]:
+def ensure(parameters: Iterable[Sysctl]) -> list[Repair]:
     """Set what differs; return what that was.
 
     Raises:

@@ -8,7 +8,7 @@ from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.errors import DatapathError, NftablesError
 
 
-def scraped(read=dict, refused=lambda: Metric(0, 0)):
+def scraped(read=dict, refused=dict):
     registry = CollectorRegistry()
     registry.register(PacketCollector(read, refused))
     return generate_latest(registry).decode()
@@ -36,7 +36,7 @@ def test_while_the_datapath_is_not_up_a_scrape_has_no_packets_and_no_error():
 
 def test_what_the_firewall_refused_is_told_under_a_reason_of_its_own_and_its_absence_hides_nothing_else():
     labels = 'direction="from_pod",reason="drop_tunnel_port_translated",verdict="drop"'
-    text = scraped(refused=lambda: Metric(3, 90))
+    text = scraped(refused=lambda: {("drop_tunnel_port_translated", "from_pod"): Metric(3, 90)})
     assert f"fast_packets_total{{{labels}}} 3.0" in text
     assert f"fast_packet_bytes_total{{{labels}}} 90.0" in text
 

@@ -10,7 +10,6 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 import fast.agent.app.agent  # noqa: F401 -- registers the agent's metrics
 from fast.agent.node.packet_metrics import PacketCollector
-from fast.datapath.bpf.layout import Metric
 from fast.ipam import IpamMetrics
 from unit.deploy.manifests import ROOT, kustomized, overlaid
 
@@ -42,7 +41,7 @@ def exported():
         for collector in list(registry._collector_to_names):
             labels = set(getattr(collector, "_labelnames", ()))
             found |= dict.fromkeys(registry._collector_to_names[collector], labels)
-    for family in PacketCollector(dict, lambda: Metric(0, 0)).collect():
+    for family in PacketCollector(dict, dict).collect():
         found[f"{family.name}_total"] = set(family._labelnames)
     return {name: labels for name, labels in found.items() if name.startswith("fast_")}
 

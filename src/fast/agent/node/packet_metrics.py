@@ -13,10 +13,10 @@ from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.errors import DatapathError
 
 _LABELS = ("reason", "direction", "verdict")
-#: No program sees these: nftables translates them, and Fast's table there drops them.
-_REFUSED_BY_FIREWALL = ("drop_tunnel_port_translated", "from_pod", "drop")
 
 Counters = Mapping[tuple[Reason, PacketDirection], Metric]
+#: What no program can see, as nftables translates or routes it; by the names of reason and direction.
+Refused = Mapping[tuple[str, str], Metric]
 
 
 class PacketCollector(Collector):
@@ -24,10 +24,10 @@ class PacketCollector(Collector):
 
     Args:
         read: Returns the programs' counters; raises DatapathError while the datapath is not up.
-        refused: Returns the nftables table's counter, likewise.
+        refused: Returns the nftables table's counters, likewise.
     """
 
-    def __init__(self, read: Callable[[], Counters], refused: Callable[[], Metric]) -> None:
+    def __init__(self, read: Callable[[], Counters], refused: Callable[[], Refused]) -> None:
         self._read = read
         self._refused = refused
 
@@ -49,4 +49,5 @@ class PacketCollector(Collector):
                 verdict = "drop" if reason.is_drop else "forward"
                 yield (reason.name.lower(), direction.name.lower(), verdict), metric
         with contextlib.suppress(DatapathError):
-            yield _REFUSED_BY_FIREWALL, self._refused()
+            for (reason_name, direction_name), metric in sorted(self._refused().items()):
+                yield (reason_name, direction_name, "drop"), metric

@@ -195,8 +195,7 @@ def dump_addresses(index: int = 0) -> Request:
     return Request(wire.RTM_GETADDR, wire.NLM_F_DUMP, body, "list addresses")
 
 
-def _route(destination: IPNetwork, index: int, table: int, on_link: bool) -> bytes:
-    scope = wire.RT_SCOPE_LINK if on_link and destination.version == 4 else wire.RT_SCOPE_UNIVERSE  # noqa: PLR2004
+def _route(destination: IPNetwork, index: int, table: int, scope: int, flags: int = 0) -> bytes:
     body = _RTMSG.pack(
         _family(destination.network_address),
         destination.prefixlen,
@@ -206,7 +205,7 @@ def _route(destination: IPNetwork, index: int, table: int, on_link: bool) -> byt
         ROUTE_PROTOCOL,
         scope,
         wire.RTN_UNICAST,
-        0,
+        flags,
     )
     if destination.prefixlen:
         body += wire.attribute(wire.RTA_DST, destination.network_address.packed)
@@ -221,6 +220,7 @@ def replace_route(
     source: IPAddress | None = None,
     mtu: int | None = None,
     table: int = wire.RT_TABLE_MAIN,
+    gateway_on_link: bool = False,
 ) -> Request:
     """Set the route to ``destination`` through the device; without a gateway it is on-link.
 
@@ -232,8 +232,10 @@ def replace_route(
         mtu: Largest packet the route carries, in bytes; None: as the device. Locked: the kernel forwards by the
             device's otherwise, and tells senders of that first.
         table: Number of the routing table, up to 255.
+        gateway_on_link: Take the gateway as reachable through the device, whatever routes say.
     """
-    body = _route(destination, index, table, on_link=gateway is None)
+    scope = wire.RT_SCOPE_LINK if gateway is None and destination.version == 4 else wire.RT_SCOPE_UNIVERSE  # noqa: PLR2004
+    body = _route(destination, index, table, scope, wire.RTNH_F_ONLINK if gateway_on_link else 0)
     body += b"" if gateway is None else wire.attribute(wire.RTA_GATEWAY, gateway.packed)
     body += b"" if source is None else wire.attribute(wire.RTA_PREFSRC, source.packed)
     if mtu is not None:
@@ -246,7 +248,7 @@ def replace_route(
 
 def delete_route(destination: IPNetwork, index: int, table: int = wire.RT_TABLE_MAIN) -> Request:
     """Delete Fast's route to ``destination`` through the device; none there is tolerated."""
-    body = _route(destination, index, table, on_link=True)
+    body = _route(destination, index, table, wire.RT_SCOPE_NOWHERE)  # any scope
     request = Request(wire.RTM_DELROUTE, 0, body, f"delete route {destination}")
     return request.tolerating(errno.ESRCH, errno.ENODEV)
 

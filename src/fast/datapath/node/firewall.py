@@ -12,13 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from fast.datapath.bpf.layout import Metric
-from fast.datapath.node.host_command import call
+from fast.datapath.netlink.nftables import ruleset_generation
+from fast.datapath.node.host_command import call, run
 from fast.datapath.node.tunnel import TUNNEL_DEVICE
 from fast.datapath.pod.identity import DEVICE_PREFIX
 from fast.errors import NftablesError
 from fast.net import IPAddress, IPNetwork
 
 TABLE = "fast"
+#: The cloud metadata service, by nftables family; as in bpf/lib/addr.h.
+METADATA = {"ip": "169.254.169.254", "ip6": "fd00:ec2::254"}
+
+
+#: What the table drops, by the name of its counter: the reason in the agent's metrics, and where it was seen.
+COUNTERS = {
+    "tunnel_port": ("drop_tunnel_port_translated", "from_pod"),
+    "untunnelled": ("drop_untunnelled", "from_underlay"),
+    "metadata": ("drop_metadata_translated", "from_pod"),
+}
+_FIRST_PORT, _LAST_PORT = 1024, 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,9 @@ class Ruleset:
         node_ip6: The same for IPv6; None if the node has none.
         masquerade: Whether traffic from pods to outside takes the node's address.
         pod_subnets: Where pods live.
+        connected: The networks of the node's own devices; what comes from there is no pod.
+        native: Whether other nodes' pods reach this node without the tunnel, by IPv4.
+        block_metadata: Whether nothing may be translated to the address of cloud metadata.
     """
 
     tunnel_port: int
@@ -38,19 +53,26 @@ class Ruleset:
     node_ip6: IPAddress | None
     masquerade: bool
     pod_subnets: frozenset[IPNetwork] = frozenset()
+    connected: frozenset[IPNetwork] = frozenset()
+    native: bool = False
+    block_metadata: bool = False
 
     def render(self) -> str:
         """Return the transaction that replaces the table."""
+        counters = "\n".join(f"  counter {name} {{}}" for name in COUNTERS)
         return f"""
 add table inet {TABLE}
 delete table inet {TABLE}
 table inet {TABLE} {{
 {_set("pods4", 4, self.pod_subnets)}
 {_set("pods6", 6, self.pod_subnets)}
-  counter pod_to_tunnel_port {{}}
+{_set("connected4", 4, self.connected)}
+{_set("connected6", 6, self.connected)}
+{counters}
   chain untracked_in {{
     type filter hook prerouting priority raw; policy accept;
-    iifname != "{DEVICE_PREFIX}*" udp dport {self.tunnel_port} notrack
+    iifname != "{DEVICE_PREFIX}*" udp dport {self.tunnel_port} notrack accept
+{self._refuse_untunnelled()}
   }}
   chain untracked_out {{
     type filter hook output priority raw; policy accept;
@@ -64,6 +86,13 @@ table inet {TABLE} {{
   chain input {{
     type filter hook input priority filter; policy accept;
     {self._refuse_tunnel_port()}
+    {self._refuse_translated_to_tunnel()}
+  }}
+  chain translated {{
+    type filter hook postrouting priority filter; policy accept;
+    {self._refuse_translated_to_tunnel("ip daddr != @pods4 ")}
+    {self._refuse_translated_to_tunnel("ip6 daddr != @pods6 ")}
+{self._refuse_translated_to_metadata()}
   }}
   chain source_nat {{
     type nat hook postrouting priority srcnat - 1; policy accept;
@@ -72,23 +101,60 @@ table inet {TABLE} {{
 }}
 """
 
+    def _refuse_untunnelled(self) -> str:
+        # A pool's address comes by the tunnel or from a pod. The route decides as well, so that a host behind a router
+        # is not taken for a pod, whatever a pool's subnet covers.
+        families = [("ip6", 6)] if self.native else [("ip", 4), ("ip6", 6)]
+        return "\n".join(
+            f'    iifname != "{DEVICE_PREFIX}*" {family} saddr @pods{version} {family} saddr != @connected{version}'
+            f' fib saddr oifname "{DEVICE_PREFIX}*" counter name untunnelled drop'
+            for family, version in families
+        )
+
     def _refuse_tunnel_port(self, to: str = "") -> str:
         port = f"udp dport {self.tunnel_port}"
-        return f'iifname "{DEVICE_PREFIX}*" {to}{port} counter name pod_to_tunnel_port drop'
+        return f'iifname "{DEVICE_PREFIX}*" {to}{port} counter name tunnel_port drop'
+
+    def _refuse_translated_to_tunnel(self, to: str = "") -> str:
+        # A Service whose endpoint is a node's tunnel port: whoever uses it would speak as a node.
+        return f"ct status dnat {to}udp dport {self.tunnel_port} counter name tunnel_port drop"
+
+    def _refuse_translated_to_metadata(self) -> str:
+        if not self.block_metadata:
+            return ""
+        return "\n".join(
+            f"    ct status dnat {family} daddr {address} counter name metadata drop"
+            for family, address in METADATA.items()
+        )
+
+    def _ports(self) -> str:
+        """Return the larger range of ports without the tunnel's: a reply to that one would go into the tunnel."""
+        below, above = (_FIRST_PORT, self.tunnel_port - 1), (self.tunnel_port + 1, _LAST_PORT)
+        first, last = max(below, above, key=lambda ports: ports[1] - ports[0])
+        return f"{first}-{last}"
 
     def _source_nat(self) -> str:
         # A packet into the tunnel is refused at the other end unless its source lives on this node: what comes from
         # outside, as for a NodePort whose backend is on another node, or from another address of this node, does not.
-        rules = [
-            f'oifname "{TUNNEL_DEVICE}" ip saddr != @pods4 ip saddr != {self.node_ip} snat ip to {self.node_ip}',
-        ]
-        if self.node_ip6:
-            foreign = f"ip6 saddr != @pods6 ip6 saddr != {self.node_ip6}"
-            rules.append(f'oifname "{TUNNEL_DEVICE}" {foreign} snat ip6 to {self.node_ip6}')
+        tunnel, ports = f'oifname "{TUNNEL_DEVICE}"', self._ports()
+        from_tunnel_port = f"udp sport {self.tunnel_port}"
+        rules = []
+        for family, pods, node in (("ip", "pods4", self.node_ip), ("ip6", "pods6", self.node_ip6)):
+            if node is None:
+                continue
+            foreign = f"{tunnel} {family} saddr != @{pods} {family} saddr != {node}"
+            target = f"[{node}]" if family == "ip6" else str(node)
+            rules += [
+                f"{foreign} {from_tunnel_port} snat {family} to {target}:{ports}",
+                f"{foreign} snat {family} to {node}",
+            ]
         if self.masquerade:
-            outside = f'oifname != "{DEVICE_PREFIX}*"'
-            rules.append(f"{outside} ip saddr @pods4 ip daddr != @pods4 masquerade fully-random")
-            rules.append(f"{outside} ip6 saddr @pods6 ip6 daddr != @pods6 masquerade fully-random")
+            for family, pods in (("ip", "pods4"), ("ip6", "pods6")):
+                outside = f'oifname != "{DEVICE_PREFIX}*" {family} saddr @{pods} {family} daddr != @{pods}'
+                rules += [
+                    f"{outside} meta l4proto {{ tcp, udp }} masquerade to :{ports} fully-random",
+                    f"{outside} masquerade fully-random",
+                ]
         return "\n".join(f"    {rule}" for rule in rules)
 
 
@@ -105,6 +171,7 @@ class Firewall:
     def __init__(self) -> None:
         self._applied: Ruleset | None = None
         self._listing: Any = None
+        self._generation = 0
 
     def apply(self, ruleset: Ruleset) -> bool:
         """Make the table match ``ruleset``; return whether it was written.
@@ -114,27 +181,35 @@ class Firewall:
         Raises:
             NftablesError: nft is missing or refused.
         """
-        if self._applied == ruleset and self._listing is not None and _listing() == self._listing:
+        if self._applied == ruleset and self._is_as_left():
             return False
         result = call("nft", "-f", "-", stdin=ruleset.render())
         if result.returncode:
             raise NftablesError(f"nft refused Fast's table: {result.stderr.strip()}")
-        self._applied, self._listing = ruleset, _listing()
+        self._applied = ruleset
+        self._generation, self._listing = ruleset_generation(), _listing()
+        return True
+
+    def _is_as_left(self) -> bool:
+        """Return whether the table is as this object left it; nothing is listed if no rule of anybody changed."""
+        generation = ruleset_generation()
+        if generation and generation == self._generation:
+            return True
+        if self._listing is None or _listing() != self._listing:
+            return False
+        self._generation = generation
         return True
 
     @staticmethod
-    def refused() -> Metric:
-        """Count the pods' packets that were translated to the tunnel's port, since the table was last written.
+    def refused() -> dict[str, Metric]:
+        """Count what the table dropped since it was last written, by the names in :data:`COUNTERS`.
 
         Raises:
             NftablesError: nft is missing, or there is no table.
         """
-        result = call("nft", "-j", "list", "counter", "inet", TABLE, "pod_to_tunnel_port")
-        if result.returncode:
-            raise NftablesError(f"nft cannot read Fast's counter: {result.stderr.strip()}")
-        items = json.loads(result.stdout)["nftables"]
-        counter = next(item["counter"] for item in items if "counter" in item)
-        return Metric(counter["packets"], counter["bytes"])
+        listed = json.loads(run("nft", "-j", "list", "counters", "table", "inet", TABLE))
+        counters = [item["counter"] for item in listed["nftables"] if "counter" in item]
+        return {item["name"]: Metric(item["packets"], item["bytes"]) for item in counters}
 
     def remove(self) -> None:
         """Delete the table. Idempotent.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from fast.datapath.netlink.nftables import ForwardChain, forward_chains
 from fast.datapath.node.firewall import TABLE
 from fast.datapath.node.host_command import call, run
 from fast.datapath.pod.identity import DEVICE_PREFIX
@@ -78,22 +79,73 @@ def find_dropping_chains() -> tuple[set[str], list[str]]:
         NftablesError: A command refused.
     """
     commands, others = set(_dropping_legacy_commands()), []
-    for chain in _forward_chains():
-        family, table, name = chain["family"], chain["table"], chain["name"]
-        if chain.get("policy") != "drop" or table == TABLE:
+    for chain in forward_chains():
+        if not chain.drops or chain.table == TABLE:
             continue
-        command = _NFT_COMMANDS.get(family)
-        if table == "filter" and name == "FORWARD" and command and shutil.which(command):
+        command = _iptables_of(chain)
+        if command:
             commands.add(command)
         else:
-            others.append(f"{family} {table} {name}")
+            others.append(f"{chain.family} {chain.table} {chain.name}")
     return commands, others
 
 
-def _forward_chains() -> list[dict[str, str]]:
-    listed = json.loads(run("nft", "-j", "list", "chains"))
-    chains = [item["chain"] for item in listed["nftables"] if "chain" in item]
-    return [chain for chain in chains if chain.get("hook") == "forward"]
+def find_rejecting_chains() -> list[str]:
+    """Find chains that end in a rule which drops or rejects every forwarded packet, before any accept of Fast's.
+
+    firewalld and the default rules of iptables-services leave the policy at accept and end so: pods then reach neither
+    Services elsewhere nor outside. Fast adds nothing to them: what an administrator wrote as the last word stays it.
+
+    Returns:
+        Each as ``family table chain: rule``, or ``iptables variant FORWARD: rule``.
+
+    Raises:
+        NftablesError: A command refused.
+    """
+    found = []
+    for chain in forward_chains():
+        if chain.table == TABLE:
+            continue
+        command = _iptables_of(chain)
+        last = _last_iptables_rule(command) if command else _last_nft_rule(chain)
+        if last:
+            found.append(f"{command} FORWARD: {last}" if command else f"{_spelled(chain)}: {last}")
+    found += [
+        f"{command} FORWARD: {last}" for command in _legacy_in_use() if (last := _last_iptables_rule(command))
+    ]
+    return found
+
+
+def _spelled(chain: ForwardChain) -> str:
+    return f"{chain.family} {chain.table} {chain.name}"
+
+
+def _iptables_of(chain: ForwardChain) -> str | None:
+    """Return the iptables command whose FORWARD chain it is; None if it is no chain of iptables."""
+    command = _NFT_COMMANDS.get(chain.family)
+    if chain.table == "filter" and chain.name == "FORWARD" and command and shutil.which(command):
+        return command
+    return None
+
+
+def _last_iptables_rule(command: str) -> str:
+    """Return the rule of FORWARD that no packet passes; empty if there is none, or Fast's accepts stand before it."""
+    for line in run(command, "-w", "-S", "FORWARD").splitlines():
+        if _COMMENT in line:
+            return ""
+        if line.startswith(("-A FORWARD -j REJECT", "-A FORWARD -j DROP")):
+            return line.removeprefix("-A FORWARD ")
+    return ""
+
+
+def _last_nft_rule(chain: ForwardChain) -> str:
+    listed = json.loads(run("nft", "-j", "list", "chain", chain.family, chain.table, chain.name))
+    for item in listed["nftables"]:
+        statements = item.get("rule", {}).get("expr", [])
+        verdicts = [next(iter(statement)) for statement in statements if "counter" not in statement]
+        if len(verdicts) == 1 and verdicts[0] in ("reject", "drop"):
+            return str(verdicts[0])
+    return ""
 
 
 def _legacy_in_use() -> Iterator[str]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
-from fast.datapath.netlink import records, wire
+from fast.datapath.netlink import Link, Netlink, records, wire
 from fast.datapath.node.firewall import TABLE
 from fast.datapath.node.tunnel import TUNNEL_DEVICE
+from fast.datapath.pod.identity import DEVICE_PREFIX
 
 # linux/netlink.h
 _NETLINK_NETFILTER = 12  # which the socket module does not have
@@ -32,6 +33,8 @@ class KernelWatch:
     def __init__(self) -> None:
         """Open the sockets; families that the kernel lacks (IPsec, nftables) are left out."""
         self._sockets = [sock for family, group in _GROUPS for sock in _subscribed(family, group)]
+        with Netlink() as netlink:
+            self._mtus = {link.index: link.mtu for link in netlink.links()}
 
     def filenos(self) -> list[int]:
         """Return the descriptors that become readable."""
@@ -40,11 +43,49 @@ class KernelWatch:
     def heard(self) -> bool:
         """Read the messages; return whether the datapath must be verified.
 
-        It must if the tunnel device or Fast's nftables table was changed or deleted, if an IPsec policy was added,
-        changed or deleted, or if messages were lost.
+        It must if the tunnel device or Fast's nftables table was changed or deleted, if the MTU of a
+        device that is no pod's changed, if an IPsec policy was added, changed or deleted, or if messages were lost.
         """
-        found = [_concerns_fast(sock) for sock in self._sockets]  # all are read, whatever the first one had
+        found = [
+            self._concerns_fast(sock) for sock in self._sockets
+        ]  # all are read, whatever the first one had
         return any(found)
+
+    def _concerns_fast(self, sock: socket.socket) -> bool:
+        found = False
+        while True:
+            try:
+                raw = sock.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return found
+            except OSError:  # ENOBUFS: the kernel had to leave something out
+                found = True
+                continue
+            for kind, _flags, _sequence, body in wire.parse_messages(raw):
+                found = self._is_of_fast(sock.proto, kind, body) or found
+
+    def _is_of_fast(self, family: int, kind: int, body: bytes) -> bool:
+        if family == socket.NETLINK_ROUTE:
+            return self._is_about_way_out(kind, records.parse_link(body))
+        if family == _NETLINK_NETFILTER:
+            return _is_about_table(kind, body)
+        return True
+
+    def _is_about_way_out(self, kind: int, link: Link) -> bool:
+        """Return whether the tunnel device is meant, or the MTU of a device that is no pod's changed.
+
+        Programs that redirect know no MTU but the one in the map: in native routing, packets that are too big are lost
+        from the moment that the underlay carries less.
+        """
+        if link.name == TUNNEL_DEVICE:
+            return True
+        if link.name.startswith(DEVICE_PREFIX):
+            return False
+        if kind == wire.RTM_DELLINK:
+            self._mtus.pop(link.index, None)
+            return False
+        before, self._mtus[link.index] = self._mtus.get(link.index, link.mtu), link.mtu
+        return before != link.mtu
 
     def close(self) -> None:
         """Stop listening."""
@@ -62,25 +103,6 @@ def _subscribed(family: int, group: int) -> Iterator[socket.socket]:
     yield sock
 
 
-def _concerns_fast(sock: socket.socket) -> bool:
-    found = False
-    while True:
-        try:
-            raw = sock.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            return found
-        except OSError:  # ENOBUFS: the kernel had to leave something out
-            found = True
-            continue
-        found = found or any(
-            _is_of_fast(sock.proto, kind, body) for kind, _flags, _sequence, body in wire.parse_messages(raw)
-        )
-
-
-def _is_of_fast(family: int, kind: int, body: bytes) -> bool:
-    if family == socket.NETLINK_ROUTE:
-        return records.parse_link(body).name == TUNNEL_DEVICE
-    if family == _NETLINK_NETFILTER:
-        attributes = wire.parse_attributes(body, _NFGENMSG_BYTES) if kind == _NFT_TABLE_DELETED else {}
-        return wire.parse_text(attributes.get(_NFTA_TABLE_NAME)) == TABLE
-    return True
+def _is_about_table(kind: int, body: bytes) -> bool:
+    attributes = wire.parse_attributes(body, _NFGENMSG_BYTES) if kind == _NFT_TABLE_DELETED else {}
+    return wire.parse_text(attributes.get(_NFTA_TABLE_NAME)) == TABLE

@@ -6,8 +6,9 @@ network namespace. A restart loses nothing: what exists is adopted.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +18,7 @@ from fast.datapath.bpf.install import install
 from fast.datapath.bpf.layout import (
     ClusterPod,
     Config,
+    ConfigFlag,
     DevFlag,
     Device,
     EventSwitch,
@@ -37,10 +39,12 @@ from fast.datapath.netlink import Link, Netlink, requests
 from fast.datapath.node import forward
 from fast.datapath.node.carving import carve
 from fast.datapath.node.fast_path import FastPath
-from fast.datapath.node.firewall import Firewall, Ruleset
+from fast.datapath.node.firewall import COUNTERS, Firewall, Ruleset
+from fast.datapath.node.flow_table import FlowSweep, FlowTable, budget_of, entries_for, memory_bytes
 from fast.datapath.node.routing import (
     ensure_node_routes,
     ensure_subnet_routes,
+    find_connected,
     find_subnets,
     remove_rules,
     resolve_nodes,
@@ -48,7 +52,7 @@ from fast.datapath.node.routing import (
 from fast.datapath.node.tunnel import TUNNEL_DEVICE, Mtus, ensure_tunnel, find_underlay, find_ways_out
 from fast.datapath.pod.device_programs import Attachments, DeviceKind
 from fast.datapath.pod.endpoint import Endpoints
-from fast.datapath.pod.identity import Endpoint, EndpointSpec, endpoint_of
+from fast.datapath.pod.identity import DEVICE_PREFIX, Endpoint, EndpointSpec, endpoint_of
 from fast.datapath.pod.local_pods import LocalEntries
 from fast.datapath.pod.retirement import GONE_GROUP, UNFINISHED_GROUP
 from fast.datapath.repair import Repair, RepairKind
@@ -69,6 +73,7 @@ class _Running:
     cluster: ClusterTable
     devices: LocalDevices
     metrics: Metrics
+    flow_table: FlowTable
 
 
 class NodeDatapath:
@@ -84,8 +89,12 @@ class NodeDatapath:
         self._fast_path = FastPath(config)
         self._running: _Running | None = None
         self._mtus: Mtus | None = None
-        # Guards everything of the node as a whole; endpoints are made and removed beside it.
+        # Guards everything of the node as a whole, and is held while commands run for seconds. What must not wait for
+        # them has locks of its own, taken inside: map writes, routes, flows; endpoints are made and removed beside it.
         self._lock = threading.RLock()
+        self._cluster_lock = threading.Lock()
+        self._routes_lock = threading.Lock()
+        self._flows_lock = threading.Lock()
 
     # The node.
 
@@ -126,6 +135,7 @@ class NodeDatapath:
     def _load(self) -> _Running:
         """Put programs and maps into service."""
         config = self.config
+        flows = config.max_flows or entries_for(memory_bytes())
         told = Config(
             node_ip=config.node_ip,
             node_ip6=config.node_ip6,
@@ -133,8 +143,12 @@ class NodeDatapath:
             vni=config.vni,
             routing=Routing.NATIVE if config.routing == "native" else Routing.VXLAN,
             events=EventSwitch.DROP | EventSwitch.NEW_FLOW | EventSwitch.SAMPLE,
+            flags=ConfigFlag.BLOCK_METADATA if config.block_metadata else ConfigFlag.NONE,
+            flow_budget=budget_of(flows),
         )
-        spec = DATAPATH.configured(told).sized(fast_cluster_pods=config.max_cluster_entries)
+        spec = DATAPATH.configured(told).sized(
+            fast_cluster_pods=config.max_cluster_entries, fast_flow_table=flows
+        )
         loaded = install(spec, self._pins)
         links = Links(self._pins)
         attachments = Attachments(links, loaded.programs)
@@ -151,6 +165,9 @@ class NodeDatapath:
             cluster=ClusterTable(loaded.cluster_pods, self._own_addresses(), config.node_ip),
             devices=loaded.local_devices,
             metrics=loaded.metrics,
+            flow_table=FlowTable(
+                loaded.flows, loaded.interfaces, loaded.flow_limits, loaded.local_pods, loaded.cluster_pods
+            ),
         )
 
     def _own_addresses(self) -> list[IPAddress]:
@@ -179,8 +196,9 @@ class NodeDatapath:
             self._mtus = mtus
             self._subnets = carve(self._wanted_subnets, netlink.routes(), lambda: self._pods(running))
             repairs += self._ensure_sysctls(find_ways_out(netlink, underlay))
-            repairs += self._ensure_routes(running, netlink, tunnel, mtus)
-            repairs += self._ensure_firewall()
+            with self._routes_lock:
+                repairs += self._ensure_routes(running, netlink, tunnel, mtus)
+            repairs += self._ensure_firewall(find_connected(netlink))
             repairs += forward.ensure_forwarding()
             repairs += self._ensure_endpoints(running, netlink)
         return repairs
@@ -232,7 +250,8 @@ class NodeDatapath:
     def _ensure_sysctls(self, ways_out: Iterable[Link]) -> list[Repair]:
         names = [link.name for link in ways_out]
         ipv6 = any(subnet.version == 6 for subnet in self._subnets)  # noqa: PLR2004 -- IP version
-        return sysctl.ensure(sysctl.wanted(TUNNEL_DEVICE, names, ipv6=ipv6))
+        kept = sysctl.keeping_router_advertisements(DEVICE_PREFIX) if ipv6 else ()
+        return sysctl.ensure([*kept, *sysctl.wanted(TUNNEL_DEVICE, names, ipv6=ipv6)])
 
     def _ensure_routes(self, running: _Running, netlink: Netlink, tunnel: Link, mtus: Mtus) -> list[Repair]:
         config = self.config
@@ -246,13 +265,16 @@ class NodeDatapath:
             *ensure_node_routes(netlink, tunnel, mtus, self._subnets, others),
         ]
 
-    def _ensure_firewall(self) -> list[Repair]:
+    def _ensure_firewall(self, connected: frozenset[IPNetwork]) -> list[Repair]:
         ruleset = Ruleset(
             tunnel_port=self.config.tunnel_port,
             node_ip=self.config.node_ip,
             node_ip6=self.config.node_ip6,
             masquerade=self.config.masquerade,
             pod_subnets=self._subnets,
+            connected=connected,
+            native=self.config.routing == "native",
+            block_metadata=self.config.block_metadata,
         )
         if self._firewall.apply(ruleset):
             return [Repair(RepairKind.FIREWALL, "the nftables table differed; written")]
@@ -270,12 +292,9 @@ class NodeDatapath:
             ),
         ]
 
-    def _follow_nodes(self, before: frozenset[IPAddress]) -> None:
-        """Update the routes to nodes if the set of nodes changed."""
-        running = self._up()
-        if running.cluster.nodes == before:
-            return
-        with Netlink() as netlink:
+    def _follow_nodes(self, running: _Running) -> None:
+        """Update the routes to nodes."""
+        with self._routes_lock, Netlink() as netlink:
             tunnel = netlink.find_link(TUNNEL_DEVICE)
             if tunnel is not None and self._mtus is not None:  # else verify() makes both
                 self._ensure_routes(running, netlink, tunnel, self._mtus)
@@ -348,19 +367,32 @@ class NodeDatapath:
 
     # The cluster.
 
+    @contextlib.contextmanager
+    def _changing_cluster(self) -> Iterator[ClusterTable]:
+        """Lend the table, and update the routes to nodes afterwards if the set of nodes changed."""
+        running = self._up()
+        with self._cluster_lock:
+            before = running.cluster.nodes
+            try:
+                yield running.cluster
+            finally:
+                changed = running.cluster.nodes != before
+        if changed:
+            self._follow_nodes(running)
+
     def upsert_cluster(self, entries: Iterable[tuple[IPAddress, ClusterPod]]) -> None:
         """Set addresses of the cluster, new or changed, in one batch.
 
         Raises:
             MapFull: The map has no room.
         """
-        with self._lock, _NodesKept(self):
-            self._up().cluster.upsert(entries)
+        with self._changing_cluster() as cluster:
+            cluster.upsert(entries)
 
     def remove_cluster(self, addresses: Iterable[IPAddress]) -> int:
         """Delete addresses of the cluster; give how many there were."""
-        with self._lock, _NodesKept(self):
-            return self._up().cluster.remove(addresses)
+        with self._changing_cluster() as cluster:
+            return cluster.remove(addresses)
 
     def sync_cluster(self, entries: Mapping[IPAddress, ClusterPod]) -> SyncResult:
         """Make the cluster's map hold exactly these entries, writing only what differs.
@@ -368,13 +400,14 @@ class NodeDatapath:
         Raises:
             MapFull: Not even the nodes fit.
         """
-        with self._lock, _NodesKept(self):
-            return self._up().cluster.sync(entries)
+        with self._changing_cluster() as cluster:
+            return cluster.sync(entries)
 
     def cluster_entries(self) -> dict[IPAddress, ClusterPod]:
         """Read the cluster's map."""
-        with self._lock:
-            return self._up().cluster.entries()
+        running = self._up()
+        with self._cluster_lock:
+            return running.cluster.entries()
 
     # Looking and leaving.
 
@@ -382,14 +415,24 @@ class NodeDatapath:
         """Read the programs' counters that are not zero."""
         return self._up().metrics.read()
 
-    def refused_by_firewall(self) -> Metric:
-        """Count what the nftables table dropped: pods' packets that were translated to the tunnel's port.
+    def sweep_flows(self) -> FlowSweep:
+        """Delete expired flows, make room, set the pods' limits. To be called every few seconds.
+
+        Raises:
+            DatapathError: The datapath is not up, or a map cannot be read.
+        """
+        running = self._up()
+        with self._flows_lock:
+            return running.flow_table.sweep()
+
+    def refused_by_firewall(self) -> dict[tuple[str, str], Metric]:
+        """Count what the nftables table dropped, by the names of reason and direction.
 
         Raises:
             DatapathError: The datapath is not up, or nft refuses.
         """
         self._up()
-        return self._firewall.refused()
+        return {COUNTERS[name]: metric for name, metric in self._firewall.refused().items()}
 
     def clean(self) -> None:
         """Remove every trace from the node: endpoints, tunnel device, programs, maps, routes, rules. Idempotent.
@@ -412,16 +455,3 @@ class NodeDatapath:
             if self._running is not None:
                 self._running.loaded.close()
             self._running = self._mtus = None
-
-
-class _NodesKept:
-    """Updates the routes to nodes at the end of the block, if the block changed the set of nodes."""
-
-    def __init__(self, datapath: NodeDatapath) -> None:
-        self._datapath = datapath
-        self._before = datapath._up().cluster.nodes
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
-        self._datapath._follow_nodes(self._before)

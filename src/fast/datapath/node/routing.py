@@ -13,8 +13,9 @@ from ipaddress import ip_network
 
 import structlog
 
-from fast.datapath.netlink import Link, Netlink, Route, requests
+from fast.datapath.netlink import Link, Netlink, Request, Route, requests, wire
 from fast.datapath.node.tunnel import TUNNEL_DEVICE, Mtus
+from fast.datapath.pod.identity import DEVICE_PREFIX, gateway_of
 from fast.datapath.repair import Repair, RepairKind
 from fast.net import IPAddress, IPNetwork
 
@@ -42,7 +43,10 @@ def ensure_subnet_routes(
     Raises:
         NetlinkError: The kernel refused.
     """
-    wanted = {subnet: (source, _route_mtu(subnet, mtus)) for subnet, source in subnets.items()}
+    wanted = {
+        subnet: (source, _route_mtu(subnet, mtus), gateway_of(subnet.network_address))
+        for subnet, source in subnets.items()
+    }
     found: dict[IPNetwork, Route] = {}
     others: list[Route] = []
     for route in netlink.routes():
@@ -58,14 +62,18 @@ def ensure_subnet_routes(
                 subnet=str(route.destination),
                 route=route,
             )
-    right = {subnet for subnet, route in found.items() if wanted.get(subnet) == (route.source, route.mtu)}
+    right = {
+        subnet
+        for subnet, route in found.items()
+        if wanted.get(subnet) == (route.source, route.mtu, route.gateway)
+    }
     missing = [subnet for subnet in wanted if subnet not in right]
     extra = [subnet for subnet in found if subnet not in wanted]
     netlink.execute(
         *(
-            requests.replace_route(subnet, link.index, source=source, mtu=mtu)
+            _route(subnet, link, source=source, mtu=mtu)
             for subnet in missing
-            for source, mtu in [wanted[subnet]]
+            for source, mtu, _ in [wanted[subnet]]
         ),
         *(requests.delete_route(subnet, link.index) for subnet in extra),
     )
@@ -76,6 +84,30 @@ def ensure_subnet_routes(
             for subnet in extra
         ),
     ]
+
+
+def _route(
+    destination: IPNetwork,
+    link: Link,
+    *,
+    source: IPAddress | None = None,
+    mtu: int | None = None,
+    table: int = wire.RT_TABLE_MAIN,
+) -> Request:
+    """Route the destination to the tunnel device, by one gateway for all.
+
+    The kernel keeps a neighbour entry for each next hop, and its table is the whole machine's: with routes without a
+    gateway, a pod that scans a pool would fill it. No packet is sent to the gateway: the device has no ARP.
+    """
+    return requests.replace_route(
+        destination,
+        link.index,
+        gateway=gateway_of(destination.network_address),
+        source=source,
+        mtu=mtu,
+        table=table,
+        gateway_on_link=True,
+    )
 
 
 def _goes_before(route: Route, ours: Route | None) -> bool:
@@ -99,6 +131,18 @@ def find_subnets(netlink: Netlink) -> frozenset[IPNetwork]:
     )
 
 
+def find_connected(netlink: Netlink) -> frozenset[IPNetwork]:
+    """Return the networks that the node's own devices are on, other than those of Fast."""
+    own = {link.index for link in netlink.links() if link.name.startswith(DEVICE_PREFIX)}
+    return frozenset(
+        route.destination
+        for route in netlink.routes()
+        if route.is_connected
+        and route.index not in own
+        and 0 < route.destination.prefixlen < route.destination.max_prefixlen
+    )
+
+
 def ensure_node_routes(
     netlink: Netlink, link: Link, mtus: Mtus, subnets: Iterable[IPNetwork], nodes: Iterable[IPAddress]
 ) -> list[Repair]:
@@ -114,18 +158,20 @@ def ensure_node_routes(
     Raises:
         NetlinkError: The kernel refused.
     """
-    wanted = {node: _route_mtu(node, mtus) for node in map(ip_network, nodes)}
+    wanted = {
+        node: (_route_mtu(node, mtus), gateway_of(node.network_address)) for node in map(ip_network, nodes)
+    }
     found = {
-        route.destination: route.mtu
+        route.destination: (route.mtu, route.gateway)
         for route in netlink.routes(table=NODES_TABLE)
         if route.index == link.index
     }
-    missing = [node for node, mtu in wanted.items() if node not in found or found[node] != mtu]
+    missing = [node for node in wanted if found.get(node) != wanted[node]]
     extra = [node for node in found if node not in wanted]
     ruled = {rule.source for rule in netlink.rules() if rule.table == NODES_TABLE}
     sources = set(subnets)
     netlink.execute(
-        *(requests.replace_route(node, link.index, mtu=wanted[node], table=NODES_TABLE) for node in missing),
+        *(_route(node, link, mtu=wanted[node][0], table=NODES_TABLE) for node in missing),
         *(requests.delete_route(node, link.index, table=NODES_TABLE) for node in extra),
         *(requests.add_rule(source, NODES_TABLE, _RULE_PRIORITY) for source in sources - ruled),
         *(requests.delete_rule(source, NODES_TABLE, _RULE_PRIORITY) for source in ruled - sources),

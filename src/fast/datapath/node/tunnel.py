@@ -103,7 +103,7 @@ def find_ways_out(netlink: Netlink, underlay: Link) -> list[Link]:
         return [underlay]
     others = {link.index: link for link in netlink.links() if link.name != _LOOPBACK}
     gateways = {route.index for route in netlink.routes() if route.gateway is not None}
-    leading_out = [link for index, link in others.items() if index in gateways]
+    leading_out = [link for index, link in others.items() if index in gateways and link.name != TUNNEL_DEVICE]
     return leading_out or [link for link in others.values() if not link.kind and link.up]
 
 

@@ -156,7 +156,8 @@ class Endpoints:
         host_mac, pod_mac = macs_of(spec.container_id, spec.ifname)
         if any(address.version == 6 for address in spec.addresses):  # noqa: PLR2004 -- IP version
             run_in(netns.fd, lambda: _enable_ipv6(spec.ifname))
-        pod.execute(*_pod_requests(spec, link.peer_index, host_mac))
+        taken = _foreign_defaults(pod, link.peer_index)
+        pod.execute(*_pod_requests(spec, link.peer_index, host_mac, taken))
         host.execute(
             *self._host_requests(spec.addresses, link.index, pod_mac),
             requests.set_link(link.index, alias=format_alias(spec.alias), group=FINISHED_GROUP),
@@ -254,12 +255,13 @@ class Endpoints:
             found.append(f"{spec.ifname} in the pod is down")
         have = {address.address for address in pod.addresses(inside.index)}
         routes = {(route.destination, route.gateway) for route in pod.routes(inside.index)}
+        taken = _foreign_defaults(pod, inside.index)
         neighbours = {(neighbour.address, neighbour.mac) for neighbour in pod.neighbours(inside.index)}
         for address in spec.addresses:
             if address not in have:
                 found.append(f"{spec.ifname} in the pod lacks the address {address}")
             default = _DEFAULT4 if isinstance(address, IPv4Address) else _DEFAULT6
-            if (default, gateway_of(address)) not in routes:
+            if default not in taken and (default, gateway_of(address)) not in routes:
                 found.append(f"the pod has no default route via {gateway_of(address)}")
             if (gateway_of(address), link.mac) not in neighbours:
                 found.append(
@@ -332,8 +334,16 @@ class Endpoints:
         self._entries.restore(host, endpoint)
 
 
-def _pod_requests(spec: EndpointSpec, index: int, host_mac: Mac) -> Iterable[Request]:
-    """Configure the pod's end, in the order that the kernel needs."""
+def _foreign_defaults(pod: Netlink, index: int) -> Set[IPNetwork]:
+    """Return the default routes that the pod has through other interfaces: those of a network attached earlier."""
+    defaults = (_DEFAULT4, _DEFAULT6)
+    return {
+        route.destination for route in pod.routes() if route.destination in defaults and route.index != index
+    }
+
+
+def _pod_requests(spec: EndpointSpec, index: int, host_mac: Mac, taken: Set[IPNetwork]) -> Iterable[Request]:
+    """Configure the pod's end, in the order that the kernel needs; default routes in ``taken`` stay as they are."""
     yield requests.set_link(_LOOPBACK_INDEX, up=True)
     yield requests.set_link(index, up=True)
     for address in spec.addresses:
@@ -344,7 +354,8 @@ def _pod_requests(spec: EndpointSpec, index: int, host_mac: Mac) -> Iterable[Req
         yield requests.replace_neighbour(index, gateway, host_mac)
         if gateway.version == 4:  # noqa: PLR2004 -- IP version; IPv6 takes any link-local next hop
             yield requests.replace_route(_host_network(gateway), index)
-        yield requests.replace_route(default, index, gateway=gateway)
+        if default not in taken:
+            yield requests.replace_route(default, index, gateway=gateway)
 
 
 def _enable_ipv6(ifname: str) -> None:

@@ -19,7 +19,7 @@ from fast.net import IPAddress, Mac, parse_address
 DEVICE_PREFIX = "fast"
 _DIGEST_CHARACTERS = 10
 _ALIAS_PREFIX = "fast:"
-_VIA_STACK = "via-stack"
+_VIA_STACK, _METADATA = "via-stack", "metadata"
 _ALIAS_MAX = 255  # IFALIASZ, with the NUL
 _IFNAME_MAX = 15
 
@@ -44,6 +44,7 @@ class EndpointSpec:
         addresses: One or several, of either family; all of one endpoint.
         mtu: None: the node's pod MTU.
         via_stack: Keep its packets off the fast path, for what is attached to its veth (the ``bandwidth`` plugin).
+        metadata_allowed: Whether it reaches cloud metadata although the node blocks it.
     """
 
     container_id: str
@@ -52,6 +53,7 @@ class EndpointSpec:
     addresses: tuple[IPAddress, ...]
     mtu: int | None = None
     via_stack: bool = False
+    metadata_allowed: bool = False
 
     def __post_init__(self) -> None:
         if not self.container_id or not self.addresses:
@@ -66,7 +68,7 @@ class EndpointSpec:
     @property
     def alias(self) -> Alias:
         """The alias of the host's device."""
-        return Alias(self.container_id, self.ifname, self.addresses, self.via_stack)
+        return Alias(self.container_id, self.ifname, self.addresses, self.via_stack, self.metadata_allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Endpoint:
     pod_mac: Mac
     mtu: int
     via_stack: bool = False
+    metadata_allowed: bool = False
 
 
 class Alias(NamedTuple):
@@ -96,6 +99,7 @@ class Alias(NamedTuple):
     ifname: str
     addresses: tuple[IPAddress, ...]
     via_stack: bool = False
+    metadata_allowed: bool = False
 
 
 def host_device_name(container_id: str, ifname: str) -> str:
@@ -114,15 +118,16 @@ def macs_of(container_id: str, ifname: str) -> tuple[Mac, Mac]:
 
 
 def format_alias(alias: Alias) -> str:
-    """Spell it: ``fast:CONTAINER/IFNAME ADDRESS,ADDRESS``, with `` via-stack`` behind where that is so."""
-    listed = ",".join(map(str, alias.addresses))
-    marks = f" {_VIA_STACK}" if alias.via_stack else ""
-    return f"{_ALIAS_PREFIX}{alias.container_id}/{alias.ifname} {listed}{marks}"
+    """Spell it: ``fast:CONTAINER/IFNAME ADDRESS,ADDRESS``, and behind it the marks ``via-stack`` and ``metadata``."""
+    words = [f"{_ALIAS_PREFIX}{alias.container_id}/{alias.ifname}", ",".join(map(str, alias.addresses))]
+    words += [_VIA_STACK] if alias.via_stack else []
+    words += [_METADATA] if alias.metadata_allowed else []
+    return " ".join(words)
 
 
 def parse_alias(text: str) -> Alias | None:
     """Read it back; None for an alias that is not Fast's."""
-    identity, listed, *marks = (*text.removeprefix(_ALIAS_PREFIX).split(" "), "")[:3]
+    identity, listed, *marks = (*text.removeprefix(_ALIAS_PREFIX).split(" "), "")
     container_id, slash, ifname = identity.rpartition("/")
     if not text.startswith(_ALIAS_PREFIX) or not slash:
         return None
@@ -130,7 +135,7 @@ def parse_alias(text: str) -> Alias | None:
         addresses = tuple(map(parse_address, listed.split(",")))
     except InvalidRange:
         return None
-    return Alias(container_id, ifname, addresses, _VIA_STACK in marks)
+    return Alias(container_id, ifname, addresses, _VIA_STACK in marks, _METADATA in marks)
 
 
 def describe(alias: Alias, link: Link, mtu: int) -> Endpoint:
@@ -146,6 +151,7 @@ def describe(alias: Alias, link: Link, mtu: int) -> Endpoint:
         pod_mac,
         mtu,
         alias.via_stack,
+        alias.metadata_allowed,
     )
 
 

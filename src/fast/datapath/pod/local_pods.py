@@ -98,7 +98,8 @@ def _entry_of(endpoint: Endpoint, address: IPAddress, found: LocalPod | None = N
         endpoint.ifindex,
         endpoint.pod_mac,
         endpoint.host_mac,
-        flags=LocalPodFlag.VIA_STACK if endpoint.via_stack else LocalPodFlag.NONE,
+        flags=(LocalPodFlag.VIA_STACK if endpoint.via_stack else LocalPodFlag.NONE)
+        | (LocalPodFlag.METADATA_ALLOWED if endpoint.metadata_allowed else LocalPodFlag.NONE),
         address_tail=int.from_bytes(address.packed[-4:]),
     )
     if found is None or found.ifindex != entry.ifindex:
