@@ -38,6 +38,7 @@ from fast.agent.config.agent_config import AgentConfig
 from fast.agent.config.interval import Interval
 from fast.agent.config.reload import Reloader
 from fast.agent.node import keeper
+from fast.agent.node.flow_keeper import FlowKeeper
 from fast.agent.node.installed_checks import RUNNING_CHECKS
 from fast.agent.node.keeper import DatapathKeeper
 from fast.agent.node.kernel_parameters import ensure_writable
@@ -342,6 +343,7 @@ class Agent:
             group.create_task(self._problems.run())
             group.create_task(self._server.keep(self._socket_reported, self._socket_restored))
             group.create_task(self._keeper.run())
+            group.create_task(FlowKeeper(self._keeper.up, self._keeper.datapath.sweep_flows).run())
             group.create_task(self._when_everything_is_known(group))
             group.create_task(self._installation.run(self._installed))
 
