@@ -307,7 +307,7 @@ def test_a_service_connection_first_and_a_direct_one_from_the_same_port_both_wor
 
 
 def test_a_service_connection_from_the_port_of_a_direct_one_ends_the_direct_one(scene):
-    """The limit that docs/develop/datapath.md names: conntrack does not see the fast path, so it gives no other port."""
+    """A known limit (docs/develop/datapath.md): conntrack does not see the fast path, so it picks no other port."""
     with connect(scene.a, scene.c.ip, PORT, source_port=40_003) as direct:
         talk(direct)
         with connect(scene.a, vip(2, 4), source_port=40_003) as service:
