@@ -51,7 +51,7 @@ def test_the_address_that_a_node_had_before_leaves_the_tunnel_device(machine):
 
     machine.call(datapath(OLD).ensure)
     assert f"{OLD}/32" in machine.run("ip -4 addr show dev fast_vxlan")
-    machine.run(f"ip addr add {NEW}/24 dev u0; ip addr del {OLD}/24 dev u0")
+    machine.run(f"ip addr del {OLD}/24 dev u0; ip addr add {NEW}/24 dev u0")
     restarted = datapath(NEW)
     machine.call(restarted.ensure)
     shown = machine.run("ip -4 addr show dev fast_vxlan")

@@ -127,6 +127,19 @@ class Namespace(msgspec.Struct, omit_defaults=True):
     metadata: ObjectMeta
 
 
+class ServiceCIDRSpec(msgspec.Struct, omit_defaults=True):
+    """``spec`` of a ServiceCIDR."""
+
+    cidrs: list[str] = []
+
+
+class ServiceCIDR(msgspec.Struct, omit_defaults=True):
+    """A view of a ServiceCIDR: networks that Services get addresses from (Kubernetes 1.33 and later)."""
+
+    metadata: ObjectMeta
+    spec: ServiceCIDRSpec = msgspec.field(default_factory=ServiceCIDRSpec)
+
+
 class StatefulSetSpec(msgspec.Struct, omit_defaults=True):
     """``spec`` of a StatefulSet."""
 

@@ -56,12 +56,24 @@ NODES = Resource("", "v1", "nodes", "Node", False, core.Node)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, core.Namespace)
 EVENTS = Resource("", "v1", "events", "Event", True, core.Event)
 STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet", True, core.StatefulSet)
+SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", False, core.ServiceCIDR)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, core.Lease)
 
 #: Every descriptor, by the type its objects are decoded into.
 BY_TYPE: dict[type, Resource[Any]] = {
     resource.type: resource
-    for resource in (IPSES, IPENDPOINTS, FASTNODES, PODS, NODES, NAMESPACES, EVENTS, STATEFULSETS, LEASES)
+    for resource in (
+        IPSES,
+        IPENDPOINTS,
+        FASTNODES,
+        PODS,
+        NODES,
+        NAMESPACES,
+        EVENTS,
+        STATEFULSETS,
+        SERVICECIDRS,
+        LEASES,
+    )
 }
 
 

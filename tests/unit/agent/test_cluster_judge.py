@@ -197,6 +197,31 @@ def test_a_pool_laid_over_nodes_that_count_cuts_none_of_them_off(cluster, ready)
     assert cluster.refused() == {Refusal.NODE_ADDRESS: 1}
 
 
+@pytest.mark.parametrize(
+    ("pool_created", "counts"), [("2026-01-02T00:00:00Z", True), ("2025-12-31T00:00:00Z", False)]
+)
+def test_who_came_first_has_the_address_when_a_fresh_node_sees_both(pool_created, counts):
+    """A node that boots has an empty map: it must not lose all the others to a pool laid over their LAN later."""
+    cluster = Cluster()
+    lan = pool("lan", "192.168.77.0/24")
+    lan.metadata.creation_timestamp = pool_created
+    cluster.pools["lan"] = lan
+    cluster.nodes["n1"] = node("n1", N1, created="2026-01-01T00:00:00Z")
+    cluster.everything()
+    assert (N1 in cluster.map) is counts
+
+
+def test_the_node_objects_age_counts_as_fastnodes_are_younger_after_an_upgrade():
+    cluster = Cluster()
+    cluster.judge = ClusterJudge("own", (OWN,), cluster.records.get, (), lambda _: "2025-01-01T00:00:00Z")
+    lan = pool("lan", "192.168.77.0/24")
+    lan.metadata.creation_timestamp = "2025-06-01T00:00:00Z"
+    cluster.pools["lan"] = lan
+    cluster.nodes["n1"] = node("n1", N1, created="2026-01-01T00:00:00Z")
+    cluster.everything()
+    assert N1 in cluster.map
+
+
 def test_a_pool_that_the_controller_refused_keeps_no_node_out(cluster):
     cluster.pool(pool("lan", "192.168.0.0/16", ready="False"))
     cluster.node(node("n3", "192.168.77.3"))

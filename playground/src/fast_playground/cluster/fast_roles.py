@@ -30,6 +30,7 @@ _RULES: dict[str, list[Object]] = {
         _rule("sample.fast.io", "fastnodes", f"{_READ} create update"),
         _rule("sample.fast.io", "fastnodes/status", "patch"),
         _rule("", "nodes pods namespaces", _READ),
+        _rule("networking.k8s.io", "servicecidrs", "list"),
         _rule("", "events", "create patch"),
     ],
     CONTROLLER: [

@@ -54,6 +54,7 @@ from fast.agent.sync.cluster_sync import ClusterKnown, ClusterSync
 from fast.agent.sync.contact import Contact
 from fast.agent.sync.fast_node import lean
 from fast.agent.sync.network_sync import NetworkSync
+from fast.agent.sync.service_networks import read_service_networks
 from fast.api.core import Node, ObjectReference
 from fast.api.fastnode import FastNode
 from fast.api.ipendpoint import PodRef
@@ -201,7 +202,9 @@ class Agent:
         datapath = self._keeper.datapath
         REGISTRY.register(PacketCollector(datapath.counters, datapath.refused_by_firewall))
         addresses = tuple(item for item in (node_ip, config.node_ip6) if item is not None)
-        known = ClusterKnown(self._store.pools, self._fast_nodes.cache, self._store.endpoints)
+        known = ClusterKnown(
+            self._store.pools, self._fast_nodes.cache, self._store.endpoints, self._nodes.cache
+        )
         self._cluster = ClusterSync(
             datapath,
             known,
@@ -353,6 +356,7 @@ class Agent:
         self._networks.start()
         await self._keeper.up.wait()
         group.create_task(self._seeing.run())
+        self._cluster.set_services(await read_service_networks(self._client))
         group.create_task(self._cluster.run())
         group.create_task(self._replay.run(_TOMBSTONE_SECONDS))
         group.create_task(self._collector.run(self._gc_interval))

@@ -80,10 +80,11 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """The ranges of a pool. ``established``: the controller has not refused it, so nodes must keep out of it."""
+    """The ranges of a pool. ``established``: the controller has not refused it, so younger nodes keep out of it."""
 
     ranges: RangeSet
     established: bool
+    created: str
 
     @classmethod
     def of(cls, pool: Ips) -> _Pool | None:
@@ -93,7 +94,7 @@ class _Pool:
         except InvalidRange:
             return None
         ranges = addresses.usable.without(SPECIAL[addresses.version])
-        return cls(ranges, not pool.refused)
+        return cls(ranges, not pool.refused, pool.metadata.creation_timestamp or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class ClusterJudge:
         own_addresses: Collection[IPAddress],
         find_record: Callable[[str], IpEndpoint | None],
         services: Collection[IPNetwork] = (),
+        created: Callable[[str], str] = lambda _: "",
     ) -> None:
         """Begin with nothing but this node.
 
@@ -129,8 +131,10 @@ class ClusterJudge:
             own_addresses: Its addresses, the IPv4 one of the underlay first; they count without a FastNode.
             find_record: Gives the record of a name as seen now.
             services: Networks of the cluster's Services.
+            created: Gives when a Node was created (RFC 3339); empty if that is not known.
         """
-        self._arguments = own_name, own_addresses, find_record, services
+        self._arguments = own_name, own_addresses, find_record, services, created
+        self._created = created
         self._own_name = own_name
         self._find_record = find_record
         self._services = services
@@ -200,6 +204,12 @@ class ClusterJudge:
         }
 
     # One change.
+
+    def set_services(self, services: Collection[IPNetwork]) -> None:
+        """Set the networks of the cluster's Services, which no node can have addresses of."""
+        self._services = services
+        own_name, own_addresses, find_record, _, created = self._arguments
+        self._arguments = own_name, own_addresses, find_record, services, created
 
     def record_changed(self, old: IpEndpoint | None, new: IpEndpoint | None) -> Changes:
         """Take a changed record."""
@@ -371,8 +381,17 @@ class ClusterJudge:
             return Refusal.SERVICE_ADDRESS
         if any(name in names for names in self._counting.values()):
             return Refusal.POD_ADDRESS
-        pools = [pool for pool in self._pools.values() if pool is not None and pool.established]
-        return Refusal.IN_POOL if any(address in pool.ranges for pool in pools) else None
+        return Refusal.IN_POOL if self._is_in_older_pool(node, address) else None
+
+    def _is_in_older_pool(self, node: FastNode, address: IPAddress) -> bool:
+        """Whether a pool had the address before the node came. A pool laid over nodes later cuts none of them off."""
+        known = (self._created(node.metadata.name), node.metadata.creation_timestamp or "")
+        created = min(filter(None, known), default="")
+        return any(
+            address in pool.ranges
+            for pool in self._pools.values()
+            if pool is not None and pool.established and (not created or pool.created <= created)
+        )
 
     def _judge_record(self, record: IpEndpoint, address: IPAddress, *, known: bool) -> bool:
         """Decide and note whether a record counts; ``known``: it did before."""

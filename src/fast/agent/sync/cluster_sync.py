@@ -12,7 +12,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -20,6 +20,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from fast.agent.repairs import count_repairs
 from fast.agent.sync.cluster_judge import Changes, ClusterJudge, Refusal, Refused, World
+from fast.api.core import Node
 from fast.api.fastnode import FastNode, NodeProblem
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import Ips
@@ -85,6 +86,12 @@ class ClusterKnown:
     pools: Mapping[str, Ips]
     nodes: Mapping[str, FastNode]
     records: Mapping[str, IpEndpoint]
+    kube_nodes: Mapping[str, Node] = field(default_factory=dict)
+
+    def node_created(self, name: str) -> str:
+        """Give when a Node object was created; empty if there is none."""
+        node = self.kube_nodes.get(name)
+        return (node.metadata.creation_timestamp or "") if node is not None else ""
 
 
 class ClusterSync:
@@ -121,7 +128,7 @@ class ClusterSync:
         self._report = report
         self._map = cluster_map
         self._known = known
-        self._judge = ClusterJudge(own_name, own_addresses, known.records.get, services)
+        self._judge = ClusterJudge(own_name, own_addresses, known.records.get, services, known.node_created)
         self._backlog: list[Callable[[], Changes]] | None = None
         self._first = True
         self._left_out = 0
@@ -135,6 +142,10 @@ class ClusterSync:
         self._report_due: asyncio.TimerHandle | None = None
         self.refusals: dict[Refusal, Refused] = {}
         self.own_addresses = own_addresses
+
+    def set_services(self, services: Collection[IPNetwork]) -> None:
+        """Set the networks of the cluster's Services; before :meth:`run`."""
+        self._judge.set_services(services)
 
     def record_changed(self, old: IpEndpoint | None, new: IpEndpoint | None) -> None:
         """Take note of a changed record."""
