@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 #: What ``make compile`` makes, by its place in the wheel.
 NATIVE = {
     "fast/datapath/bpf/objects/fast.bpf.o": Path("src/fast/datapath/bpf/objects/fast.bpf.o"),
+    "fast/datapath/bpf/objects/policy.bpf.o": Path("src/fast/datapath/bpf/objects/policy.bpf.o"),
     "fast/cni/fast-cni": Path("build/fast-cni"),
 }
 

@@ -167,7 +167,7 @@ int fast_from_pod(struct __sk_buff *skb)
 	}
 	if (unlikely(packet.flags & PACKET_FRAGMENT))
 		return pass(skb, &packet, FROM_POD, STACK_FRAGMENT);
-	if (unlikely((source->flags | (local ? local->flags : 0)) & POD_VIA_STACK))
+	if (unlikely((source->flags | (local ? local->flags : 0)) & POD_ON_STACK))
 		return pass(skb, &packet, FROM_POD, STACK_REQUESTED);
 	if (came_through_stack(skb, &packet, &flow))
 		return pass(skb, &packet, FROM_POD, STACK_FLOW);
@@ -261,7 +261,7 @@ int fast_from_overlay(struct __sk_buff *skb)
 
 	if (unlikely(packet.flags & PACKET_FRAGMENT))
 		reason = STACK_FRAGMENT;
-	else if (unlikely(local->flags & POD_VIA_STACK))
+	else if (unlikely(local->flags & POD_ON_STACK))
 		reason = STACK_REQUESTED;
 	else if (came_through_stack(skb, &packet, &flow))
 		reason = STACK_FLOW;
@@ -354,7 +354,7 @@ int fast_from_underlay(struct __sk_buff *skb)
 		return pass(skb, &packet, FROM_UNDERLAY, STACK_NOT_POD);
 	if (unlikely(packet.flags & PACKET_FRAGMENT))
 		return pass(skb, &packet, FROM_UNDERLAY, STACK_FRAGMENT);
-	if (unlikely(local->flags & POD_VIA_STACK))
+	if (unlikely(local->flags & POD_ON_STACK))
 		return pass(skb, &packet, FROM_UNDERLAY, STACK_REQUESTED);
 	if (came_through_stack(skb, &packet, &flow))
 		return pass(skb, &packet, FROM_UNDERLAY, STACK_FLOW);

@@ -85,6 +85,8 @@ STRUCTS = {
             "peer_class": "0",
             "ingress_rules": "0",
             "egress_rules": "0",
+            "audit_ingress_rules": "0",
+            "audit_egress_rules": "0",
             "epoch": "0",
             "isolated_since_ns": "0",
             "address_tail": "0",

@@ -61,14 +61,14 @@ struct {
 	__type(value, __u32);
 } fast_event_switch SEC(".maps");
 
-static __always_inline void count_drop(struct __sk_buff *skb, const struct fast_packet *packet,
+static __always_inline void count_drop(__u32 ifindex, const struct fast_packet *packet,
 				       __u32 direction, __u32 reason, __u64 now)
 {
 	struct fast_drop_count fresh = {.first_ns = now};
 	struct fast_drop_key key = {
 		.source = packet->source,
 		.destination = packet->destination,
-		.ifindex = skb->ifindex,
+		.ifindex = ifindex,
 		.protocol = packet->protocol,
 		.reason = reason,
 		.direction = direction,

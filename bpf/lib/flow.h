@@ -112,14 +112,9 @@ static __always_inline __u32 opened_by(const struct fast_packet *packet)
 	return source_is_high(packet) ? FLOW_OPENED_BY_HIGH : FLOW_OPENED_BY_LOW;
 }
 
-/* What a TCP segment changes in its flow's flags. */
-static __always_inline __u32 follow_tcp(struct __sk_buff *skb, const struct fast_packet *packet,
-					__u32 flags)
+/* What a TCP segment with these header flags changes in its flow's flags. */
+static __always_inline __u32 after_segment(const struct fast_packet *packet, __u32 flags, __u8 tcp)
 {
-	__u8 tcp;
-
-	if (bpf_skb_load_bytes(skb, packet->l4_offset + TCP_FLAGS_OFFSET, &tcp, sizeof(tcp)))
-		return flags;
 	if ((tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN && flags & FLOW_FINS) /* its ports are reused */
 		return (flags & ~(FLOW_FINS | FLOW_ANSWERED | FLOW_OPENERS)) | opened_by(packet);
 	if (tcp & TCP_RST)
@@ -127,6 +122,16 @@ static __always_inline __u32 follow_tcp(struct __sk_buff *skb, const struct fast
 	if (tcp & TCP_FIN)
 		return flags | (source_is_high(packet) ? FLOW_FIN_BY_HIGH : FLOW_FIN_BY_LOW);
 	return flags;
+}
+
+static __always_inline __u32 follow_tcp(struct __sk_buff *skb, const struct fast_packet *packet,
+					__u32 flags)
+{
+	__u8 tcp;
+
+	if (bpf_skb_load_bytes(skb, packet->l4_offset + TCP_FLAGS_OFFSET, &tcp, sizeof(tcp)))
+		return flags;
+	return after_segment(packet, flags, tcp);
 }
 
 /*

@@ -53,6 +53,11 @@ enum fast_local_pod_flag {
 	POD_METADATA_ALLOWED = 32,
 };
 
+/* A pod with any of these takes the stack path: policy judges there. */
+#define POD_ON_STACK                                                                               \
+	(POD_VIA_STACK | POD_INGRESS_ISOLATED | POD_EGRESS_ISOLATED | POD_POLICY_PENDING |         \
+	 POD_AUDIT)
+
 /* The policy fields are zero until a policy selects the pod: docs/adr/0014. */
 struct fast_local_pod {
 	__be32 address_tail; /* the address's last word: tells an element that was recycled; 0: not
@@ -64,6 +69,8 @@ struct fast_local_pod {
 	__u32 peer_class;    /* what other pods' rules see in this address */
 	__u32 ingress_rules; /* 0: not isolated */
 	__u32 egress_rules;
+	__u32 audit_ingress_rules; /* asked and told, never enforced; 0: none */
+	__u32 audit_egress_rules;
 	__u32 epoch; /* raised when something may have been revoked */
 	__u64 isolated_since_ns;
 };
@@ -237,6 +244,103 @@ struct {
 	__type(value, struct fast_metric);
 } fast_metrics SEC(".maps");
 
+/* Policy: see policy.h and docs/develop/policy.md. Only userspace writes these. */
+
+struct fast_bits {
+	__u64 word[4]; /* the first of 256 rule groups is the lowest bit of the first word */
+};
+
+enum fast_ruleset_flag {
+	RULESET_NP_ISOLATED = 1, /* the NetworkPolicy tier denies what no group of it allows */
+	RULESET_HAS_BLOCKS = 2,
+	RULESET_HAS_TIERS = 4,
+};
+
+/* One page of a rule set: 256 rule groups, in order of precedence. */
+struct fast_ruleset {
+	struct fast_bits any;	  /* groups that match every peer */
+	struct fast_bits any_pod; /* every pod of the cluster */
+	struct fast_bits accept;  /* in neither: pass */
+	struct fast_bits deny;
+	__u16 np_first; /* tiers: admin, NetworkPolicy, baseline */
+	__u16 baseline_first;
+	__u16 flags; /* of enum fast_ruleset_flag, or-ed */
+	__u16 pad;
+	__u32 next; /* the next page, or 0 */
+	__u32 pad2;
+};
+
+/* Tells a rule set of an earlier run of the agent. */
+struct fast_ruleset_id {
+	__u8 digest[16];
+};
+
+struct fast_peer_key {
+	__u32 rules;
+	__u32 peer_class;
+};
+
+struct fast_port_key {
+	__u32 prefixlen;
+	__u32 rules;
+	__u8 protocol;
+	__u8 port[2]; /* network order */
+	__u8 pad;
+};
+
+struct fast_block_key {
+	__u32 prefixlen;
+	__be32 words[4]; /* as in fast_addr */
+};
+
+#define MAX_RULESETS 8192
+#define MAX_PEERS    262144
+#define MAX_PORTS    65536
+#define MAX_BLOCKS   65536
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_RULESETS);
+	__type(key, __u32);
+	__type(value, struct fast_ruleset);
+} fast_rulesets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_RULESETS);
+	__type(key, __u32);
+	__type(value, struct fast_ruleset_id);
+} fast_ruleset_ids SEC(".maps");
+
+/* Which groups of a page match the addresses of a class. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PEERS);
+	__type(key, struct fast_peer_key);
+	__type(value, struct fast_bits);
+} fast_peers SEC(".maps");
+
+/* Which groups of a page match a port; the longest prefix has the bits of the shorter ones, too. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, struct fast_port_key);
+	__type(value, struct fast_bits);
+} fast_ports SEC(".maps");
+
+/* The class of addresses that have no entry of their own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_BLOCKS);
+	__type(key, struct fast_block_key);
+	__type(value, __u32);
+} fast_blocks SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 << 20);
@@ -255,6 +359,7 @@ struct fast_mirrored {
 	enum fast_dev_flag dev_flag;
 	enum fast_config_flag config_flag;
 	enum fast_flow_flag flow_flag;
+	enum fast_ruleset_flag ruleset_flag;
 	struct fast_event event;
 };
 

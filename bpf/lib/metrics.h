@@ -20,7 +20,7 @@ static __always_inline void count(const struct fast_packet *packet, enum fast_di
 	}
 }
 
-static __noinline int tell(struct __sk_buff *skb, const struct fast_packet *packet, __u32 kind,
+static __noinline int tell(__u32 ifindex, const struct fast_packet *packet, __u32 kind,
 			   __u32 direction, __u32 reason)
 {
 	struct fast_event *event = bpf_ringbuf_reserve(&fast_events, sizeof(*event), 0);
@@ -36,7 +36,7 @@ static __noinline int tell(struct __sk_buff *skb, const struct fast_packet *pack
 	event->time_ns = bpf_ktime_get_ns();
 	event->source = packet->source;
 	event->destination = packet->destination;
-	event->ifindex = skb->ifindex;
+	event->ifindex = ifindex;
 	event->length = packet->bytes;
 	event->source_port = packet->source_port;
 	event->destination_port = packet->destination_port;
@@ -53,7 +53,7 @@ static __noinline int tell_listener(struct __sk_buff *skb, const struct fast_pac
 				    __u32 kind, __u32 direction, __u32 reason)
 {
 	if (may_tell(kind, bpf_ktime_get_ns()))
-		tell(skb, packet, kind, direction, reason);
+		tell(skb->ifindex, packet, kind, direction, reason);
 	return 0;
 }
 
@@ -74,15 +74,23 @@ static __always_inline int pass(struct __sk_buff *skb, const struct fast_packet 
 	return TC_ACT_UNSPEC;
 }
 
-static __noinline int drop(struct __sk_buff *skb, const struct fast_packet *packet, __u32 direction,
-			   __u32 reason)
+/* What every packet that is dropped is told under: counted, and told as far as events may be. */
+static __noinline int tell_drop(__u32 ifindex, const struct fast_packet *packet, __u32 direction,
+				__u32 reason)
 {
 	__u64 now = bpf_ktime_get_ns();
 
 	count(packet, direction, reason);
-	count_drop(skb, packet, direction, reason, now);
+	count_drop(ifindex, packet, direction, reason, now);
 	if ((fast_config.events & EVENT_DROP) && may_tell(EVENT_DROP, now))
-		tell(skb, packet, EVENT_DROP, direction, reason);
+		tell(ifindex, packet, EVENT_DROP, direction, reason);
+	return 0;
+}
+
+static __noinline __attribute__((unused)) int
+drop(struct __sk_buff *skb, const struct fast_packet *packet, __u32 direction, __u32 reason)
+{
+	tell_drop(skb->ifindex, packet, direction, reason);
 	return TC_ACT_SHOT;
 }
 

@@ -43,6 +43,8 @@ enum fast_packet_flag {
 	PACKET_ICMP_ERROR = 8,
 	PACKET_ICMP_ROUTER = 16, /* router advertisement or redirect */
 	PACKET_NEIGHBOUR = 32,	 /* neighbour solicitation or advertisement */
+	PACKET_ECHO_REPLY = 64,	 /* set by policy.bpf.c only, like the next */
+	PACKET_LINK_SETUP = 128, /* router solicitation, multicast listeners */
 };
 
 /* What a pod may send only under conditions. */

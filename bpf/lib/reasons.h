@@ -15,6 +15,7 @@ enum fast_direction {
 	FROM_OVERLAY = 2,
 	TO_OVERLAY = 3,
 	FROM_UNDERLAY = 4,
+	AFTER_NAT = 5, /* in the stack, translated: fast_after_nat */
 };
 
 #define DIRECTION_SLOTS 8
@@ -36,7 +37,7 @@ enum fast_reason {
 	STACK_FLOW = 6, /* went to the stack: its flow came through the stack, as Service traffic does */
 	STACK_FRAGMENT = 7, /* went to the stack: it is a fragment */
 	STACK_TOO_BIG = 8, /* went to the stack, which answers or fragments: it is larger than the way out carries */
-	STACK_REQUESTED = 9, /* went to the stack: a pod of it is marked so, for traffic shaping */
+	STACK_REQUESTED = 9, /* went to the stack: a pod of it is marked so, for traffic shaping or policy */
 	STACK_NEIGHBOUR = 10, /* went to the stack: ARP */
 	STACK_LINK_LOCAL = 11, /* went to the stack: link-local or multicast (neighbour discovery, MLD, DHCP) */
 	STACK_TO_POD = 12, /* came from the stack and went on to the pod */
@@ -67,6 +68,10 @@ enum fast_reason {
 	DROP_METADATA = 86, /* is for the cloud's metadata service, and the pod's namespace is not allowed */
 	DROP_FLOW_LIMIT = 87, /* would open a flow through the stack, and its pod has as many as it may */
 	DROP_FLOW_TABLE_FULL = 88, /* would open a flow through the stack, and the flow table is full */
+	DROP_POLICY_INGRESS = 96, /* is not allowed by the ingress rules of the pod it is for */
+	DROP_POLICY_EGRESS = 97, /* is not allowed by the egress rules of the pod it is from */
+	DROP_POLICY_PENDING = 98, /* is of a pod whose rules are not in the maps */
+	DROP_POLICY_REVOKED = 99, /* is of a flow that policy allowed once, and no longer does */
 };
 /* clang-format on */
 

@@ -84,6 +84,7 @@ def test_a_wheel_has_every_module_of_its_package_and_no_other(wheels, package, s
         "fast/cni/fast-cni",
         "fast/datapath/bpf/_libbpf.abi3.so",
         "fast/datapath/bpf/objects/fast.bpf.o",
+        "fast/datapath/bpf/objects/policy.bpf.o",
     }
     assert packed == wanted | (native if package == "fast" else set())
 

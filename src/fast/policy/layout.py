@@ -19,7 +19,7 @@ _WORD = (1 << _WORD_BITS) - 1
 _RULES_BITS = 32
 _PROTOCOL_BITS = 8
 
-_POD = struct.Struct("<8IQ")
+_POD = struct.Struct("<7IQ")
 _RULE_SET_TAIL = struct.Struct("<HHHHII")
 _PEER_KEY = struct.Struct("<II")
 _PORT_KEY = struct.Struct("<II")
@@ -30,10 +30,10 @@ _NUMBER = struct.Struct("<I")
 class PodFlag(IntFlag):
     """Policy's bits in ``fast_local_pod.flags``; the others belong to the datapath and are left alone."""
 
-    INGRESS_ISOLATED = 1 << 8
-    EGRESS_ISOLATED = 1 << 9
-    POLICY_PENDING = 1 << 10
-    AUDIT = 1 << 11
+    INGRESS_ISOLATED = 1 << 1
+    EGRESS_ISOLATED = 1 << 2
+    POLICY_PENDING = 1 << 3
+    AUDIT = 1 << 4
 
 
 class RuleSetFlag(IntFlag):
@@ -45,7 +45,7 @@ class RuleSetFlag(IntFlag):
 
 
 class PodPolicy(msgspec.Struct, frozen=True):
-    """The last 40 bytes of a ``fast_local_pod``, from ``flags`` on; one write, so both directions change together.
+    """The last 36 bytes of a ``fast_local_pod``, from ``flags`` on; one write, so both directions change together.
 
     ``flags`` holds policy's bits only. A rule set's number 0: nothing restricts that direction. The audit rule sets are
     asked as well where they are not 0; their verdict is told and has no effect.
@@ -61,23 +61,22 @@ class PodPolicy(msgspec.Struct, frozen=True):
     isolated_since_ns: int = 0
 
     def pack(self) -> bytes:
-        """``flags, peer_class``, ingress, egress, ``epoch``, audit ingress and egress, pad, ``isolated_since_ns``."""
+        """``flags, peer_class``, ingress, egress, audit ingress and egress, ``epoch``, ``isolated_since_ns``."""
         return _POD.pack(
             self.flags,
             self.peer_class,
             self.ingress_rules,
             self.egress_rules,
-            self.epoch,
             self.audit_ingress_rules,
             self.audit_egress_rules,
-            0,
+            self.epoch,
             self.isolated_since_ns,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> PodPolicy:
         """Read :meth:`pack`'s bytes back; bits of others in the flags are dropped."""
-        flags, peer_class, ingress, egress, epoch, audit_in, audit_out, _, since = _POD.unpack(data)
+        flags, peer_class, ingress, egress, audit_in, audit_out, epoch, since = _POD.unpack(data)
         mine = PodFlag(flags & sum(PodFlag))
         return cls(mine, peer_class, ingress, egress, epoch, audit_in, audit_out, since)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from zlib import crc32
 
 import msgspec
 
@@ -111,7 +112,8 @@ class Pods:
         """Enter a pod, or what is new about it."""
         state = self._states.get(pod.uid)
         if state is None:
-            state = self._states[pod.uid] = PodState(pod)
+            # Another pod's epoch: flows of whoever had its address before do not count as judged for this one.
+            state = self._states[pod.uid] = PodState(pod, epoch=crc32(pod.uid.encode()))
         elif state.pod == pod:
             return state
         for key in state.pod.keys:

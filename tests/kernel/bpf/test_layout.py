@@ -10,6 +10,9 @@ import pytest
 from fast.datapath.bpf import generated, layout, reasons, spec
 from fast.datapath.bpf.objects import object_btf
 from fast.net import Mac
+from fast.policy.layout import PodFlag, PodPolicy, RuleSetFlag, RuleSetValue, pack_bits, pack_key
+from fast.policy.peers import Prefix
+from fast.policy.ports import PortPrefix
 
 STRUCTS = {
     generated.LocalPod: {},
@@ -26,6 +29,15 @@ STRUCTS = {
     generated.DropKey: {},
     generated.DropCount: {"byte_count": "bytes"},
     generated.EventBudget: {},
+}
+#: What fast.policy packs by itself: it must not import the datapath.
+POLICY_STRUCTS = {
+    "fast_bits": pack_bits(1),
+    "fast_ruleset": RuleSetValue(1, 2, 3, 4, 5, 6, RuleSetFlag(0), 7).pack(),
+    "fast_ruleset_id": bytes(16),
+    "fast_peer_key": pack_key((1, 2)),
+    "fast_port_key": pack_key((1, PortPrefix(6, 80, 16))),
+    "fast_block_key": pack_key(Prefix(bytes(16), 8)),
 }
 ENUMS = {
     "fast_routing": (layout.Routing, "ROUTING_"),
@@ -130,8 +142,26 @@ def test_a_mirrored_field_is_written_where_c_has_the_field_of_its_name_and_nowhe
     assert touched <= set(place)
 
 
+@pytest.mark.parametrize("c_name", POLICY_STRUCTS)
+def test_the_policy_package_packs_as_many_bytes_as_the_c_struct_has(btf, c_name):
+    assert len(POLICY_STRUCTS[c_name]) == btf.struct(c_name)[0]
+
+
+def test_policys_part_of_a_local_pod_is_its_end(btf):
+    """By what both packers write: the same values in the same places."""
+    flags = PodFlag.INGRESS_ISOLATED | PodFlag.AUDIT
+    numbers = {"peer_class": 2, "ingress_rules": 3, "egress_rules": 4, "epoch": 5}
+    numbers |= {"audit_ingress_rules": 6, "audit_egress_rules": 7, "isolated_since_ns": 8}
+    mac = Mac.derived("pod")
+    whole = layout.LocalPod(1, mac, mac, flags=layout.LocalPodFlag(int(flags)), **numbers).pack()
+    assert whole.endswith(PodPolicy(flags, **numbers).pack())
+    assert {flag.name: flag.value for flag in PodFlag}.items() <= {
+        flag.name: flag.value for flag in layout.LocalPodFlag
+    }.items()
+
+
 def test_every_struct_of_the_maps_has_a_mirror(btf):
-    mirrored = {mirror.C_NAME for mirror in STRUCTS} | {"fast_addr"}
+    mirrored = {mirror.C_NAME for mirror in STRUCTS} | POLICY_STRUCTS.keys() | {"fast_addr"}
     used = {name for map_ in spec.DATAPATH.maps for name in (map_.key, map_.value) if name}
     assert used <= mirrored
 

@@ -36,15 +36,15 @@ bits = st.integers(0, 2**256 - 1)
         st.integers(0, 2**64 - 1),
     )
 )
-def test_a_pods_part_is_40_bytes_and_reads_back(entry):
-    assert len(entry.pack()) == 40
+def test_a_pods_part_is_36_bytes_and_reads_back(entry):
+    assert len(entry.pack()) == 36
     assert PodPolicy.unpack(entry.pack()) == entry
 
 
 def test_a_pods_part_begins_with_flags_class_and_rules():
     entry = PodPolicy(PodFlag.INGRESS_ISOLATED, 1, 2, 3, 4, 5, 6, 7)
-    words = [int.from_bytes(entry.pack()[start : start + 4], "little") for start in range(0, 40, 4)]
-    assert words == [1 << 8, 1, 2, 3, 4, 5, 6, 0, 7, 0]
+    words = [int.from_bytes(entry.pack()[start : start + 4], "little") for start in range(0, 36, 4)]
+    assert words == [1 << 1, 1, 2, 3, 5, 6, 4, 7, 0]
 
 
 @given(

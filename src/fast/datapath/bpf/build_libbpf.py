@@ -23,6 +23,8 @@ struct bpf_program *bpf_object__next_program(const struct bpf_object *object, st
 struct btf *bpf_object__btf(const struct bpf_object *object);
 const char *bpf_program__name(const struct bpf_program *program);
 int bpf_program__fd(const struct bpf_program *program);
+int bpf_program__set_type(struct bpf_program *program, int type);
+int bpf_program__set_expected_attach_type(struct bpf_program *program, int type);
 const char *bpf_map__name(const struct bpf_map *map);
 int bpf_map__fd(const struct bpf_map *map);
 uint32_t bpf_map__max_entries(const struct bpf_map *map);
@@ -74,6 +76,7 @@ int fast_link_info(int fd, struct fast_link_info *out);
 int bpf_link_create(int prog_fd, int target_fd, int attach_type, const void *opts);
 int bpf_link_update(int link_fd, int new_prog_fd, const void *opts);
 int bpf_link_detach(int link_fd);
+int fast_netfilter_link(int prog_fd, int family, int hook, int priority, int flags);
 int fast_clsact_ensure(int ifindex);
 int fast_filter_replace(int ifindex, int egress, int prog_fd, uint32_t handle, uint32_t priority);
 int fast_filter_delete(int ifindex, int egress, uint32_t handle, uint32_t priority);
@@ -91,6 +94,7 @@ struct fast_run {
         uint32_t verdict, duration_ns, mark_out, priority_out;
 };
 int fast_program_run(int fd, const void *in, uint32_t in_size, void *out, uint32_t *out_size, struct fast_run *run);
+int fast_netfilter_run(int fd, const void *in, uint32_t in_size, int family, int hook, uint32_t *verdict);
 
 /* The ring buffer. */
 struct fast_ring *fast_ring_open(int map_fd, size_t record_size, size_t records);
@@ -109,6 +113,7 @@ SOURCE = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <sys/syscall.h>
 #include <linux/bpf.h>
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -177,6 +182,23 @@ static int fast_link_info(int fd, struct fast_link_info *out)
                 return error;
         *out = (struct fast_link_info){ info.type, info.id, info.prog_id, info.ifindex, info.attach_type };
         return 0;
+}
+
+/* Netfilter links (Linux 6.4) are younger than the headers this builds with. */
+#define FAST_NETFILTER 45
+static int fast_netfilter_link(int prog_fd, int family, int hook, int priority, int flags)
+{
+        struct {
+                uint32_t prog_fd, target_fd, attach_type, flags;
+                uint32_t pf, hooknum;
+                int32_t priority;
+                uint32_t netfilter_flags;
+                char rest[64];
+        } attr = { .prog_fd = prog_fd, .attach_type = FAST_NETFILTER, .pf = family, .hooknum = hook,
+                   .priority = priority, .netfilter_flags = flags };
+        long result = syscall(__NR_bpf, BPF_LINK_CREATE, &attr, sizeof(attr));
+
+        return result < 0 ? -errno : (int)result;
 }
 
 /* LIBBPF_OPTS, because libbpf refuses (EINVAL) a struct with anything but zeros in its padding. */
@@ -258,6 +280,22 @@ static int fast_program_run(int fd, const void *in, uint32_t in_size, void *out,
         run->duration_ns = opts.duration;
         run->mark_out = after.mark;
         run->priority_out = after.priority;
+        return error;
+}
+
+/* What the kernel takes as a netfilter program's context: struct nf_hook_state, of which only two bytes may be set. */
+static int fast_netfilter_run(int fd, const void *in, uint32_t in_size, int family, int hook, uint32_t *verdict)
+{
+        struct {
+                uint8_t hook, pf;
+                char pad[6];
+                void *rest[5];
+        } state = { .hook = hook, .pf = family };
+        struct bpf_test_run_opts opts = { .sz = sizeof(opts), .data_in = in, .data_size_in = in_size,
+                                          .ctx_in = &state, .ctx_size_in = sizeof(state), .repeat = 1 };
+        int error = bpf_prog_test_run_opts(fd, &opts);
+
+        *verdict = opts.retval;
         return error;
 }
 

@@ -104,6 +104,7 @@ class PacketDirection(IntEnum):
     FROM_OVERLAY = 2
     TO_OVERLAY = 3
     FROM_UNDERLAY = 4
+    AFTER_NAT = 5
 
 
 class Reason(IntEnum):
@@ -130,7 +131,7 @@ class Reason(IntEnum):
     STACK_FLOW = 6, "went to the stack: its flow came through the stack, as Service traffic does"
     STACK_FRAGMENT = 7, "went to the stack: it is a fragment"
     STACK_TOO_BIG = 8, "went to the stack, which answers or fragments: it is larger than the way out carries"
-    STACK_REQUESTED = 9, "went to the stack: a pod of it is marked so, for traffic shaping"
+    STACK_REQUESTED = 9, "went to the stack: a pod of it is marked so, for traffic shaping or policy"
     STACK_NEIGHBOUR = 10, "went to the stack: ARP"
     STACK_LINK_LOCAL = 11, "went to the stack: link-local or multicast (neighbour discovery, MLD, DHCP)"
     STACK_TO_POD = 12, "came from the stack and went on to the pod"
@@ -159,6 +160,10 @@ class Reason(IntEnum):
     DROP_METADATA = 86, "is for the cloud's metadata service, and the pod's namespace is not allowed"
     DROP_FLOW_LIMIT = 87, "would open a flow through the stack, and its pod has as many as it may"
     DROP_FLOW_TABLE_FULL = 88, "would open a flow through the stack, and the flow table is full"
+    DROP_POLICY_INGRESS = 96, "is not allowed by the ingress rules of the pod it is for"
+    DROP_POLICY_EGRESS = 97, "is not allowed by the egress rules of the pod it is from"
+    DROP_POLICY_PENDING = 98, "is of a pod whose rules are not in the maps"
+    DROP_POLICY_REVOKED = 99, "is of a flow that policy allowed once, and no longer does"
 
     @property
     def is_drop(self) -> bool:
@@ -224,7 +229,7 @@ class LocalPod:
     """``struct fast_local_pod``: an address of a pod on this node. ``ifindex`` is its veth's host side."""
 
     C_NAME: ClassVar[str] = "fast_local_pod"
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("=II6s6sIIIIIQ")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("=II6s6sIIIIIIIQ")
 
     ifindex: int
     pod_mac: Mac
@@ -233,6 +238,8 @@ class LocalPod:
     peer_class: int = 0
     ingress_rules: int = 0
     egress_rules: int = 0
+    audit_ingress_rules: int = 0
+    audit_egress_rules: int = 0
     epoch: int = 0
     isolated_since_ns: int = 0
     address_tail: int = 0
@@ -248,6 +255,8 @@ class LocalPod:
             self.peer_class,
             self.ingress_rules,
             self.egress_rules,
+            self.audit_ingress_rules,
+            self.audit_egress_rules,
             self.epoch,
             self.isolated_since_ns,
         )
@@ -264,6 +273,8 @@ class LocalPod:
             peer_class,
             ingress_rules,
             egress_rules,
+            audit_ingress_rules,
+            audit_egress_rules,
             epoch,
             isolated_since_ns,
         ) = cls.FORMAT.unpack(raw)
@@ -276,6 +287,8 @@ class LocalPod:
             peer_class=peer_class,
             ingress_rules=ingress_rules,
             egress_rules=egress_rules,
+            audit_ingress_rules=audit_ingress_rules,
+            audit_egress_rules=audit_egress_rules,
             epoch=epoch,
             isolated_since_ns=isolated_since_ns,
         )
@@ -649,6 +662,7 @@ class EventBudget:
 
 
 MAPS = {
+    "fast_blocks": MapSpec("fast_blocks", MapType(11), "fast_block_key", "", 20, 4, 65536),
     "fast_cluster_pods": MapSpec(
         "fast_cluster_pods", MapType(1), "fast_addr", "fast_cluster_pod", 16, 12, 262144
     ),
@@ -660,7 +674,11 @@ MAPS = {
     "fast_flow_table": MapSpec("fast_flow_table", MapType(1), "fast_flow_key", "fast_flow", 40, 24, 262144),
     "fast_interfaces": MapSpec("fast_interfaces", MapType(1), "", "fast_interface", 4, 40, 4096),
     "fast_local_dev": MapSpec("fast_local_dev", MapType(2), "", "fast_dev", 4, 12, 8),
-    "fast_local_pods": MapSpec("fast_local_pods", MapType(1), "fast_addr", "fast_local_pod", 16, 48, 4096),
+    "fast_local_pods": MapSpec("fast_local_pods", MapType(1), "fast_addr", "fast_local_pod", 16, 56, 4096),
     "fast_metrics": MapSpec("fast_metrics", MapType(6), "", "fast_metric", 4, 16, 1024),
     "fast_next_hops": MapSpec("fast_next_hops", MapType(6), "", "fast_next_hop", 4, 24, 4096),
+    "fast_peers": MapSpec("fast_peers", MapType(1), "fast_peer_key", "fast_bits", 8, 32, 262144),
+    "fast_ports": MapSpec("fast_ports", MapType(11), "fast_port_key", "fast_bits", 12, 32, 65536),
+    "fast_ruleset_ids": MapSpec("fast_ruleset_ids", MapType(1), "", "fast_ruleset_id", 4, 16, 8192),
+    "fast_rulesets": MapSpec("fast_rulesets", MapType(1), "", "fast_ruleset", 4, 144, 8192),
 }

@@ -33,6 +33,7 @@ from fast.errors import BPFError, VerifierError
 
 _MAX_PACKET = 65_536 + 512
 _RODATA = ".rodata"
+_TYPE_NETFILTER = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def load(spec: ObjectSpec, pins: PinDirectory | None = None) -> Object:
             _size(maps, map_spec)
         staged = frozenset(_reuse(spec, pins, maps, btf)) if pins is not None else frozenset()
         _configure(spec, maps, btf)
+        _set_types(handle, spec)
         _load(handle, spec)
         loaded = _adopt(handle, spec, maps)
     finally:
@@ -321,6 +323,15 @@ def _configure(spec: ObjectSpec, maps: dict[str, Any], btf: Btf) -> None:
     initial = bytearray(ffi.buffer(lib.bpf_map__initial_value(handle, size), size[0]))
     initial[variable.offset_bytes : variable.offset_bytes + len(raw)] = raw
     check(lib.bpf_map__set_initial_value(handle, bytes(initial), len(initial)), "writing the configuration")
+
+
+def _set_types(handle: Any, spec: ObjectSpec) -> None:
+    """Say what the sections mean that are younger than libbpf."""
+    found = dict(_each(lib.bpf_object__next_program, handle, lib.bpf_program__name))
+    for program in spec.programs:
+        if program.direction is Direction.NETFILTER:
+            check(lib.bpf_program__set_type(found[program.name], _TYPE_NETFILTER), "setting a program's type")
+            lib.bpf_program__set_expected_attach_type(found[program.name], program.direction)
 
 
 def _load(handle: Any, spec: ObjectSpec) -> None:

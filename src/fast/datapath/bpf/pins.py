@@ -5,6 +5,7 @@
     <root>/maps/<map>                                  in use by the attached programs
     <root>/programs/<program>                          the version to attach to new devices
     <root>/links/<ifindex>-<ingress|egress>-<program>  one per attachment
+    <root>/netfilter/<family>-<hook>-<priority>        one per link at a hook of the stack
     <root>/staged/<map>                                the successor of maps/<map> while a migration runs
 
 The bpf filesystem reserves dots in names.
@@ -44,6 +45,11 @@ class PinDirectory:
         return self.root / "links"
 
     @property
+    def netfilter(self) -> Path:
+        """The directory of the links at the stack's hooks; there if NetworkPolicy is, or was, on."""
+        return self.root / "netfilter"
+
+    @property
     def staged(self) -> Path:
         """The directory of maps that are about to replace those in use."""
         return self.root / "staged"
@@ -68,7 +74,7 @@ class PinDirectory:
 
     def remove(self) -> None:
         """Remove every pin and directory, and with them what no other process holds. Idempotent."""
-        for path in (self.links, self.programs, self.maps, self.staged):
+        for path in (self.links, self.netfilter, self.programs, self.maps, self.staged):
             for pin in path.iterdir() if path.is_dir() else ():
                 pin.unlink(missing_ok=True)
             if path.is_dir():

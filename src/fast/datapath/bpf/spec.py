@@ -18,8 +18,9 @@ OBJECTS = Path(__file__).parent / "objects"
 
 
 class Direction(IntEnum):
-    """A device's two tc hooks; the values are ``BPF_TCX_INGRESS`` and ``BPF_TCX_EGRESS``."""
+    """A device's two tc hooks, or the stack's netfilter hooks; the values are the kernel's ``enum bpf_attach_type``."""
 
+    NETFILTER = 45
     INGRESS = 46
     EGRESS = 47
 
@@ -80,6 +81,7 @@ _UNLIKE_OTHERS: dict[str, dict[str, Any]] = {
 
 FROM_POD = "fast_from_pod"
 TO_POD = "fast_to_pod"
+AFTER_NAT = "fast_after_nat"
 FROM_OVERLAY = "fast_from_overlay"
 TO_OVERLAY = "fast_to_overlay"
 FROM_UNDERLAY = "fast_from_underlay"
@@ -97,4 +99,13 @@ DATAPATH = ObjectSpec(
         ),
     ),
     maps=tuple(replace(spec, **_UNLIKE_OTHERS.get(name, {})) for name, spec in MAPS.items()),
+)
+
+#: NetworkPolicy on the stack path. It uses the pinned maps of DATAPATH, which is to be installed first.
+POLICY = ObjectSpec(
+    path=OBJECTS / "policy.bpf.o",
+    programs=(
+        ProgramSpec(AFTER_NAT, Direction.NETFILTER, "in the stack, after DNAT and before SNAT: policy"),
+    ),
+    maps=DATAPATH.maps,
 )
