@@ -230,7 +230,7 @@ def test_the_next_pool_serves_once_the_one_before_is_exhausted(cluster):
     apply(cluster, pod("three", pools="a,b"))
     said = refused(cluster, "three")
     assert "pool a is exhausted (1 addresses: 1 bound" in said
-    assert "pool b is exhausted (1 addresses: 1 used" in said
+    assert "pool b is exhausted (1 addresses: 1 bound" in said
     cluster.kubectl.check("delete", "pod", "one")
     assert cluster.wait_running("three") == ["10.244.1.0"]
 

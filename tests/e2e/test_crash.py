@@ -1,4 +1,5 @@
-"""Everything that can be killed is killed, again and again, while pods come and go; then all must agree.
+"""Everything that can be killed is killed, again and again, while pods come and go, the pool is edited and records are
+deleted; then all must agree.
 
 The short form runs with the other tests. The long one: ``FAST_CRASH_SECONDS=180 FAST_CRASH_PODS=200``; a seed
 printed with a failure is set by ``FAST_CRASH_SEED`` (the order of things then is the same, their times are not).
@@ -69,6 +70,31 @@ class Churn:
             self._kubectl.check("scale", name, f"--replicas={self._share}")
 
 
+class Operator:
+    """Edits the pool and deletes records of running pods, as operators and restores do."""
+
+    RANGES = ("10.244.1.0-10.244.3.255", "10.244.2.0-10.244.3.255", "10.244.1.0-10.244.2.255")
+
+    def __init__(self, cluster, dice):
+        self._kubectl = cluster.kubectl
+        self._dice = dice
+
+    def step(self):
+        if self._dice.random() < 0.5:
+            self.edit(self._dice.choice(self.RANGES))
+            return
+        done = self._kubectl("get", "ipendpoints", "-o", "name", "--request-timeout=5s")
+        records = done.stdout.decode().split()
+        if done.returncode == 0 and records:
+            self._kubectl("delete", self._dice.choice(records), "--wait=false", "--request-timeout=5s")
+
+    def edit(self, ranges):
+        patch = json.dumps({"spec": {"ips": [ranges]}})
+        return self._kubectl(
+            "patch", "ips", "crash", "--type=merge", "-p", patch, "--request-timeout=5s"
+        ).returncode
+
+
 def crash_something(cluster, dice):
     playground = cluster.playground
     nodes = [(node.control, "agent") for node in playground.nodes()]
@@ -85,6 +111,7 @@ def test_after_crashes_under_churn_records_sandboxes_and_maps_agree_exactly(star
     cluster = start_playground(nodes=2, agent_args=("--gc-interval-seconds", "5"))
     cluster.make_pool("crash", "10.244.1.0-10.244.3.255")
     churn = Churn(cluster, dice)
+    operator = Operator(cluster, dice)
     churn.start()
     end, next_crash, crashes = time.monotonic() + SECONDS, 0.0, 0
     while (now := time.monotonic()) < end:
@@ -93,9 +120,12 @@ def test_after_crashes_under_churn_records_sandboxes_and_maps_agree_exactly(star
             crashes += 1
             next_crash = now + dice.uniform(0.3, 3)
         churn.step()
+        if dice.random() < 0.3:
+            operator.step()
         assert not twice_given(cluster)
     assert crashes >= SECONDS / 10
     cluster.until(lambda: cluster.kubectl("get", "nodes").returncode == 0, "the API server")
+    cluster.until(lambda: operator.edit(operator.RANGES[0]) == 0, "the pool as it was")
     churn.stop()
     wait_until_all_agree(cluster)
 

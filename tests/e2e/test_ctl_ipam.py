@@ -102,3 +102,17 @@ def test_audit_finds_a_record_that_was_made_by_hand_and_ends_with_status_1(clust
     found = {(row["node"], row["kind"]) for row in json.loads(done.stdout) if row["address"] == "10.244.30.9"}
     assert done.returncode == 1
     assert {("", "record-without-pod"), ("n1", "record-without-sandbox")} <= found
+
+
+def test_why_says_on_a_node_what_a_waiting_pod_waits_for(cluster):
+    cluster.make_pod("waits", "n1", **{"fast.io/ips": "nosuch", "fast.io/ipss": POOL})
+    done = cluster.until(
+        lambda: (
+            (run := cluster.playground.node("n1").run("fast-ctl", "ipam", "why", "waits")).returncode and run
+        ),
+        "an answer",
+    )
+    assert "annotation fast.io/ipss means nothing to Fast; did you mean fast.io/ips?" in done.stderr
+    assert "there is no Ips named 'nosuch'" in done.stderr
+    cluster.until(lambda: cluster.events("UnknownAnnotation", "waits"), "an event")
+    cluster.kubectl.check("delete", "pod", "waits", "--force", "--grace-period=0")
