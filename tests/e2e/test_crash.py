@@ -1,5 +1,4 @@
-"""Everything that can be killed is killed, again and again, while pods come and go, the pool is edited and records are
-deleted; then all must agree.
+"""Everything that can be killed is killed while pods come and go and operators edit and delete; then all must agree.
 
 The short form runs with the other tests. The long one: ``FAST_CRASH_SECONDS=180 FAST_CRASH_PODS=200``; a seed
 printed with a failure is set by ``FAST_CRASH_SEED`` (the order of things then is the same, their times are not).

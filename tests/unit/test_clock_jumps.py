@@ -39,6 +39,8 @@ _READERS = {
     ("api/timestamps.py", "now_text"),
     ("api/timestamps.py", "now_micro_text"),
     ("api/timestamps.py", "seconds_since"),
+    ("agent/node/installed_checks.py", "_tombstones"),
+    ("agent/see/seeing.py", "__init__"),
     ("kube/event_recorder.py", "_event_of"),
     ("kube/credentials.py", "_expiry_of"),
 }
