@@ -58,36 +58,35 @@ def delete_in(
     Raises:
         ApiError: 404, or 409 for a precondition that does not hold.
     """
-    record = tx.get(kind.storage, key)
-    name = key.rpartition("/")[2]
-    if record is None:
-        raise not_found(kind.gvr, name)
-    obj = record.decode()
-    meta = obj["metadata"]
+    before, obj = read(tx, kind, key), read(tx, kind, key)
+    name, meta = before["metadata"]["name"], obj["metadata"]
     _check_preconditions(kind, name, meta, asked.preconditions)
     if kind.gvr == NAMESPACES and name in _PERMANENT_NAMESPACES:
         raise forbidden(kind.gvr, name, "this namespace may not be deleted")
     check(obj)
     finalizer = _finalizer(asked.propagation)
+    if finalizer and finalizer not in (meta.get("finalizers") or []):
+        meta["finalizers"] = [*(meta.get("finalizers") or []), finalizer]
     grace = pod_kind.grace_seconds(obj, asked.grace_period_seconds) if kind.gvr == PODS else 0
-    before = {**meta, "finalizers": list(meta.get("finalizers") or [])}
-    if finalizer and finalizer not in before["finalizers"]:
-        meta["finalizers"] = [*before["finalizers"], finalizer]
-    held = bool(meta.get("finalizers")) or (
-        kind.gvr == NAMESPACES and bool((obj.get("spec") or {}).get("finalizers"))
-    )
+    held = bool(meta.get("finalizers") or (kind.gvr == NAMESPACES and obj["spec"].get("finalizers")))
     if (
         grace or held or kind.gvr == PODS
     ):  # kubelets wait for the mark, so pods get it even if they go at once
         _mark(kind, obj, grace)
-        if kind.gvr == NAMESPACES:
-            obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
-        if obj != record.decode():
+        if obj != before:
             tx.put(kind.storage, key, obj)
     if grace or held:
         return obj, False
     remove(tx, kind, registry, key, obj)
     return obj, True
+
+
+def read(tx: Transaction, kind: Kind, key: str) -> Object:
+    """Read one object inside a transaction. Raises ApiError: 404."""
+    record = tx.get(kind.storage, key)
+    if record is None:
+        raise not_found(kind.gvr, key.rpartition("/")[2])
+    return record.decode()
 
 
 def remove(tx: Transaction, kind: Kind, registry: Registry, key: str, obj: Object) -> None:
@@ -125,5 +124,7 @@ def _mark(kind: Kind, obj: Object, grace: int) -> None:
             meta["generation"] = meta.get("generation", 0) + 1
     elif meta.get("deletionGracePeriodSeconds", 0) <= grace:
         return
+    if kind.gvr == NAMESPACES:
+        obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
     meta["deletionTimestamp"] = timestamp(grace)
     meta["deletionGracePeriodSeconds"] = grace

@@ -14,7 +14,7 @@ from fast_playground.apiserver import pod_kind, status, writing
 from fast_playground.apiserver.admission_policies import AdmissionPolicies, Attempt
 from fast_playground.apiserver.api import Change, Object, Options
 from fast_playground.apiserver.apply import apply_patch
-from fast_playground.apiserver.deletion import Deletion, delete_in, is_released, remove
+from fast_playground.apiserver.deletion import Deletion, delete_in, is_released, read, remove
 from fast_playground.apiserver.kinds import CUSTOM_RESOURCE_DEFINITIONS, GVR, NAMESPACES, PODS
 from fast_playground.apiserver.metadata import timestamp
 from fast_playground.apiserver.pages import list_page
@@ -240,24 +240,21 @@ class Verbs:
         key = kind.key(name, namespace)
 
         def run(tx: Transaction) -> Object:
-            record = tx.get(kind.storage, key)
-            if record is None:
-                raise status.not_found(kind.gvr, name)
-            old = kind.whole(record.decode())
-            if subresource == "scale":
+            old, scale = kind.whole(read(tx, kind, key)), subresource == "scale"
+            if scale:
                 new = set_scale(kind, old, change(tx, scale_of(kind, old)))
-                subject = ""
             else:
-                new, subject = change(tx, kind.whole(record.decode())), subresource
-            new = writing.make_replacement(kind, old, new, subject, options, applied=applied)
-            judged = (new, old) if subresource != "scale" else (scale_of(kind, new), scale_of(kind, old))
+                new = change(tx, kind.whole(read(tx, kind, key)))
+            part = "" if scale else subresource
+            new = writing.make_replacement(kind, old, new, part, options, applied=applied)
+            judged = (scale_of(kind, new), scale_of(kind, old)) if scale else (new, old)
             self._policies.check(Attempt(kind, "UPDATE", name, namespace, subresource, *judged, options))
             if new != old:
                 if is_released(new):
                     remove(tx, kind, self.registry, key, new)
                 else:
                     tx.put(kind.storage, key, new)
-            return scale_of(kind, new) if subresource == "scale" else kind.whole(new)
+            return scale_of(kind, new) if scale else kind.whole(new)
 
         made = await self.store.write(run, dry_run=options.dry_run)
         self._serve_as_defined(kind, [made])
@@ -269,10 +266,7 @@ class Verbs:
         key = kind.key(name, namespace)
 
         def run(tx: Transaction) -> None:
-            record = tx.get(kind.storage, key)
-            if record is None:
-                raise status.not_found(kind.gvr, name)
-            pod = record.decode()
+            pod = read(tx, kind, key)
             pod_kind.bind(pod, binding)
             self._policies.check(Attempt(kind, "CREATE", name, namespace, "binding", binding, None, options))
             tx.put(kind.storage, key, pod)
