@@ -38,7 +38,7 @@ _SOURCE_CHECK = """	if (unlikely(!source || source->ifindex != skb->ifindex))
 	if (unlikely(!is_source_mac(skb, source->pod_mac)))
 		return drop(skb, &packet, FROM_POD, DROP_SPOOFED_MAC);
 """
-_FLOW_LOOKUP = """	if (came_through_stack(skb, &packet))
+_FLOW_LOOKUP = """	if (came_through_stack(skb, &packet, &flow))
 		return pass(skb, &packet, FROM_POD, STACK_FLOW);
 """
 _FRAGMENTS = """	if (unlikely(packet.flags & PACKET_FRAGMENT))
@@ -48,7 +48,21 @@ _FRAGMENT_BITS = "if (unlikely(ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS | IP_O
 _SIZE_CHECK = """	if (is_too_big(skb, packet, device->mtu))
 		return pass(skb, packet, FROM_POD, STACK_TOO_BIG);
 """
-_REMEMBER = "remember_flow(skb, &packet, TO_POD);\n"
+_REMEMBER_LOCAL = "		reason = remember_flow(skb, &packet, TO_POD, source->ifindex);\n"
+_REMEMBER_REMOTE = (
+    "\t\t\treason = remember_flow(skb, &packet, TO_POD,\n"
+    "\t\t\t\t\t       skb->ifindex | FLOW_OWNER_INBOUND);\n"
+)
+_CHECKED = """	if (unlikely(packet.flags & PACKET_CHECKED)) {
+		reason = check_icmp(skb, &packet);
+		if (reason)
+			return drop(skb, &packet, FROM_POD, reason);
+	}
+
+"""
+_RECYCLED = """	if (unlikely(pod->address_tail && pod->address_tail != packet->destination.words[3]))
+		return drop(skb, packet, direction, DROP_UNKNOWN_DESTINATION);
+"""
 _COUNT = "	__u32 index = reason * DIRECTION_SLOTS + direction;\n"
 
 _PROGRAM = "fast.bpf.c"
@@ -79,6 +93,8 @@ FEATURES = (
             (_PROGRAM, _SOURCE_CHECK, ""),
             (_PROGRAM, "	source = find_local_pod(&packet.source);\n", ""),
             (_PROGRAM, "(source->flags | (local ? local->flags : 0))", "(local ? local->flags : 0)"),
+            (_PROGRAM, "STACK_NOT_POD, source->flags)", "STACK_NOT_POD, 0)"),
+            (_PROGRAM, "STACK_NODE, source->flags)", "STACK_NODE, 0)"),
             (_PROGRAM, "struct fast_local_pod *source, *local;", "struct fast_local_pod *local;"),
         ),
     ),
@@ -86,7 +102,9 @@ FEATURES = (
     Feature("metrics", (("lib/metrics.h", _COUNT, "	return;\n	__u32 index = 0;\n"),)),
     Feature("fragments", ((_PROGRAM, _FRAGMENTS, ""), ("lib/parse.h", _FRAGMENT_BITS, "if (0)"))),
     Feature("size check", (("lib/forward.h", _SIZE_CHECK, ""),)),
-    Feature("memory of flows", ((_PROGRAM, _REMEMBER, ";\n"), (_PROGRAM, _REMEMBER, ";\n"))),
+    Feature("errors and neighbours", ((_PROGRAM, _CHECKED, "\n"),)),
+    Feature("recycled elements", (("lib/forward.h", _RECYCLED, ""),)),
+    Feature("memory of flows", ((_PROGRAM, _REMEMBER_LOCAL, ";\n"), (_PROGRAM, _REMEMBER_REMOTE, ";\n"))),
 )
 WHOLE = Feature("", ())
 #: Program, source and destination of a packet, by what it is: the program's whole cost stands above the features'.

@@ -120,7 +120,8 @@ class LoadedNode:
         for addresses, device, mac in (((A, A6), "ha", MAC_A), ((B, B6), "hb", MAC_B)):
             self.interfaces.put(self.devices[device], Interface(mac))
             for address in addresses:
-                self.local_pods.put(address, LocalPod(self.devices[device], mac, HOST_MAC))
+                tail = int.from_bytes(address.packed[-4:])
+                self.local_pods.put(address, LocalPod(self.devices[device], mac, HOST_MAC, address_tail=tail))
         pods = {A: NODE, A6: NODE, B: NODE, B6: NODE, R: OTHER_NODE, R6: OTHER_NODE}
         nodes = {NODE: NODE, NODE6: NODE, OTHER_NODE: OTHER_NODE, OTHER_NODE6: OTHER_NODE}
         self.cluster_pods.put_many({address: ClusterPod(node) for address, node in pods.items()})

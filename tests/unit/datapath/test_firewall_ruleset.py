@@ -1,6 +1,9 @@
 """What Fast's nftables table says; whether nft takes it is tests/kernel's matter."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
+
+import pytest
 
 from fast.datapath.node.firewall import Ruleset
 
@@ -32,3 +35,29 @@ def test_without_masquerade_no_rule_of_it_is_left():
     assert "masquerade" in RULESET.render()
     without = Ruleset(8479, ip_address("192.168.77.1"), None, masquerade=False)
     assert "masquerade" not in without.render()
+
+
+@pytest.mark.parametrize(
+    ("port", "ports"), [(8479, "8480-65535"), (60_000, "1024-59999"), (4789, "4790-65535")]
+)
+def test_masquerade_takes_the_larger_range_without_the_tunnels_port(port, ports):
+    lines = [
+        line for line in replace(RULESET, tunnel_port=port).render().splitlines() if "masquerade to" in line
+    ]
+    assert len(lines) == 2
+    assert all(f"masquerade to :{ports} fully-random" in line for line in lines)
+
+
+def test_a_pools_source_is_refused_on_other_devices_unless_it_may_come_natively():
+    def refused(ruleset):
+        return [line.split()[3] for line in ruleset.render().splitlines() if "name untunnelled" in line]
+
+    assert refused(RULESET) == ["ip", "ip6"]
+    assert refused(replace(RULESET, native=True)) == ["ip6"]
+
+
+def test_only_a_node_that_blocks_metadata_refuses_translations_to_it():
+    assert "169.254.169.254" not in RULESET.render()
+    text = replace(RULESET, block_metadata=True).render()
+    for address in ("ip daddr 169.254.169.254", "ip6 daddr fd00:ec2::254"):
+        assert f"ct status dnat {address} counter name metadata drop" in text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fast.ctl.node.map_options import boot_age_seconds, open_pinned, sort_key
+from fast.ctl.node.map_options import boot_age_seconds, device_name, open_pinned, sort_key
 from fast.ctl.output import Column, Row
 from fast.ctl.reach.every_node import listing
 from fast.datapath.bpf_dir import bpf_dir_option
@@ -19,7 +19,8 @@ _COLUMNS = (
     Column("ADDRESS", "highIP"),
     Column("PORT", "highPort"),
     Column("LAST-SEEN", "lastSeenSecondsAgo", spell=lambda seconds: f"{seconds:.0f}s ago"),
-    Column("FLAGS", "flags", wide=True, spell=hex),
+    Column("FLAGS", "flags", wide=True, spell=lambda flags: ",".join(flags) or "<none>"),
+    Column("OWNER", "owner", wide=True, spell=lambda name: name or "<none>"),
 )
 
 
@@ -28,7 +29,7 @@ _COLUMNS = (
 @listing(_COLUMNS, nothing="No flows are kept on the stack.")
 def list_(bpf_dir: Path) -> Sequence[Row]:
     """List the flows; the order of a flow's two ends means nothing. Ports of ICMP echoes are their identifier."""
-    from fast.datapath.bpf.layout import protocol_name
+    from fast.datapath.bpf.layout import FLOW_OWNER_INBOUND, protocol_name
     from fast.datapath.bpf.maps import Flows
 
     with open_pinned(Flows.open, bpf_dir) as found:
@@ -41,7 +42,8 @@ def list_(bpf_dir: Path) -> Sequence[Row]:
             "highIP": str(key.high),
             "highPort": key.high_port,
             "lastSeenSecondsAgo": round(boot_age_seconds(flow.last_seen_ns), 1),
-            "flags": flow.flags,
+            "flags": [flag.name for flag in type(flow.flags) if flag in flow.flags and flag.name],
+            "owner": device_name(flow.owner & ~FLOW_OWNER_INBOUND),
         }
         for key, flow in entries
     ]
