@@ -191,3 +191,20 @@ def test_the_label_of_a_key_is_one_whatever_the_keys_length():
         (value,) = sticky_labels(key).values()
         assert 0 < len(value) <= 63
         assert value[0].isalnum()
+
+
+async def test_a_kept_address_is_found_though_the_view_shows_one_that_was_kept_before_it(nodes):
+    two = nodes.agent("n2", lagging=True)
+    one = nodes.agent("n1")
+    request = ClaimRequest(pools=("small",), sticky_key=KEY)
+    await one.claim(sandbox(1, "db-0", uid="a"), request)
+    await one.release("c1", "eth0")
+    two._store.deliver()
+    (stale,) = nodes.cluster.endpoints.values()
+    nodes.cluster.delete(stale)  # the controller frees it
+    await one.claim(sandbox(9), SMALL)
+    (young,) = await one.claim(sandbox(2, "db-0", uid="b"), request)
+    await one.release("c2", "eth0")
+    assert young.metadata.name != stale.metadata.name
+    (record,) = await two.claim(sandbox(3, "db-0", uid="c"), request)
+    assert record.metadata.name == young.metadata.name

@@ -49,13 +49,14 @@ class _Claim:
     deleted: set[AttachmentKey] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Context:
-    """Who claims what, and where."""
+    """Who claims what, and where; whether the records of its sticky keys were read live."""
 
     attachment: Attachment
     request: ClaimRequest
     node: NodeIdentity
+    asked_live: bool = False
 
 
 #: What an ADD makes use of, the surest claim first.
@@ -145,8 +146,7 @@ class Claiming:
             PoolExhausted: A family has neither a record for this pod nor an available address.
         """
         missing = [plan for plan in plans if self._record_to_use(plan, context) is None]
-        if missing and (keys := context.request.sticky_keys):
-            await self._store.refresh_sticky(*keys)
+        if missing and await self._ask_live(context):
             missing = [plan for plan in missing if self._record_to_use(plan, context) is None]
         for plan in missing:
             await self._allocator.require_candidate(plan)
@@ -192,11 +192,21 @@ class Claiming:
             return
         await self._writes.free(record)
 
+    async def _ask_live(self, context: _Context) -> bool:
+        """Read the records of the sticky keys live, once a claim; False if there is nothing to read."""
+        if context.asked_live or not context.request.sticky_keys:
+            return False
+        context.asked_live = True
+        await self._store.refresh_sticky(*context.request.sticky_keys)
+        return True
+
     async def _claim_family(self, plan: FamilyPlan, context: _Context) -> Step:
         """Claim one address."""
         attachment, node = context.attachment, context.node
         for _ in range(MOST_ATTEMPTS):
             found = self._record_to_use(plan, context)
+            if found is None and await self._ask_live(context):
+                continue  # the record that the view showed is gone, and there may be a younger one
             if found is None:
                 sticky_key = context.request.sticky_key
                 record = await self._allocator.create(plan, attachment, node, sticky_key)
