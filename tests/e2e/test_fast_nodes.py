@@ -6,7 +6,7 @@ import pytest
 
 from e2e.running import running
 from fast_playground.cluster import node_programs
-from fast_playground.cluster.node_programs import AGENT
+from fast_playground.cluster.node_programs import AGENT, KUBELET
 
 MOVED = "192.168.77.22"
 RECORD = """
@@ -119,3 +119,20 @@ def test_a_nodes_changed_address_keeps_its_pods_connected_and_leaves_no_trace(cl
     assert reaches(cluster, "a", b)
     assert reaches(cluster, "b", a)
     assert "192.168.77.2/" not in node.run("ip", "-4", "addr").stdout
+
+
+def test_a_running_agent_follows_its_nodes_address(cluster):
+    a, b = (cluster.get("pod", name)["status"]["podIP"] for name in ("a", "b"))
+    node, moved = cluster.playground.node("n1"), "192.168.77.21"
+    node.control.stop(KUBELET)  # the real one takes the new address by itself
+    node.run("sh", "-c", f"ip addr del 192.168.77.1/24 dev eth0; ip addr add {moved}/24 dev eth0")
+    addresses = {"status": {"addresses": [{"type": "InternalIP", "address": moved}]}}
+    cluster.kubectl.check(
+        "patch", "node", "n1", "--subresource=status", "--type=merge", "-p", json.dumps(addresses)
+    )
+    cluster.until(
+        lambda: cluster.get("fn", "n1")["spec"]["addresses"][0] == moved, "n1 to say its new address"
+    )
+    cluster.until(lambda: known(cluster, "n2").get(a) == moved, "n2 to follow", seconds=1)
+    assert reaches(cluster, "a", b)
+    assert reaches(cluster, "b", a)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from fast import __version__
+from fast.agent.app.node_address import AddressWatch, ask_node_ip, look_for_ipv6, prepare_restart
 from fast.agent.app.own_node import OwnNode
 from fast.agent.app.process_limits import raise_descriptor_limit
 from fast.agent.app.systemd import notify
@@ -62,8 +63,6 @@ from fast.api.resources import FASTNODES, NAMESPACES, NODES, PODS
 from fast.cni import Verbs
 from fast.datapath.node.node_datapath import NodeDatapath
 from fast.datapath.node.state_reading import read_node_state
-from fast.datapath.node.tunnel import find_node_ip6
-from fast.errors import DatapathError, KubeError
 from fast.ipam import Ipam, IpamMetrics, KubeStore, NodeIdentity
 from fast.ipam.store.record_store import EndpointChange, PoolChange
 from fast.kube import Change, ClusterConfig, EventRecorder, Informer, KubeClient
@@ -76,18 +75,20 @@ _CLUSTER_MAP = "cluster-map"
 #: Concurrent calls into the kernel: attaching a program waits for an RCU grace period, not for the processor.
 _THREADS = 32
 _TOMBSTONE_SECONDS = 5.0
-_NODE_RETRY_SECONDS = 2.0
 
 
 async def run_agent(
     config: AgentConfig, read_again: Callable[[], AgentConfig], file: Path | None = None
-) -> None:
-    """Run the agent until SIGTERM or SIGINT; the datapath stays when it ends.
+) -> bool:
+    """Run the agent until SIGTERM or SIGINT, or until the node has another address; the datapath stays when it ends.
 
     Args:
         config: Its configuration.
         read_again: Reads it again, on SIGHUP and if the file changed; raises click.ClickException if it is not valid.
         file: The file that it comes from, if there is one.
+
+    Returns:
+        Whether to start again, as the environment has the node's new address now.
 
     Raises:
         InvalidConfig: The configuration cannot be used; nothing was changed on the node.
@@ -104,19 +105,22 @@ async def run_agent(
     log.info("fast-agent starts", version=__version__, node=config.node_name, api_server=cluster.server)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(KubeClient(cluster, user_agent=f"fast-agent/{__version__}"))
-        node_ip = config.node_ip or await _find_node_ip(client, config.node_name, stop)
+        node_ip = config.node_ip or await ask_node_ip(client, config.node_name, stop)
         if node_ip is None:
-            return
+            return False
         ensure_writable()
         if config.node_ip6 is None:
-            config = replace(config, node_ip6=await asyncio.to_thread(_find_node_ip6, node_ip))
+            config = replace(config, node_ip6=await asyncio.to_thread(look_for_ipv6, node_ip))
         agent = Agent(config, node_ip, client)
         reloading = asyncio.create_task(Reloader(config, read_again, agent.apply, hangup, file=file).run())
         try:
             await agent.run(stop)
         finally:
             await _cancel([reloading])
+    if agent.moved_to is not None and prepare_restart(agent.moved_to, read_again):
+        return True
     log.info("fast-agent has stopped; the datapath stays")
+    return False
 
 
 def _facts(config: AgentConfig, node_ip: IPv4Address) -> NodeFacts:
@@ -131,37 +135,12 @@ def _facts(config: AgentConfig, node_ip: IPv4Address) -> NodeFacts:
     )
 
 
-async def _find_node_ip(client: KubeClient, node_name: str, stop: asyncio.Event) -> IPv4Address | None:
-    """Ask the API server for the node's first IPv4 InternalIP until it answers; None if told to stop."""
-    while not stop.is_set():
-        try:
-            node = await client.get(NODES, node_name)
-            for text in node.internal_ips:
-                if "." in text:
-                    return IPv4Address(text)
-            reason = f"Node {node_name} has no IPv4 InternalIP yet"
-        except (KubeError, ValueError) as error:
-            reason = str(error)
-        log.warning("the node's address is not known yet; --node-ip would say it", reason=reason)
-        try:
-            async with asyncio.timeout(_NODE_RETRY_SECONDS):
-                await stop.wait()
-        except TimeoutError:
-            continue
-    return None
-
-
-def _find_node_ip6(node_ip: IPv4Address) -> IPv6Address | None:
-    """Find the IPv6 address beside ``node_ip``, as Node objects often list only IPv4; None if there is none yet."""
-    try:
-        return find_node_ip6(node_ip)
-    except DatapathError as error:
-        log.warning("the node's IPv6 address is not known; --node-ip6 sets it", reason=str(error))
-        return None
-
-
 class Agent:
-    """Every part of the agent, connected."""
+    """Every part of the agent, connected.
+
+    Attributes:
+        moved_to: The node's new address, if :meth:`run` ended because of it.
+    """
 
     def __init__(self, config: AgentConfig, node_ip: IPv4Address, client: KubeClient) -> None:
         self._config = config
@@ -192,6 +171,8 @@ class Agent:
         self._namespaces = Informer(client, NAMESPACES)
         self._pods = Informer(client, PODS, field_selector=f"spec.nodeName={config.node_name}")
         self._synced = asyncio.Event()
+        self._address = AddressWatch(node_ip, config.node_name, self._nodes.cache)
+        self.moved_to: IPv4Address | None = None
 
         self._keeper = DatapathKeeper(
             NodeDatapath(config.datapath(node_ip)),
@@ -316,6 +297,7 @@ class Agent:
             tasks = [
                 asyncio.create_task(self._work(), name="agent"),
                 asyncio.create_task(stop.wait(), name="stop"),
+                asyncio.create_task(self._follow_address(), name="address"),
             ]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -324,10 +306,15 @@ class Agent:
                 await self._server.stop()
                 await self._events.close()
                 await _cancel(tasks)
-            if not stop.is_set():
+            if not stop.is_set() and self.moved_to is None:
                 tasks[0].result()  # a bug ended the work: raise it
         finally:
             await self._http.stop()
+
+    async def _follow_address(self) -> None:
+        """Return when the node has another address."""
+        self.moved_to = await self._address.wait()
+        log.warning("the node has another address: starting again with it", address=str(self.moved_to))
 
     async def _work(self) -> None:
         """Run everything but the sockets, for ever."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import Any
 
@@ -30,15 +31,19 @@ def main(**options: Any) -> None:
     On SIGHUP, or if its configuration file changes, the agent reads the configuration again. The log says what was
     applied and what needs a restart.
 
+    If the node moves to another address, which its Node object then lists, the agent starts again with that one.
+
     If the API server is away, running pods keep their network, and CNI STATUS says 50.
     """
     config = AgentConfig(**options)
     file = click.get_current_context().meta.get(CONFIG_FILE)
     configure_logs(config.log_level, config.log_format)
     try:
-        asyncio.run(run_agent(config, _read_again, file))
+        again = asyncio.run(run_agent(config, _read_again, file))
     except FastError as error:
         raise click.ClickException(str(error)) from error
+    if again:
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 -- this very command again
 
 
 def _read_again() -> AgentConfig:

@@ -81,6 +81,19 @@ def find_underlay(netlink: Netlink, node_ip: IPAddress) -> Link:
     return replace(owner, mtu=min((link.mtu for link in find_ways_out(netlink, owner)), default=MAX_IP_BYTES))
 
 
+def has_address(address: IPv4Address) -> bool:
+    """Tell whether a device of this node, other than the tunnel device, has the address. Blocking.
+
+    Raises:
+        NetlinkError: The kernel refused.
+    """
+    with Netlink() as netlink:
+        names = {link.index: link.name for link in netlink.links()}
+        return any(
+            item.address == address and names.get(item.index) != TUNNEL_DEVICE for item in netlink.addresses()
+        )
+
+
 def find_node_ip6(node_ip: IPv4Address) -> IPv6Address | None:
     """Give the lowest lasting IPv6 address of the device that has ``node_ip``; None if it has none. Blocking.
 
