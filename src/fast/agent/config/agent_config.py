@@ -163,7 +163,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=_Address(IPv6Address),
         envvar="FAST_NODE_IP6",
         show_envvar=True,
-        help="This node's IPv6 address, for traffic between the node and pods over IPv6.",
+        help="This node's IPv6 address, for traffic between the node and pods over IPv6. Default: the lowest lasting "
+        "one of the device that has the underlay address.",
     ),
     click.option(
         "--kubeconfig",
