@@ -1,12 +1,11 @@
 """When a running agent concludes that its node has another address, and when not."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
 from fast.agent.app.fast_agent import main
-from fast.agent.app.node_address import VARIABLE, AddressWatch, prepare_restart
+from fast.agent.app.node_address import VARIABLE, AddressWatch, may_follow, prepare_restart
 from fast.agent.config.agent_config import AgentConfig
 from fast.api.core import Node, NodeAddress, NodeStatus
 from fast.api.meta import ObjectMeta
@@ -70,15 +69,19 @@ async def test_nothing_is_known_while_there_is_no_node_object(world):
     assert await world.watch.look() is None
 
 
-def test_a_restart_has_the_new_address_unless_a_flag_says_otherwise(monkeypatch):
+def configured(*flags):
+    return AgentConfig(**main.make_context("fast-agent", ["--node-name=n1", *flags]).params)
+
+
+def test_an_address_from_the_environment_is_followed_and_one_from_a_flag_is_not(monkeypatch):
     monkeypatch.setenv(VARIABLE, str(OLD))
-    config = AgentConfig(**main.make_context("fast-agent", ["--node-name=n1"]).params)
+    assert may_follow(configured())
+    assert not may_follow(configured(f"--node-ip={OTHER}"))
+    monkeypatch.delenv(VARIABLE)
+    assert may_follow(configured())
 
-    def read_again():
-        return AgentConfig(**main.make_context("fast-agent", ["--node-name=n1"]).params)
 
-    assert config.node_ip == OLD
-    assert prepare_restart(NEW, read_again)
-    assert read_again().node_ip == NEW
-    assert not prepare_restart(OTHER, lambda: replace(config, node_ip=OLD))
-    assert read_again().node_ip == NEW
+def test_a_restart_has_the_new_address(monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(OLD))
+    prepare_restart(NEW)
+    assert configured().node_ip == NEW

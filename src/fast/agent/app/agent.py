@@ -24,7 +24,13 @@ import structlog
 from prometheus_client import REGISTRY
 
 from fast import __version__
-from fast.agent.app.node_address import AddressWatch, ask_node_ip, look_for_ipv6, prepare_restart
+from fast.agent.app.node_address import (
+    AddressWatch,
+    ask_node_ip,
+    look_for_ipv6,
+    may_follow,
+    prepare_restart,
+)
 from fast.agent.app.own_node import OwnNode
 from fast.agent.app.process_limits import raise_descriptor_limit
 from fast.agent.app.systemd import notify
@@ -117,7 +123,8 @@ async def run_agent(
             await agent.run(stop)
         finally:
             await _cancel([reloading])
-    if agent.moved_to is not None and prepare_restart(agent.moved_to, read_again):
+    if agent.moved_to is not None:
+        prepare_restart(agent.moved_to)
         return True
     log.info("fast-agent has stopped; the datapath stays")
     return False
@@ -312,7 +319,9 @@ class Agent:
             await self._http.stop()
 
     async def _follow_address(self) -> None:
-        """Return when the node has another address."""
+        """Return when the node has another address; never if a flag or a file fixes it."""
+        if not may_follow(self._config):
+            await asyncio.Future()
         self.moved_to = await self._address.wait()
         log.warning("the node has another address: starting again with it", address=str(self.moved_to))
 

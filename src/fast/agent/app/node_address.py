@@ -110,17 +110,14 @@ class AddressWatch:
         return None
 
 
-def prepare_restart(moved: IPv4Address, read_again: Callable[[], AgentConfig]) -> bool:
-    """Set the environment of the next process to the node's new address; False if a flag or a file gives another."""
-    before = os.environ.get(VARIABLE)
+def may_follow(config: AgentConfig) -> bool:
+    """Tell whether the node's address was not fixed by a flag or a file: only then can a restart change it."""
+    return config.node_ip is None or os.environ.get(VARIABLE) == str(config.node_ip)
+
+
+def prepare_restart(moved: IPv4Address) -> None:
+    """Give the node's new address to the process that starts next."""
     os.environ[VARIABLE] = str(moved)
-    if read_again().node_ip == moved:
-        return True
-    if before is None:
-        del os.environ[VARIABLE]
-    else:
-        os.environ[VARIABLE] = before
-    return False
 
 
 def _ipv4(node: Node) -> list[IPv4Address]:
