@@ -5,7 +5,7 @@ Nothing else copies a node's address: records name the node, and readers look th
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 
 import msgspec
 
@@ -28,12 +28,6 @@ _LEASE_PREFIX = "fast-node-"
 def lease_name(node: str) -> str:
     """Give the name of a node's heartbeat Lease, in Fast's namespace."""
     return f"{_LEASE_PREFIX}{node}"
-
-
-def find_lease_node(name: str) -> str | None:
-    """Give the node whose heartbeat a Lease is, by the Lease's name; None for another Lease."""
-    node = name.removeprefix(_LEASE_PREFIX)
-    return node if node and node != name else None
 
 
 class Tunnel(msgspec.Struct, frozen=True, omit_defaults=False, gc=False):
@@ -96,7 +90,3 @@ class FastNode(msgspec.Struct, kw_only=True):
     def find_underlay(self) -> IPv4Address | None:
         """Give the address that others tunnel to: the first IPv4 one (the underlay is IPv4); None if there is none."""
         return next((found for found in self.find_addresses() if isinstance(found, IPv4Address)), None)
-
-    def find_ipv6(self) -> IPv6Address | None:
-        """Give the node's IPv6 address; None if it has none."""
-        return next((found for found in self.find_addresses() if isinstance(found, IPv6Address)), None)

@@ -112,10 +112,6 @@ class Silence:
             return 0.0
         return max(0.0, self._clock() - self._changed.get(name, self._began))
 
-    def forget(self, name: str) -> None:
-        """Drop what is known of a Lease that will not come back."""
-        self._changed.pop(name, None)
-
     def _lease_changed(self, change: Change[Lease]) -> None:
         """Note a renewal. A deletion is none: what was silent before it stays silent."""
         if change.new is not None:

@@ -3,9 +3,8 @@
 from ipaddress import ip_address
 
 import msgspec
-import pytest
 
-from fast.api.fastnode import FastNode, find_lease_node, lease_name
+from fast.api.fastnode import FastNode
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.meta import ObjectMeta
 
@@ -18,7 +17,7 @@ def made(*addresses, **more):
 def test_the_underlay_is_the_first_ipv4_address_wherever_it_stands():
     node = made("fd77::1", "192.168.77.1")
     assert node.find_underlay() == ip_address("192.168.77.1")
-    assert node.find_ipv6() == ip_address("fd77::1")
+    assert node.find_addresses() == (ip_address("fd77::1"), ip_address("192.168.77.1"))
 
 
 def test_text_that_is_not_an_address_and_addresses_beyond_two_do_not_count():
@@ -40,16 +39,6 @@ def test_spec_and_status_are_written_as_the_definition_names_them():
         "tunnel": {"protocol": "vxlan", "port": 8479, "vni": 1},
         "podMTU": 1450,
     }
-
-
-@pytest.mark.parametrize("node", ["n1", "ip-10-0-0-1.example", "fast-node-n1"])
-def test_a_lease_names_its_node(node):
-    assert find_lease_node(lease_name(node)) == node
-
-
-@pytest.mark.parametrize("name", ["fast-controller-manager", "fast-node-", ""])
-def test_other_leases_are_no_nodes(name):
-    assert find_lease_node(name) is None
 
 
 def test_a_record_of_a_version_that_copied_the_nodes_address_is_read_without_it():

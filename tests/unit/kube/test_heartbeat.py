@@ -122,8 +122,6 @@ def test_a_deleted_lease_and_one_that_never_was_grow_silent_and_are_no_news():
     informer.tell(lease(), None)
     assert silence.seconds(NAME) == 30
     assert silence.seconds("fast-node-never") == 30
-    silence.forget(NAME)
-    assert silence.seconds(NAME) == 30
 
 
 async def test_a_real_informer_tells_a_reader_of_renewals(server):
