@@ -1,4 +1,4 @@
-"""Plays kubelet and container runtime on a node of a playground, inside the node's namespaces.
+"""Plays kubelet, container runtime and kube-proxy on a node of a playground, inside the node's namespaces.
 
 ``python -m fast_playground.cluster.kubelet``. Watches the pods bound to the node and gives each to a ``PodWorker``;
 nothing about a single pod is decided here.
@@ -22,6 +22,7 @@ from fast_playground.cluster.plugins import PluginRunner
 from fast_playground.cluster.pod_types import PODS, Pod
 from fast_playground.cluster.pod_worker import Machinery, PodWorker
 from fast_playground.cluster.sandbox import SandboxRecords
+from fast_playground.cluster.service_proxy import ServiceProxy
 
 CNI_BIN_DIR = Path("/opt/cni/bin")
 CNI_CONF_DIR = Path("/etc/cni/net.d")
@@ -103,7 +104,8 @@ async def _serve(node: str, address: str) -> None:
         assert task is not None
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        await asyncio.gather(reporter.run(), Kubelet(client, node, machinery).run())
+        kubelet, proxy = Kubelet(client, node, machinery), ServiceProxy(client)
+        await asyncio.gather(reporter.run(), kubelet.run(), proxy.run())
 
 
 def main() -> None:
