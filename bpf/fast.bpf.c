@@ -352,6 +352,8 @@ int fast_from_underlay(struct __sk_buff *skb)
 		return drop(skb, &packet, FROM_UNDERLAY, DROP_SPOOFED_ADDRESS);
 	if (!sender)
 		return pass(skb, &packet, FROM_UNDERLAY, STACK_NOT_POD);
+	if (unlikely(!goes_natively(&packet)))
+		return drop(skb, &packet, FROM_UNDERLAY, DROP_UNTUNNELLED);
 	if (unlikely(packet.flags & PACKET_FRAGMENT))
 		return pass(skb, &packet, FROM_UNDERLAY, STACK_FRAGMENT);
 	if (unlikely(local->flags & POD_ON_STACK))

@@ -14,6 +14,7 @@ from fast.datapath.bpf.reasons import PacketDirection, Reason
 from fast.datapath.datapath_config import DEFAULT_TUNNEL_PORT
 from fast.net import Mac
 from kernel import traffic
+from kernel.bpf.packets import ETH_ARP, ETH_IPV6, ICMPV6, Ip, arp, discovery, icmp, tcp
 from kernel.fastlab import attach_pods, cluster, ip_of
 from kernel.lab import eventually
 from kernel.services import SERVICE_PORT, Service, install, vip
@@ -94,11 +95,11 @@ def test_a_pods_packet_to_a_tunnel_port_is_refused_on_every_address_of_a_node(ma
         assert counted(here, Reason.DROP_TUNNEL_PORT, from_pod(a, ipv4(a.ip, target, packet)))
 
 
-def refused_in_metrics(node):
+def refused_in_metrics(node, reason="drop_tunnel_port_translated", direction="from_pod"):
     """What the agent's metrics say that the firewall refused, in packets."""
     registry = CollectorRegistry()
     registry.register(PacketCollector(node.datapath.counters, node.datapath.refused_by_firewall))
-    labels = {"reason": "drop_tunnel_port_translated", "direction": "from_pod", "verdict": "drop"}
+    labels = {"reason": reason, "direction": direction, "verdict": "drop"}
     return node.call(registry.get_sample_value, "fast_packets_total", labels)
 
 
@@ -222,3 +223,158 @@ def test_pods_may_use_the_tunnels_port_among_themselves_also_over_the_stack(made
         with traffic.server(c, DEFAULT_TUNNEL_PORT):
             for size in (100, traffic.FRAGMENTED_BYTES):
                 traffic.udp(a, address, DEFAULT_TUNNEL_PORT, size, attempts=3)  # IPv6 learns its path
+
+
+# In another's name.
+
+
+def neighbours(node):
+    """The addresses in the node's neighbour table."""
+    return {line.split()[0] for line in node.run("ip -4 neigh; ip -6 neigh").splitlines()}
+
+
+def test_forged_arp_and_neighbour_discovery_leave_no_entry_on_the_node_or_in_another_pod(made):
+    here, (a, b) = made.nodes[0], made.nodes[0].pods
+    mac, raws, names = a.endpoint.pod_mac, [], set()
+    for number in range(200):
+        forged = ip_address("10.244.200.0") + number
+        raws.append(frame(mac, b"\xff" * 6, arp(1, mac, forged, here.ip), ETH_ARP))
+        forged6 = ip_address(f"fe80::{number + 0x1000:x}")
+        names |= {str(forged), str(forged6)}
+        solicitation = Ip(forged6, ip_address("ff02::1"), ICMPV6, discovery(135, here.ip6, (1, mac)))
+        raws.append(frame(mac, b"\x33\x33\0\0\0\1", bytes(solicitation), ETH_IPV6))
+    dropped = here.count(Reason.DROP_NEIGHBOUR) + here.count(Reason.DROP_SPOOFED_ADDRESS)
+    for raw in raws:
+        send(a, "eth0", raw)
+    eventually(
+        lambda: (
+            here.count(Reason.DROP_NEIGHBOUR) + here.count(Reason.DROP_SPOOFED_ADDRESS) == dropped + len(raws)
+        )
+    )
+    assert not (neighbours(here) | neighbours(b)) & names
+
+
+def test_a_pod_that_scans_a_pool_leaves_one_neighbour_entry_on_its_node(made):
+    here, a = made.nodes[0], made.nodes[0].pods[0]
+    before = len(neighbours(here))
+    unknown = here.count(Reason.DROP_UNKNOWN_DESTINATION)
+
+    def scan():
+        for version, prefix in ((4, "10.244.{}.{}"), (6, "fd00:244::{}:{}")):
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                for number in range(300):
+                    sock.sendto(b"x", (prefix.format(100 + number // 250, 1 + number % 250), 9))
+
+    a.call(scan)
+    eventually(lambda: here.count(Reason.DROP_UNKNOWN_DESTINATION) >= unknown + 600)
+    assert len(neighbours(here)) <= before + 2  # the gateway, by each family
+
+
+def cached_mtu(node, address):
+    return "mtu" in node.run(f"ip route get {address}")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_forged_error_about_a_path_changes_no_path_of_the_nodes(made, version):
+    here, there = made.nodes
+    a = here.pods[0]
+    node, other = ip_of(here, version), ip_of(there, version)
+    quoted = bytes(Ip(node, other, 6, tcp(1000, 6443)))
+    protocol, kind, code = (1, 3, 4) if version == 4 else (ICMPV6, 2, 0)
+    rest = struct.pack("!HH", 0, 600) if version == 4 else struct.pack("!I", 1280)
+    body = icmp(kind, code, rest, quoted)
+    if version == 4:
+        body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
+        packet = ipv4(a.ip, here.ip, body, 1)
+    else:
+        packet = bytes(Ip(a.ip6, here.ip6, protocol, body))
+    before = cached_mtu(here, other)
+    ethertype = 0x0800 if version == 4 else ETH_IPV6
+    assert counted(here, Reason.DROP_ICMP_QUOTE, from_pod(a, packet, ethertype))
+    assert cached_mtu(here, other) == before
+
+
+def test_an_error_about_the_pods_own_flow_still_reaches_the_sender(made):
+    a, b = made.nodes[0].pods
+    with a.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect((str(b.ip), 9))  # where nobody listens: the pod answers "port unreachable"
+        sock.settimeout(3)
+        sock.send(b"x")
+        with pytest.raises(ConnectionRefusedError):
+            sock.recv(1)
+
+
+# By other ways than the tunnel.
+
+
+def test_a_pools_address_that_comes_without_the_tunnel_is_refused(made):
+    here, a, c = made.nodes[0], made.nodes[0].pods[0], made.nodes[1].pods[0]
+    native, outside = here.config.routing == "native", made.outside
+    source, target = (
+        Mac.parse(place.run("cat /sys/class/net/u0/address").strip()) for place in (outside, here)
+    )
+    sources = [c.ip6, ip_address("fd00:244::9:9")] + ([] if native else [c.ip, ip_address("10.244.9.9")])
+
+    def refused():
+        by_firewall = refused_in_metrics(here, "drop_untunnelled_source", "from_underlay")
+        return by_firewall + here.count(Reason.DROP_UNTUNNELLED)
+
+    for address in sources:
+        before = refused()
+        if address.version == 4:
+            send(outside, "u0", frame(source, target, ipv4(address, a.ip, udp())))
+        else:
+            send(outside, "u0", frame(source, target, bytes(Ip(address, a.ip6, 17, udp())), ETH_IPV6))
+        eventually(lambda expected=before + 1: refused() == expected, 5)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_nobody_outside_reaches_a_tunnel_port_by_a_service(made, version):
+    here, there = made.nodes
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    service = Service(
+        vip(95, version), ip_of(there, version), node_port=30_009, backend_port=DEFAULT_TUNNEL_PORT
+    )
+    install(here, [service], "nft")
+    before = refused_in_metrics(here)
+    try:
+        with made.outside.call(socket.socket, family, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"\x08\0\0\0\0\0\1\0", (str(ip_of(here, version)), 30_009))
+        eventually(lambda: refused_in_metrics(here) == before + 1)
+    finally:
+        here.run("nft delete table inet kube_proxy")
+
+
+def test_masquerade_never_takes_the_tunnels_port(made):
+    here, a = made.nodes[0], made.nodes[0].pods[0]
+    rules = here.run("nft list chain inet fast source_nat")
+    ranges = [line for line in rules.splitlines() if "masquerade to" in line]
+    assert len(ranges) == 2
+    assert all(f":{DEFAULT_TUNNEL_PORT + 1}-65535" in line for line in ranges)
+    made.outside.run(
+        "nft 'add table ip hold; add chain ip hold in { type filter hook input priority raw; };"
+        " add rule ip hold in meta l4proto udp drop'"
+    )
+    try:
+
+        def spray():
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                for port in range(1, 2001):
+                    sock.sendto(b"", (str(made.outside_ip), port))
+
+        a.call(spray)
+        listed = here.run(f"conntrack -L -p udp -s {a.ip} -d {made.outside_ip} 2>/dev/null").splitlines()
+        taken = {int(line.rsplit("dport=", 1)[1].split()[0]) for line in listed}
+        assert len(taken) > 500
+        assert min(taken) > DEFAULT_TUNNEL_PORT
+    finally:
+        made.outside.run("nft delete table ip hold")
+        here.run("conntrack -F 2>/dev/null")
+
+
+def test_loopback_and_ipv4_mapped_addresses_do_not_leave_a_pod(made):
+    here, a = made.nodes[0], made.nodes[0].pods[0]
+    assert counted(here, Reason.DROP_LOOPBACK, from_pod(a, ipv4(a.ip, ip_address("127.0.0.1"), udp())))
+    mapped = Ip(ip_address(f"::ffff:{a.ip}"), made.nodes[0].pods[1].ip6, 17, udp())
+    assert counted(here, Reason.DROP_MAPPED_ADDRESS, from_pod(a, bytes(mapped), ETH_IPV6))

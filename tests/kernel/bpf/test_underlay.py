@@ -6,7 +6,7 @@ import pytest
 
 from fast.datapath.bpf import Flow, FlowKey, LocalPodFlag, PacketDirection, Reason
 from fast.net import Mac
-from kernel.bpf.node import HOST_MAC, MAC_A, PASS, REDIRECT, SHOT, V4, only
+from kernel.bpf.node import HOST_MAC, MAC_A, PASS, REDIRECT, SHOT, V4, V6, only
 from kernel.bpf.packets import ETH_ARP, TCP, UDP, Ip, ethernet, tcp, udp
 
 FROM_UNDERLAY = PacketDirection.FROM_UNDERLAY
@@ -76,3 +76,10 @@ def test_fragments_flows_of_the_stack_and_marked_pods_go_to_the_stack(native, ar
     assert arrives(Ip(V4.r, V4.a, TCP, tcp(80, 1000)))[1] == came(Reason.STACK_FLOW)
     native.shape(V4.a, LocalPodFlag.VIA_STACK)
     assert arrives(Ip(V4.r, V4.a, TCP, tcp(1, 2)))[1] == came(Reason.STACK_REQUESTED)
+
+
+@pytest.mark.parametrize("place", ["r", "other_node"])
+def test_ipv6_of_the_cluster_that_came_without_the_tunnel_is_refused(arrives, place):
+    result, grew = arrives(Ip(getattr(V6, place), V6.a, TCP, tcp(1, 2)))
+    assert (result.verdict, grew) == (SHOT, came(Reason.DROP_UNTUNNELLED))
+    assert arrives(Ip(V6.outside, V6.a, TCP, tcp(1, 2)))[1] == came(Reason.STACK_NOT_POD)

@@ -160,6 +160,10 @@ class Reason(IntEnum):
     DROP_METADATA = 86, "is for the cloud's metadata service, and the pod's namespace is not allowed"
     DROP_FLOW_LIMIT = 87, "would open a flow through the stack, and its pod has as many as it may"
     DROP_FLOW_TABLE_FULL = 88, "would open a flow through the stack, and the flow table is full"
+    DROP_UNTUNNELLED = (
+        89,
+        "is from a pod elsewhere, of a family that comes by the tunnel only, and came without",
+    )
     DROP_POLICY_INGRESS = 96, "is not allowed by the ingress rules of the pod it is for"
     DROP_POLICY_EGRESS = 97, "is not allowed by the egress rules of the pod it is from"
     DROP_POLICY_PENDING = 98, "is of a pod whose rules are not in the maps"

@@ -27,7 +27,7 @@ METADATA = {"ip": "169.254.169.254", "ip6": "fd00:ec2::254"}
 #: What the table drops, by the name of its counter: the reason in the agent's metrics, and where it was seen.
 COUNTERS = {
     "tunnel_port": ("drop_tunnel_port_translated", "from_pod"),
-    "untunnelled": ("drop_untunnelled", "from_underlay"),
+    "untunnelled": ("drop_untunnelled_source", "from_underlay"),
     "metadata": ("drop_metadata_translated", "from_pod"),
 }
 _FIRST_PORT, _LAST_PORT = 1024, 65_535
