@@ -30,7 +30,7 @@ def cluster():
     ignored = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
     try:
         started = subprocess.run(
-            [CTL, "playground", "up", "--nodes", "1", "--name", name],
+            [CTL, "playground", "up", "--nodes", "1", "--name", name, "--two-addresses"],
             preexec_fn=ignored,
             capture_output=True,
             text=True,
@@ -108,6 +108,15 @@ def test_many_roots_at_once_are_made_without_a_retry(cluster):
         cluster.make_pod(name, "n1")
     cluster.wait_running(*names)
     assert "cannot" not in cluster.playground.directory.log("n1-kubelet").read_text()
+
+
+def test_a_node_can_have_two_internal_addresses(cluster):
+    addresses = cluster.get("node", "n1")["status"]["addresses"]
+    assert [item["address"] for item in addresses if item["type"] == "InternalIP"] == [
+        "192.168.77.1",
+        "192.168.78.1",
+    ]
+    assert "192.168.78.1/24" in cluster.playground.node("n1").run("ip", "-4", "addr", "show", "eth0").stdout
 
 
 def test_args_without_a_command_are_the_command(cluster):

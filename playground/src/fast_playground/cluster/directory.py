@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         nodes: How many.
         mtu: Of the underlay, in bytes.
         agent_args: Further arguments for every agent, as ``--routing native``.
+        two_addresses: Whether each node has a second address, which its Node object names as another InternalIP.
         pool: The pool ``default-ips`` that ``up`` makes: ``SUBNET`` or ``SUBNET=RANGE,…``; empty: none.
     """
 
@@ -33,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int = 1500
     agent_args: tuple[str, ...] = ()
     pool: str = ""
+    two_addresses: bool = False
 
 
 class StateDirectory:

@@ -85,7 +85,7 @@ class Kubelet:
             os._exit(1)  # the state on disk is whole; a restart goes on from there
 
 
-async def _serve(node: str, address: str) -> None:
+async def _serve(node: str, addresses: list[str]) -> None:
     config = ClusterConfig.load()
     async with KubeClient(config, user_agent="fast-playground-kubelet") as client:
         events = EventRecorder(client, "kubelet", host=node)
@@ -97,9 +97,9 @@ async def _serve(node: str, address: str) -> None:
             processes=ContainerProcesses(),
             records=SandboxRecords(),
             network_dir=CNI_CONF_DIR,
-            node_ip=address,
+            node_ip=addresses[0],
         )
-        reporter = NodeReporter(client, node, address, plugins, CNI_CONF_DIR)
+        reporter = NodeReporter(client, node, addresses, plugins, CNI_CONF_DIR)
         task = asyncio.current_task()
         assert task is not None
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,7 +112,7 @@ def main() -> None:
     """Run until SIGTERM; the pods keep running. The server and identity come from KUBECONFIG."""
     parser = argparse.ArgumentParser(prog="fast_playground.cluster.kubelet")
     parser.add_argument("--node", required=True, help="name of the node")
-    parser.add_argument("--address", required=True, help="its InternalIP")
+    parser.add_argument("--address", required=True, action="append", help="its InternalIPs, in order")
     options = parser.parse_args()
     try:
         asyncio.run(_serve(options.node, options.address))

@@ -22,7 +22,7 @@ from fast_playground.cluster.init_client import Control, InitGone, ProgramState
 from fast_playground.cluster.node import Node, Place, Underlay, list_nodes
 from fast_playground.cluster.pod_sandboxes import PlacedSandbox, find_sandboxes, get_sandbox
 from fast_playground.cluster.processes import VARIABLE, find_playgrounds, kill_processes
-from fast_playground.cluster.underlay import MAX_NODES, OUTSIDE, ensure_bridge, listen
+from fast_playground.cluster.underlay import MAX_NODES, OUTSIDE, add_second_address, ensure_bridge, listen
 
 API_PORT = 6443
 _ROOT = "playground"
@@ -204,11 +204,16 @@ class Playground:
 
     def boot(self, node: Node, settings: Settings, identities: Identities) -> None:
         """Start a node with its agent and kubelet; its disk, if it ran before, is what it was."""
-        node.boot(self.root, self.underlay, settings.mtu)
+        self._boot(node, settings)
         identities.write_agent(node.name, node.path(node_programs.AGENT_KUBECONFIG))
         identities.write_kubelet(node.name, node.path(node_programs.KUBELET_KUBECONFIG))
         self.start_agent(node)
         self.start_kubelet(node)
+
+    def _boot(self, node: Node, settings: Settings) -> None:
+        node.boot(self.root, self.underlay, settings.mtu)
+        if settings.two_addresses:
+            add_second_address(node.namespace, node.number)
 
     # Nodes and pods.
 
@@ -249,7 +254,10 @@ class Playground:
         log = self.directory.log(f"{node.name}-{node_programs.KUBELET}")
         environment = {"KUBECONFIG": node_programs.KUBELET_KUBECONFIG}
         node.control.start(
-            node_programs.KUBELET, node_programs.kubelet_command(node), log=log, environment=environment
+            node_programs.KUBELET,
+            node_programs.kubelet_command(node, self.directory_settings),
+            log=log,
+            environment=environment,
         )
 
     def reboot(self, node: Node) -> None:
@@ -259,7 +267,7 @@ class Playground:
 
     def power_on(self, node: Node) -> None:
         """Start a node that does not run, with what is on its disk."""
-        node.boot(self.root, self.underlay, self.settings.mtu)
+        self._boot(node, self.settings)
         self.start_agent(node)
         self.start_kubelet(node)
 

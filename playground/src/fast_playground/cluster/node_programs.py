@@ -9,7 +9,7 @@ from pathlib import Path
 from fast.cni.plugin_binary import find_plugin
 from fast_playground.cluster.directory import Settings, StateDirectory
 from fast_playground.cluster.node import Node
-from fast_playground.cluster.underlay import OUTSIDE
+from fast_playground.cluster.underlay import OUTSIDE, second_address
 
 API_SERVER, CONTROLLER, AGENT, KUBELET = "apiserver", "controller", "agent", "kubelet"
 AGENT_KUBECONFIG = "/etc/fast/agent.kubeconfig"
@@ -48,8 +48,9 @@ def agent_environment(node: Node) -> dict[str, str]:
     }
 
 
-def kubelet_command(node: Node) -> list[str]:
+def kubelet_command(node: Node, settings: Settings) -> list[str]:
     """Give the command of a node's kubelet; its kubeconfig comes by KUBECONFIG."""
+    second = ["--address", str(second_address(node.number))] if settings.two_addresses else []
     return [
         sys.executable,
         "-I",
@@ -59,6 +60,7 @@ def kubelet_command(node: Node) -> list[str]:
         node.name,
         "--address",
         str(node.address),
+        *second,
     ]
 
 

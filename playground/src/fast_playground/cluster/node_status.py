@@ -34,17 +34,17 @@ class NodeReporter:
     Args:
         client: Speaks to the server, as the node.
         name: Of the node.
-        address: Its InternalIP.
+        addresses: Its InternalIPs, in order.
         plugins: Asked by STATUS whether pods can be attached.
         network_dir: Where the network configuration appears once the agent is ready.
     """
 
     def __init__(
-        self, client: KubeClient, name: str, address: str, plugins: PluginRunner, network_dir: Path
+        self, client: KubeClient, name: str, addresses: list[str], plugins: PluginRunner, network_dir: Path
     ) -> None:
         self._client = client
         self._name = name
-        self._address = address
+        self._addresses = addresses
         self._plugins = plugins
         self._network_dir = network_dir
         self._conditions: dict[str, dict[str, Any]] = {}
@@ -109,7 +109,7 @@ class NodeReporter:
         resources = {"cpu": str(os.cpu_count() or 1), "memory": f"{_memory_kib()}Ki", "pods": _PODS}
         status = {
             "addresses": [
-                {"type": "InternalIP", "address": self._address},
+                *({"type": "InternalIP", "address": address} for address in self._addresses),
                 {"type": "Hostname", "address": self._name},
             ],
             "capacity": resources,

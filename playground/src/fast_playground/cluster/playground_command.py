@@ -52,13 +52,15 @@ def playground() -> None:
     show_default=True,
     help="The pool default-ips, as SUBNET or SUBNET=RANGE,…; empty: none.",
 )
-def up(name: str, nodes: int, mtu: int, agent_args: tuple[str, ...], pool: str) -> None:
+@click.option("--two-addresses", is_flag=True, help="Give each node a second InternalIP, of another network.")
+def up(name: str, nodes: int, mtu: int, agent_args: tuple[str, ...], pool: str, two_addresses: bool) -> None:
     """Start a playground; returns when all its nodes are Ready. What a crashed one left is removed first."""
     from fast_playground.cluster.directory import Settings
 
     began = time.monotonic()
     made = choose(name)
-    made.up(Settings(nodes=nodes, mtu=mtu, agent_args=agent_args, pool=pool), _progress(began))
+    settings = Settings(nodes=nodes, mtu=mtu, agent_args=agent_args, pool=pool, two_addresses=two_addresses)
+    made.up(settings, _progress(began))
     flag = "" if name == DEFAULT_NAME else f" --name {name}"
     click.echo(f"playground {name} is up, {nodes} nodes, after {time.monotonic() - began:.1f} s")
     click.echo(f"export KUBECONFIG=$(fast-ctl playground kubeconfig{flag})")

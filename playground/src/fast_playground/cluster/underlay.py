@@ -15,6 +15,7 @@ from fast.datapath.netns import Netns, run_in
 from fast.net import Mac, parse_subnet
 
 NETWORK = IPv4Network("192.168.77.0/24")
+SECOND_NETWORK = IPv4Network("192.168.78.0/24")
 #: The bridge's address: the nodes' default gateway, and where they find the API server.
 OUTSIDE = IPv4Address("192.168.77.254")
 MAX_NODES = 200
@@ -27,6 +28,18 @@ _UPLINK = "eth0"
 def node_address(number: int) -> IPv4Address:
     """Give the underlay address of node ``number``, counted from 1."""
     return NETWORK[number]
+
+
+def second_address(number: int) -> IPv4Address:
+    """Give the second address of node ``number``, of a network that its own address is not in."""
+    return SECOND_NETWORK[number]
+
+
+def add_second_address(node: Path, number: int) -> None:
+    """Give a node its second address, on the same device; ``node`` is the path of its network namespace."""
+    with Netns.open(str(node)) as inside, Netlink(inside.fd) as netlink:
+        uplink = _index(netlink, _UPLINK)
+        netlink.execute(requests.add_address(uplink, second_address(number), SECOND_NETWORK.prefixlen))
 
 
 def ensure_bridge(namespace: Path, mtu: int) -> None:
