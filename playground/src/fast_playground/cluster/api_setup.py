@@ -110,7 +110,7 @@ class Cluster:
         asyncio.run(delete())
 
     def ready_nodes(self) -> dict[str, str]:
-        """Give every registered node with the reason why it is not Ready, which is empty where it is."""
+        """Give every registered node with the reason why it is not Ready, which is empty if it is."""
         return asyncio.run(self._ready_nodes())
 
     def _client(self) -> KubeClient:

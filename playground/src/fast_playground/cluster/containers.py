@@ -83,7 +83,7 @@ class ContainerProcesses:
         return ProcessRecord(pid=process.pid, start_ticks=start_ticks(process.pid), started_at=now)
 
     async def wait(self, record: ProcessRecord) -> int:
-        """Wait until the process has ended; gives its exit status (128 + the signal's number where one ended it)."""
+        """Wait until the process has ended; gives its exit status (128 + the signal's number if one ended it)."""
         try:
             descriptor = os.pidfd_open(record.pid)
         except ProcessLookupError:

@@ -41,7 +41,7 @@ class StateDirectory:
     """The directory of one playground.
 
     Args:
-        name: The playground's; InvalidConfig where it is no DNS label of at most 32 characters.
+        name: The playground's; InvalidConfig if it is no DNS label of at most 32 characters.
     """
 
     def __init__(self, name: str) -> None:
@@ -85,14 +85,14 @@ class StateDirectory:
         self._settings.write_bytes(msgspec.json.encode(settings))
 
     def find_settings(self) -> Settings | None:
-        """Read the settings; None where there is no playground, or ``up`` has not come that far."""
+        """Read the settings; None if there is no playground, or ``up`` has not come that far."""
         try:
             return msgspec.json.decode(self._settings.read_bytes(), type=Settings)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
     def remove(self) -> None:
-        """Remove the directory, and the base where this was the last."""
+        """Remove the directory, and the base if this was the last."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.path)
         with contextlib.suppress(OSError):  # others' directories are still there

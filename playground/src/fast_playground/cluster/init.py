@@ -50,7 +50,7 @@ class Program:
     start_at: float | None = field(default=None)  # monotonic; when to start it again
 
     def start(self) -> None:
-        """Start the process; OSError where it cannot be executed."""
+        """Start the process; OSError if it cannot be executed."""
         self.start_at = None
         self.starts += 1
         self.process = subprocess.Popen(

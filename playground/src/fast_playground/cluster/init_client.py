@@ -33,7 +33,7 @@ class ProgramState:
 
     Attributes:
         pid: In the init's own pid namespace; None while it does not run.
-        exit_status: Of its last run, negative for a signal; None where it has not ended yet.
+        exit_status: Of its last run, negative for a signal; None if it has not ended yet.
         starts: How often it was started.
         restarts: Whether init starts it again when it ends.
     """
@@ -123,7 +123,7 @@ class Control:
             raise ProgramFailed(f"cannot start {name}: {answer['error']}")
 
     def status(self) -> dict[str, ProgramState]:
-        """Give the state of every program, by name; InitGone where the init does not answer."""
+        """Give the state of every program, by name; InitGone if the init does not answer."""
         programs = self._ask({"op": "status"})["programs"]
         return {name: ProgramState(**state) for name, state in programs.items()}
 

@@ -70,7 +70,7 @@ class Playground:
 
     @property
     def settings(self) -> Settings:
-        """How it was asked for; FastError where it is not up."""
+        """How it was asked for; FastError if it is not up."""
         settings = self.directory.find_settings()
         if settings is None or not self.is_up:
             raise FastError(
@@ -222,7 +222,7 @@ class Playground:
         return list_nodes(self.directory)
 
     def node(self, name: str) -> Node:
-        """Give the node of that name; FastError where there is none."""
+        """Give the node of that name; FastError if there is none."""
         for node in self.nodes():
             if node.name == name:
                 return node
@@ -234,7 +234,7 @@ class Playground:
         return self.underlay if name == UNDERLAY else self.node(name)
 
     def sandbox(self, namespace: str, name: str) -> PlacedSandbox:
-        """Find a pod's sandbox; PodNotRunning where there is none."""
+        """Find a pod's sandbox; PodNotRunning if there is none."""
         return get_sandbox(self.directory, namespace, name)
 
     def sandboxes(self) -> list[PlacedSandbox]:
@@ -272,7 +272,7 @@ class Playground:
         self.start_kubelet(node)
 
     def wait_ready(self, timeout_seconds: float = _START_SECONDS) -> None:
-        """Wait until every node is Ready; FastError, with the reasons and logs, where that takes too long."""
+        """Wait until every node is Ready; FastError, with the reasons and logs, if that takes too long."""
         self._wait(self._nodes_problem, timeout_seconds)
 
     # Looking after it.

@@ -52,7 +52,7 @@ class Place:
 
     @property
     def namespace(self) -> Path:
-        """Path of its network namespace; InitGone where it is not running."""
+        """Path of its network namespace; InitGone if it is not running."""
         return Path(f"/proc/{self.control.init_pid()}/ns/net")
 
     def path(self, inside: str) -> Path:
@@ -167,6 +167,6 @@ def _start_init(root: Control, place: Place, namespaces: list[str], options: lis
 
 
 def list_nodes(directory: StateDirectory) -> list[Node]:
-    """Give the nodes that a playground was asked for, running or not; none where ``up`` has not come to them."""
+    """Give the nodes that a playground was asked for, running or not; none if ``up`` has not come to them."""
     settings = directory.find_settings()
     return [Node(directory, number) for number in range(1, settings.nodes + 1)] if settings else []

@@ -69,7 +69,7 @@ class NodeReporter:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _network_problem(self) -> str:
-        """Tell why pods cannot be attached; empty where they can."""
+        """Tell why pods cannot be attached; empty if they can."""
         try:
             network = find_network(self._network_dir)
             if network is None:

@@ -26,7 +26,7 @@ class PluginError(FastError):
 
     Args:
         message: For people.
-        code: The spec's error code, or 0 where the plugin did not say.
+        code: The spec's error code, or 0 if the plugin did not say.
     """
 
     retryable = True
@@ -63,7 +63,7 @@ class Attachment:
 
     Attributes:
         container_id: CNI_CONTAINERID.
-        netns: CNI_NETNS; empty where the namespace is gone (DEL only).
+        netns: CNI_NETNS; empty if the namespace is gone (DEL only).
         ifname: CNI_IFNAME.
         arguments: CNI_ARGS.
         capabilities: Capability arguments (``portMappings`` …): each plugin gets those that it declares.
@@ -77,7 +77,7 @@ class Attachment:
 
 
 def find_network(directory: Path) -> Network | None:
-    """Read the network that a runtime uses: of the files in the directory, the first by name; None where there is none.
+    """Read the network that a runtime uses: of the files in the directory, the first by name; None if there is none.
 
     Raises:
         InvalidConfig: The file is no network configuration.

@@ -27,7 +27,7 @@ class PlacedSandbox:
 
     @property
     def network(self) -> Path | None:
-        """Path, from here, of its network namespace; None where the pod is on its node's network."""
+        """Path, from here, of its network namespace; None if the pod is on its node's network."""
         return self.node.path(self.sandbox.netns) if self.sandbox.netns else None
 
     def command(self, argv: list[str]) -> list[str]:

@@ -49,7 +49,7 @@ class Machinery:
     node_ip: str
 
     def network(self) -> Network:
-        """Read the network configuration; PluginError where there is none."""
+        """Read the network configuration; PluginError if there is none."""
         network = find_network(self.network_dir)
         if network is None:
             raise PluginError("cni plugin not initialized")
@@ -154,7 +154,7 @@ class PodWorker:
         return sandbox
 
     async def _remove_sandbox(self) -> None:
-        """Take the sandbox down: DEL, namespace, record. PluginError where DEL has to be tried again."""
+        """Take the sandbox down: DEL, namespace, record. PluginError if DEL has to be tried again."""
         sandbox = self._sandbox
         assert sandbox is not None
         if sandbox.netns:
@@ -227,7 +227,7 @@ class PodWorker:
     # Status.
 
     async def _publish(self, pod: Pod, status: Json) -> None:
-        """Write the status where it differs from what was written last (times aside)."""
+        """Write the status if it differs from what was written last (times aside)."""
         if self._published is not None and _same(self._published, status):
             return
         try:

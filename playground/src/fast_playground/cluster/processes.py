@@ -61,17 +61,17 @@ def _kill(pid: int, playground: str, deadline: float) -> None:
             select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
     finally:
         os.close(descriptor)
-    with contextlib.suppress(ChildProcessError):  # ours only where this very process started the playground
+    with contextlib.suppress(ChildProcessError):  # ours only if this very process started the playground
         os.waitpid(pid, os.WNOHANG)
 
 
 def start_ticks(pid: int) -> int:
-    """Give when a process started, in clock ticks since boot; OSError where there is none."""
+    """Give when a process started, in clock ticks since boot; OSError if there is none."""
     return int(_stat_fields(pid)[_START_TICKS_FIELD - 3])
 
 
 def process_state(pid: int) -> str:
-    """Give a process's state as the kernel spells it (``Z`` is a zombie); OSError where there is none."""
+    """Give a process's state as the kernel spells it (``Z`` is a zombie); OSError if there is none."""
     return _stat_fields(pid)[0]
 
 
