@@ -76,6 +76,10 @@ bench: setup ## Measure everything, each beside something else; minutes. One par
 bench-cost: setup ## Time what each check costs a packet, by leaving it out (root)
 	@$(BIN)/python bench/datapath/cost.py $(ARGS)
 
+.PHONY: bench-storm
+bench-storm: setup ## Time what a dropped packet costs, of it counting and events, and what a listener costs (root)
+	@$(BIN)/python bench/datapath/storm.py $(ARGS)
+
 .PHONY: bench-datapath bench-cni bench-ipam bench-apiserver
 bench-datapath bench-cni bench-ipam bench-apiserver: bench-%: setup
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bench.txt

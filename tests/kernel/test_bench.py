@@ -35,3 +35,16 @@ def test_the_cost_of_each_check_is_timed():
     whole = next(line for line in table if line.startswith("all of it"))
     assert all(int(figure) > 0 for figure in whole.removeprefix("all of it").split())
     assert len(table) == 8
+
+
+def test_the_storm_is_measured_and_every_part_of_it_named():
+    lines = run("storm.py", "--rounds", "1", "--repeat", "1000").splitlines()
+    assert [line[:40].strip() for line in lines] == [
+        "a dropped packet",
+        "of it: counting by who and why",
+        "of it: events, limited",
+        "a forwarded packet",
+        "of it: the switch, nobody listens",
+        "more if somebody listens",
+    ]
+    assert all(float(line[40:48]) > 0 for line in (lines[0], lines[3]))

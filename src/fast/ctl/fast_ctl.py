@@ -18,6 +18,7 @@ _COMMANDS = {
     "local-ips": "fast.ctl.node.local_ips",
     "cluster-ips": "fast.ctl.node.cluster_ips",
     "local-dev": "fast.ctl.node.local_dev",
+    "trace": "fast.ctl.see.trace",
     "drops": "fast.ctl.see.drops",
     "flows": "fast.ctl.see.flows_command",
     "metrics": "fast.ctl.node.metrics",
@@ -25,6 +26,7 @@ _COMMANDS = {
     "ipam": "fast.ctl.ipam.ipam_command",
     "completion": "fast.ctl.completion",
     "version": "fast.ctl.version",
+    "probe": "fast.ctl.see.probe_command",
 }
 _ALIASES = {"lips": "local-ips", "cips": "cluster-ips", "ldev": "local-dev"}
 

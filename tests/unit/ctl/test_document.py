@@ -12,6 +12,8 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "use" / "fast-ctl.md"
 
 def commands(command: click.Command, name: str) -> set[str]:
     """The names of all commands below, the playground's as one."""
+    if command.hidden:
+        return set()
     if not isinstance(command, click.Group) or name == "fast-ctl playground":
         return {name}
     context = click.Context(command)

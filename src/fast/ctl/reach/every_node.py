@@ -10,9 +10,9 @@ import asyncio
 import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CANNOT_TELL = 3
 _REMOTE = ("nodes", "every", "via", "kubeconfig", "output", "watch")
 Rows = Callable[..., Sequence[Row]]
+R = TypeVar("R")
 
 _options: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.option(
@@ -164,13 +165,25 @@ def run_everywhere(
     Raises:
         FastError: There is no way to the API server, or it does not answer.
     """
-    from fast.ctl.reach.node_runner import (
-        ExecRunner,
-        LocalRunner,
-        PlaygroundRunner,
-        find_playground,
-        run_on_nodes,
-    )
+    from fast.ctl.reach.node_runner import LocalRunner, run_on_nodes
+
+    async def work(client: KubeClient, runner: NodeRunner) -> dict[str, Outcome]:
+        return await run_on_nodes(runner, list(nodes) or await _node_names(client), arguments)
+
+    if via == "local" and nodes:
+        return asyncio.run(run_on_nodes(LocalRunner(), list(nodes), arguments))
+    return with_nodes(kubeconfig, via, work)
+
+
+def with_nodes(
+    kubeconfig: Path | None, via: str, work: Callable[[KubeClient, NodeRunner], Awaitable[R]]
+) -> R:
+    """Run ``work`` with a client of the cluster and the way to its nodes, and give what it gives.
+
+    Raises:
+        FastError: There is no way to the API server, or what ``work`` raises.
+    """
+    from fast.ctl.reach.node_runner import ExecRunner, LocalRunner, PlaygroundRunner, find_playground
 
     kubeconfig = resolve_kubeconfig(kubeconfig)
     playground = find_playground(kubeconfig) if via in ("auto", "playground") else ""
@@ -179,19 +192,14 @@ def run_everywhere(
             "--via playground needs the kubeconfig of a playground: fast-ctl playground kubeconfig"
         )
 
-    async def work(client: KubeClient) -> dict[str, Outcome]:
-        runner: NodeRunner
+    async def reach(client: KubeClient) -> R:
         if via == "local":
-            runner = LocalRunner()
-        elif playground:
-            runner = PlaygroundRunner(playground)
-        else:
-            runner = ExecRunner(client, await _agent_pods(client))
-        return await run_on_nodes(runner, list(nodes) or await _node_names(client), arguments)
+            return await work(client, LocalRunner())
+        if playground:
+            return await work(client, PlaygroundRunner(playground))
+        return await work(client, ExecRunner(client, await _agent_pods(client)))
 
-    if via == "local" and nodes:
-        return asyncio.run(run_on_nodes(LocalRunner(), list(nodes), arguments))
-    return with_cluster(kubeconfig, work)
+    return with_cluster(kubeconfig, reach)
 
 
 def remote_arguments(ctx: click.Context) -> list[str]:
