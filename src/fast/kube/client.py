@@ -131,6 +131,10 @@ class KubeClient:
     ) -> None:
         await self.close()
 
+    def clock_ahead_seconds(self) -> float | None:
+        """Return how far this machine's clock is ahead of the server's, within a second; None if it is not known."""
+        return self._transport.clock_ahead_seconds()
+
     async def close(self) -> None:
         """Close every connection. Idempotent."""
         await self._transport.close()

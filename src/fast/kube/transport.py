@@ -6,9 +6,11 @@ import asyncio
 import random
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -101,6 +103,20 @@ class Transport:
         if config.impersonate:
             self._headers["Impersonate-User"] = config.impersonate
         self._pool: aiohttp.ClientSession | None = None
+        self._dated: tuple[str, float] | None = None
+
+    def clock_ahead_seconds(self) -> float | None:
+        """Return how far this machine's clock was ahead of the server's at the last answer; None if none had a date.
+
+        The header ``Date`` has whole seconds, so the result is off by up to one.
+        """
+        if self._dated is None:
+            return None
+        header, now = self._dated
+        try:
+            return now - parsedate_to_datetime(header).timestamp()
+        except ValueError:
+            return None
 
     async def close(self) -> None:
         """Close every connection; running requests fail. Idempotent."""
@@ -221,6 +237,8 @@ class Transport:
             if tls is None or not tls.has_other_than(context):
                 raise
             response = await self._send(request, limits, grant.authorization, tls.context())
+        if "Date" in response.headers:
+            self._dated = (response.headers["Date"], time.time())
         if response.status < HTTPStatus.MULTIPLE_CHOICES:
             return response
         async with response:

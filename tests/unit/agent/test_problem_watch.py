@@ -7,16 +7,20 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 from prometheus_client import REGISTRY
 
+from fast.agent.app.own_node import peers_of
 from fast.agent.cni.tombstones import Tombstones
 from fast.agent.node import installed_checks
 from fast.agent.node.installed_checks import INSTALLED_CHECKS, RUNNING_CHECKS, is_installed
 from fast.agent.node.node_checks import CHECKS, NodeFacts, Severity, examine
-from fast.agent.node.problem_watch import ProblemWatch
-from fast.api.fastnode import NodeProblem
+from fast.agent.node.path_checks import PATH_CHECKS
+from fast.agent.node.problem_watch import ProblemWatch, missing_pool_problems
+from fast.api.fastnode import FastNode, FastNodeSpec, NodeProblem
+from fast.api.meta import ObjectMeta
 from fast.cni import CniCall, CniReply
 from fast.cni.frames import encode_reply
 
@@ -229,3 +233,25 @@ def test_a_disk_that_is_full_or_read_only_is_told(facts, monkeypatch, change, sa
     monkeypatch.setattr(installed_checks.os, "statvfs", lambda _: disk)
     (problem,) = found_by("disk", facts)
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"), [(None, None), (0.4, None), (-29, None), (31, "31 s ahead of"), (-90, "90 s behind")]
+)
+def test_a_clock_that_differs_from_the_api_servers_is_told(ahead, said):
+    found = examine(NodeFacts(clock_ahead_seconds=lambda: ahead), {"clock": PATH_CHECKS["clock"]})
+    assert [said in problem.problem for problem in found] == ([True] if said else [])
+
+
+def test_without_the_default_pool_it_is_told_and_with_it_not():
+    assert missing_pool_problems({"default-ips": 1}) == []
+    (problem,) = missing_pool_problems({"other": 1})
+    assert "no Ips default-ips" in problem.problem
+
+
+def test_peers_are_the_other_nodes_with_an_address_that_can_be_read():
+    def node(name, *addresses):
+        return FastNode(metadata=ObjectMeta(name=name), spec=FastNodeSpec(addresses=addresses))
+
+    nodes = [node("n1", "192.0.2.1"), node("n2", "fd00::2", "192.0.2.2"), node("n3"), node("n4", "x.y")]
+    assert peers_of("n1", nodes) == [("n2", IPv4Address("192.0.2.2"))]

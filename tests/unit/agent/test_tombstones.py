@@ -6,6 +6,7 @@ import os
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog.testing
 
 from fast.agent.cni.tombstone_replay import CONDITION, DISK_CONDITION, TombstoneReplay
 from fast.agent.cni.tombstones import Tombstones
@@ -168,3 +169,13 @@ def test_a_tombstone_that_is_not_there_is_removed_from_a_read_only_disk_without_
     """unlink(2) says EROFS before it says ENOENT."""
     monkeypatch.setattr(os, "unlink", lambda *_: pytest.fail("unlink was called"))
     tombstones.remove(KEY)
+
+
+async def test_a_standing_refusal_is_logged_once_and_again_when_its_text_changes(replay):
+    replay.failing[KEY] = NetlinkError("refused")
+    with structlog.testing.capture_logs() as logged:
+        for text in ("refused", "refused", "otherwise", "otherwise"):
+            replay.failing[KEY] = NetlinkError(text)
+            await replay.replay.replay()
+    told = [entry["error"] for entry in logged if entry["event"] == "tombstone not carried out"]
+    assert told == ["refused", "otherwise"]

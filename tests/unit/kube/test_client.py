@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import msgspec
 import pytest
@@ -309,3 +311,18 @@ async def test_what_the_server_adds_to_a_type_does_not_matter():
         nasty.answer = lambda _: (200, more)
         found = await client.get(IPENDPOINTS, "a")
     assert msgspec.to_builtins(found)["metadata"] == {"name": "a", "uid": "uid-a", "resourceVersion": "1"}
+
+
+@pytest.mark.parametrize("ahead", [0, 90, -3600])
+async def test_how_far_the_clock_is_ahead_of_the_servers_is_known_from_any_answer(ahead):
+    date = format_datetime(datetime.now(UTC) - timedelta(seconds=ahead), usegmt=True)
+    async with nasty_server() as nasty, client_of(nasty) as client:
+        assert client.clock_ahead_seconds() is None
+        nasty.answer = refuse(404, "NotFound", {"Date": date})
+        with pytest.raises(NotFound):
+            await client.get(IPENDPOINTS, "nothing")
+        assert client.clock_ahead_seconds() == pytest.approx(ahead, abs=2)
+        nasty.answer = refuse(404, "NotFound", {"Date": "yesterday"})
+        with pytest.raises(NotFound):
+            await client.get(IPENDPOINTS, "nothing")
+        assert client.clock_ahead_seconds() is None

@@ -31,7 +31,7 @@ from fast.agent.app.node_address import (
     may_follow,
     prepare_restart,
 )
-from fast.agent.app.own_node import OwnNode
+from fast.agent.app.own_node import OwnNode, peers_of
 from fast.agent.app.process_limits import raise_descriptor_limit
 from fast.agent.app.systemd import notify
 from fast.agent.cni import cni_server, installation, tombstone_replay
@@ -51,7 +51,8 @@ from fast.agent.node.keeper import DatapathKeeper
 from fast.agent.node.kernel_parameters import ensure_writable
 from fast.agent.node.node_checks import NodeFacts, examine
 from fast.agent.node.packet_metrics import PacketCollector
-from fast.agent.node.problem_watch import ProblemWatch
+from fast.agent.node.path_checks import PATH_CHECKS
+from fast.agent.node.problem_watch import ProblemWatch, missing_pool_problems
 from fast.agent.readiness import Readiness
 from fast.agent.see.seeing import Seeing
 from fast.agent.sync import contact
@@ -130,18 +131,6 @@ async def run_agent(
     return False
 
 
-def _facts(config: AgentConfig, node_ip: IPv4Address) -> NodeFacts:
-    return NodeFacts(
-        node_ip=node_ip,
-        tunnel_port=config.tunnel_port,
-        bpf_dir=config.bpf_dir,
-        cni_bin_dir=config.cni_bin_dir,
-        cni_conf_dir=config.cni_conf_dir,
-        state_dir=config.state_dir,
-        socket_path=config.socket,
-    )
-
-
 class Agent:
     """Every part of the agent, connected.
 
@@ -215,8 +204,8 @@ class Agent:
             problems=lambda: self._problems.problems,
         )
         self._problems = ProblemWatch(
-            partial(examine, _facts(config, node_ip), RUNNING_CHECKS),
-            self._own_node.cluster_problems,
+            partial(examine, self._facts(node_ip), RUNNING_CHECKS | PATH_CHECKS),
+            lambda: [*self._own_node.cluster_problems(), *missing_pool_problems(self._store.pools)],
             self._tell_node,
             changed=self._own_node.writer.wake,
         )
@@ -370,6 +359,21 @@ class Agent:
 
     def _socket_restored(self) -> None:
         self._tell_node("SocketRestored", f"{self._config.socket} had been removed, and was made again")
+
+    def _facts(self, node_ip: IPv4Address) -> NodeFacts:
+        config = self._config
+        return NodeFacts(
+            node_ip=node_ip,
+            tunnel_port=config.tunnel_port,
+            bpf_dir=config.bpf_dir,
+            cni_bin_dir=config.cni_bin_dir,
+            cni_conf_dir=config.cni_conf_dir,
+            state_dir=config.state_dir,
+            socket_path=config.socket,
+            pod_mtu=config.pod_mtu,
+            peers=lambda: peers_of(config.node_name, list(self._fast_nodes.cache.values())),
+            clock_ahead_seconds=self._client.clock_ahead_seconds,
+        )
 
     def _tell_node(self, reason: str, message: str, *, normal: bool = False) -> None:
         """Record an Event on this Node. Node Events carry the Node's name as its UID, as kubelet's do."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from fast import __version__
@@ -13,7 +15,7 @@ from fast.agent.readiness import Readiness
 from fast.agent.sync.cluster_sync import ClusterKnown, ClusterSync, refusal_problems
 from fast.agent.sync.fast_node import FastNodeWriter, settings_problems
 from fast.api.core import Node
-from fast.api.fastnode import HEARTBEAT_SECONDS, FastNodeSpec, NodeProblem, Tunnel, lease_name
+from fast.api.fastnode import HEARTBEAT_SECONDS, FastNode, FastNodeSpec, NodeProblem, Tunnel, lease_name
 from fast.kube import Heartbeat, KubeClient
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -106,3 +108,15 @@ class OwnNode:
             *settings_problems(self._config.node_name, self._known.nodes.values()),
             *refusal_problems(self._cluster.refusals),
         ]
+
+
+def peers_of(own: str, nodes: Iterable[FastNode]) -> list[tuple[str, IPv4Address]]:
+    """Return name and underlay address of every other node that says a valid one."""
+    found = []
+    for node in nodes:
+        address = next((text for text in node.spec.addresses if "." in text), None)
+        if node.metadata.name == own or address is None:
+            continue
+        with contextlib.suppress(ValueError):
+            found.append((node.metadata.name, IPv4Address(address)))
+    return found

@@ -36,6 +36,7 @@ class TombstoneReplay:
         self._tombstones = tombstones
         self._carry_out = carry_out
         self._readiness = readiness
+        self._failed: dict[AttachmentKey, str] = {}
 
     async def run(self, interval_seconds: float) -> None:
         """Carry them out for ever. The first round that leaves nothing to wait for meets the condition, for good.
@@ -85,11 +86,16 @@ class TombstoneReplay:
         """
         left = refused = 0
         problem = ""
+        failed: dict[AttachmentKey, str] = {}
         for key in await asyncio.to_thread(lambda: list(self._tombstones.waiting())):
             try:
                 await self._carry_out(key)
             except FastError as error:
-                log.warning("tombstone not carried out", containerid=key[0], ifname=key[1], error=str(error))
+                if self._failed.get(key) != str(error):  # a standing problem is logged once, not each round
+                    log.warning(
+                        "tombstone not carried out", containerid=key[0], ifname=key[1], error=str(error)
+                    )
+                failed[key] = str(error)
                 left += 1
                 if isinstance(error, DatapathError | KubeError) and not error.retryable:
                     refused += 1
@@ -97,6 +103,7 @@ class TombstoneReplay:
                     problem = f"the DEL of {key[0]} {key[1]} waits: {error}"
             else:
                 log.info("tombstone carried out", containerid=key[0], ifname=key[1])
+        self._failed = failed
         _WAITING.set(left)
         _REFUSED.set(refused)
         return problem

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
@@ -37,7 +37,12 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """Where to look: the agent's options of the same names."""
+    """Where to look: the agent's options of the same names, and what only a running agent knows.
+
+    Attributes:
+        peers: Returns name and underlay address of the other nodes. Called in a thread.
+        clock_ahead_seconds: Returns how far this node's clock is ahead of the API server's; None if that is not known.
+    """
 
     node_ip: IPv4Address | None = None
     tunnel_port: int = DEFAULT_TUNNEL_PORT
@@ -46,6 +51,9 @@ class NodeFacts:
     cni_conf_dir: Path = Path("/etc/cni/net.d")
     state_dir: Path = Path("/var/lib/fast")
     socket_path: Path = Path("/run/fast/agent.sock")
+    pod_mtu: int | None = None
+    peers: Callable[[], Sequence[tuple[str, IPv4Address]]] = tuple
+    clock_ahead_seconds: Callable[[], float | None] = lambda: None
 
 
 Found = Iterator[tuple[Severity, str, str]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Protocol
 
 import structlog
@@ -12,6 +12,7 @@ from prometheus_client import Gauge
 
 from fast.agent.node.node_checks import Severity
 from fast.api.fastnode import NodeProblem
+from fast.api.ips import ANNOTATION_POOLS, DEFAULT_POOL
 
 log = structlog.get_logger()
 
@@ -93,3 +94,17 @@ def _as_fields(problem: NodeProblem) -> dict[str, str]:
         "problem": problem.problem,
         "remedy": problem.remedy,
     }
+
+
+def missing_pool_problems(pools: Container[str]) -> list[NodeProblem]:
+    """Name the default pool if there is none: pods without an annotation get no address."""
+    if DEFAULT_POOL in pools:
+        return []
+    return [
+        NodeProblem(
+            check="default-pool",
+            severity=Severity.WARNING.value,
+            problem=f"there is no Ips {DEFAULT_POOL}: pods without the annotation {ANNOTATION_POOLS} get no address",
+            remedy="create it, unless every pod names its pool (docs/use/pools.md)",
+        )
+    ]
