@@ -31,10 +31,10 @@ from kernel.bpf.packets import TCP, Ip, ethernet, tcp  # noqa: E402
 from kernel.lab import Machine  # noqa: E402
 
 _METRICS = "lib/metrics.h"
-_COUNT = "\tcount_drop(skb, packet, direction, reason, now);\n"
+_COUNT = "\tcount_drop(ifindex, packet, direction, reason, now);\n"
 _EVENT = (
     "\tif ((fast_config.events & EVENT_DROP) && may_tell(EVENT_DROP, now))\n"
-    "\t\ttell(skb, packet, EVENT_DROP, direction, reason);\n"
+    "\t\ttell(ifindex, packet, EVENT_DROP, direction, reason);\n"
 )
 _SWITCH = (
     "\tif (is_listened_to(EVENT_SAMPLE) && !(bpf_get_prandom_u32() & fast_config.sample_mask))\n"
