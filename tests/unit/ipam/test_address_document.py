@@ -1,4 +1,4 @@
-"""docs/use/pools.md names every rule, metric, condition and event that there is."""
+"""The pages on pools and metrics name every rule, metric, condition and event that there is."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from fast.ipam import rules
 from fast.ipam.ipam_metrics import IpamMetrics
 
 DOCS = Path(__file__).parents[3] / "docs"
-DOCUMENT = (DOCS / "use" / "pools.md").read_text()
+DOCUMENT = "".join((DOCS / page).read_text() for page in ("use/pools.md", "operate/metrics.md"))
 NAMED = set(re.findall(r"`([^`\n]+)`", DOCUMENT))
 
 
