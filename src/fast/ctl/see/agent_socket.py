@@ -14,7 +14,7 @@ import click
 
 from fast.errors import AgentUnavailable
 
-_CONNECT_SECONDS = 3.0
+_CONNECT_SECONDS = 2.0
 
 #: The ``--traffic-socket`` option.
 traffic_socket_option = click.option(
