@@ -18,6 +18,7 @@ _COMMANDS = {
     "local-ips": "fast.ctl.node.local_ips",
     "cluster-ips": "fast.ctl.node.cluster_ips",
     "local-dev": "fast.ctl.node.local_dev",
+    "status": "fast.ctl.see.status_command",
     "trace": "fast.ctl.see.trace",
     "drops": "fast.ctl.see.drops",
     "flows": "fast.ctl.see.flows_command",
