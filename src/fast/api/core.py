@@ -15,11 +15,28 @@ TAINT_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 ANNOTATION_MIRROR = "kubernetes.io/config.mirror"
 
 
+class ContainerPort(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """``ports[]`` of a container."""
+
+    container_port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class Container(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """A container; ``restart_policy`` Always makes an init container a sidecar."""
+
+    ports: tuple[ContainerPort, ...] = ()
+    restart_policy: str = ""
+
+
 class PodSpec(msgspec.Struct, rename="camel", omit_defaults=True):
     """``spec`` of a Pod."""
 
     node_name: str = ""
     host_network: bool = False
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
 
 
 class PodIP(msgspec.Struct, omit_defaults=True):
@@ -53,6 +70,12 @@ class Pod(msgspec.Struct, omit_defaults=True, rename="camel"):
         deletes it, while the static pod and its sandbox live on.
         """
         return self.metadata.annotations.get(ANNOTATION_MIRROR) or self.metadata.uid
+
+    @property
+    def ports(self) -> tuple[ContainerPort, ...]:
+        """The ports of the containers that run as long as the pod does."""
+        sidecars = (item for item in self.spec.init_containers if item.restart_policy == "Always")
+        return tuple(port for container in (*self.spec.containers, *sidecars) for port in container.ports)
 
     @property
     def terminating(self) -> bool:

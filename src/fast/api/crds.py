@@ -239,6 +239,17 @@ _IPENDPOINT: Annotations = {
         "Pod/namespace/name. Empty: nobody.",
         "maxLength": 512,
     },
+    "spec.podLabels": {
+        "description": "The pod's labels, kept up to date by its node's agent: policies on other nodes select by them.",
+    },
+    "spec.namedPorts": {
+        "description": "The pod's ports that have a name.",
+        "maxItems": 256,
+        "x-kubernetes-list-type": "atomic",
+    },
+    "spec.namedPorts[].name": {"description": "The port's name.", "maxLength": 15},
+    "spec.namedPorts[].port": {"description": "Its number.", "minimum": 1, "maximum": 65535},
+    "spec.namedPorts[].protocol": {"description": "Its protocol.", "enum": ["TCP", "UDP", "SCTP"]},
 }
 
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}

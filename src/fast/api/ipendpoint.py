@@ -18,6 +18,14 @@ class PodRef(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     uid: str = ""
 
 
+class PodPort(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A container's port that has a name; policies may ask for it by that."""
+
+    name: str
+    port: int
+    protocol: str = "TCP"
+
+
 class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True, gc=False):
     """Who holds the address.
 
@@ -33,6 +41,8 @@ class IpEndpointSpec(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=Tr
     interface: str = ""
     boot_id: str = msgspec.field(name="bootID", default="")
     sticky_key: str = msgspec.field(name="stickyKey", default="")
+    pod_labels: dict[str, str] = msgspec.field(name="podLabels", default_factory=dict)
+    named_ports: tuple[PodPort, ...] = msgspec.field(name="namedPorts", default=())
     retained_at: str = msgspec.field(name="retainedAt", default="")
 
 

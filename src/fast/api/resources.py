@@ -11,6 +11,7 @@ from fast.api.fastnode import FastNode
 from fast.api.ipendpoint import IpEndpoint
 from fast.api.ips import GROUP, VERSION, Ips
 from fast.api.meta import HasMetadata
+from fast.api.networkpolicy import NetworkPolicy
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet", True, core.
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", False, core.ServiceCIDR)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, core.Lease)
 
+NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, NetworkPolicy)
+
 #: Every descriptor, by the type its objects are decoded into.
 BY_TYPE: dict[type, Resource[Any]] = {
     resource.type: resource
@@ -73,6 +76,7 @@ BY_TYPE: dict[type, Resource[Any]] = {
         STATEFULSETS,
         SERVICECIDRS,
         LEASES,
+        NETWORKPOLICIES,
     )
 }
 

@@ -42,6 +42,17 @@ class Addresses(Protocol):
         """Return what this attachment holds, as far as the agent has seen."""
 
 
+class Policies(Protocol):
+    """NetworkPolicy, as an ADD needs it."""
+
+    async def prepare(self, records: Sequence[IpEndpoint]) -> None:
+        """Have the pod's rules in the kernel before it has an interface.
+
+        Raises:
+            AgentUnavailable, DatapathError: They are not; the ADD is undone.
+        """
+
+
 class Datapath(Protocol):
     """The kernel's side of an attachment. Blocking; called in threads."""
 

@@ -16,7 +16,7 @@ import structlog
 
 from fast.api.ipendpoint import IpEndpoint
 from fast.cni.cni_errors import CallError, Code, error_reply
-from fast.cni.dependencies import Addresses, Collector, Datapath, Readiness, TombstoneStore
+from fast.cni.dependencies import Addresses, Collector, Datapath, Policies, Readiness, TombstoneStore
 from fast.cni.environment import Invocation, parse_invocation
 from fast.cni.frames import CniCall, CniReply
 from fast.cni.network_config import (
@@ -45,6 +45,7 @@ class Verbs:
         collector: Serves GC.
         tombstones: Keeps DELs that cannot be carried out yet.
         readiness: Whether ADD is served.
+        policies: NetworkPolicy; None if it is switched off.
         locks: The one lock of each attachment, shared with address management and garbage collection.
     """
 
@@ -57,6 +58,7 @@ class Verbs:
         tombstones: TombstoneStore,
         readiness: Readiness,
         locks: AttachmentLocks,
+        policies: Policies | None = None,
     ) -> None:
         self._addresses = addresses
         self._datapath = datapath
@@ -64,6 +66,7 @@ class Verbs:
         self._tombstones = tombstones
         self._readiness = readiness
         self._locks = locks
+        self._policies = policies
 
     async def dispatch(self, call: CniCall) -> CniReply:
         """Serve one call. Never raises: every failure becomes the specification's error object."""
@@ -131,6 +134,8 @@ class Verbs:
         wiring: asyncio.Task[Endpoint] | None = None
         try:
             spec = _spec_of(invocation, config, records)
+            if self._policies is not None:
+                await self._policies.prepare(records)
             wiring = asyncio.create_task(asyncio.to_thread(self._datapath.attach, spec))
             return await asyncio.shield(wiring)
         except BaseException:

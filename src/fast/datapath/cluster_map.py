@@ -5,8 +5,8 @@ The agent decides what belongs in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from fast.datapath.bpf.layout import ClusterPod, Kind
@@ -30,17 +30,33 @@ class SyncResult:
 class ClusterTable:
     """Writes ``fast_cluster_pods``, and knows which addresses in it are nodes'. For one caller at a time."""
 
-    def __init__(self, entries: ClusterPods, own: Iterable[IPAddress], node_ip: IPv4Address) -> None:
+    def __init__(
+        self,
+        entries: ClusterPods,
+        own: Iterable[IPAddress],
+        node_ip: IPv4Address,
+        *,
+        keep_classes: bool = False,
+    ) -> None:
         """Read which nodes the map has from before, and put this one in, which is never taken out again.
 
         Args:
             entries: The map.
             own: This node's addresses; the programs know the node's own by these.
             node_ip: This node's underlay address.
+            keep_classes: Whether the entries keep the policy classes that they have.
         """
         self._map = entries
-        self._nodes = self._nodes_of(entries.snapshot_raw())
-        self._own = {map_key(address): ClusterPod(node_ip, Kind.NODE).pack() for address in own}
+        there = entries.snapshot_raw()
+        self._nodes = self._nodes_of(there)
+        #: The policy class of each address that has one, also of those that have no entry.
+        self._classes: dict[bytes, int] = {}
+        if keep_classes:
+            found = {key: ClusterPod.unpack(raw).peer_class for key, raw in there.items()}
+            self._classes = {key: peer_class for key, peer_class in found.items() if peer_class}
+        self._own = {
+            key: self._with_class(key, ClusterPod(node_ip, Kind.NODE).pack()) for key in map(map_key, own)
+        }
         self._nodes.update(self._own)
         self._map.put_many_raw(self._own)
 
@@ -53,6 +69,36 @@ class ClusterTable:
     def _nodes_of(entries: Mapping[bytes, bytes]) -> set[bytes]:
         return {key for key, value in entries.items() if ClusterPod.unpack(value).kind is Kind.NODE}
 
+    def _with_class(self, key: bytes, value: bytes) -> bytes:
+        peer_class = self._classes.get(key, 0)
+        return replace(ClusterPod.unpack(value), peer_class=peer_class).pack() if peer_class else value
+
+    def _add_classes(self, packed: dict[bytes, bytes]) -> None:
+        for key in self._classes.keys() & packed.keys() if self._classes else ():
+            packed[key] = self._with_class(key, packed[key])
+
+    def set_classes(self, peer_class: int, keys: Iterable[bytes]) -> None:
+        """Give addresses a policy class: now, or when they get an entry."""
+        changed = {}
+        for key in keys:
+            if peer_class:
+                self._classes[key] = peer_class
+            else:
+                self._classes.pop(key, None)
+            if (raw := self._map.get_raw(key)) is not None:
+                changed[key] = replace(ClusterPod.unpack(raw), peer_class=peer_class).pack()
+        self._own |= {key: value for key, value in changed.items() if key in self._own}
+        self._map.put_many_raw(changed)
+
+    def keep_classes(self, known: Callable[[bytes], bool]) -> None:
+        """Forget the classes of addresses that policy does not know; their entries stay as they are."""
+        self._classes = {key: value for key, value in self._classes.items() if known(key)}
+
+    def forget_classes(self, keys: Iterable[bytes]) -> None:
+        """Forget the classes of these addresses."""
+        for key in keys:
+            self._classes.pop(key, None)
+
     def upsert(self, entries: Iterable[tuple[IPAddress, ClusterPod]]) -> None:
         """Set entries, new or changed.
 
@@ -64,6 +110,7 @@ class ClusterTable:
             key = map_key(address)
             packed[key] = entry.pack()
             (self._nodes.add if entry.kind is Kind.NODE else self._nodes.discard)(key)
+        self._add_classes(packed)
         self._map.put_many_raw(packed | self._own)
 
     def remove(self, addresses: Iterable[IPAddress]) -> int:
@@ -93,6 +140,7 @@ class ClusterTable:
             packed[key] = values.get(id(entry)) or values.setdefault(id(entry), entry.pack())
             if entry.kind is Kind.NODE:
                 nodes.add(key)
+        self._add_classes(packed)
         packed |= self._own
         nodes |= self._own.keys()
         there = self._map.snapshot_raw()

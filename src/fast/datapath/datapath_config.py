@@ -42,6 +42,7 @@ class DatapathConfig:
         max_cluster_entries: Size of the map of all pod and node addresses.
         max_flows: Size of the flow table; None: by the node's memory.
         block_metadata: Whether only endpoints marked so (EndpointSpec.metadata_allowed) reach cloud metadata.
+        network_policy: Whether ``fast_after_nat`` is attached, and endpoints wait for their rules.
     """
 
     node_name: str
@@ -58,6 +59,7 @@ class DatapathConfig:
     max_cluster_entries: int = 262_144
     max_flows: int | None = None
     block_metadata: bool = False
+    network_policy: bool = False
 
     def __post_init__(self) -> None:
         if self.routing not in ("vxlan", "native"):

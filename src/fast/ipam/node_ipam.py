@@ -26,7 +26,14 @@ from fast.ipam.pool.ledger import Ledger
 from fast.ipam.pool.pool_counts import PoolCounts
 from fast.ipam.release.releasing import Releasing, Swept
 from fast.ipam.rules import claim_rules
-from fast.ipam.rules.claim_request import Attachment, AttachmentKey, ClaimRequest, NodeIdentity, resolve_pools
+from fast.ipam.rules.claim_request import (
+    Attachment,
+    AttachmentKey,
+    ClaimRequest,
+    NodeIdentity,
+    named_ports,
+    resolve_pools,
+)
 from fast.ipam.rules.record_states import holder_of
 from fast.ipam.store.record_store import EndpointChange, PodView, Store
 from fast.ipam.store.record_writes import Writes
@@ -150,7 +157,8 @@ class Ipam:
         request = resolve_pools(pod, namespace)
         if attachment.addresses:
             request = replace(request, addresses=attachment.addresses)
-        return replace(attachment, pod=admitted), request
+        labels, ports = pod.metadata.labels, named_ports(pod)
+        return replace(attachment, pod=admitted, pod_labels=labels, named_ports=ports), request
 
     async def claim(
         self, attachment: Attachment, request: ClaimRequest | None = None

@@ -31,6 +31,7 @@ _RULES: dict[str, list[Object]] = {
         _rule("sample.fast.io", "fastnodes/status", "patch"),
         _rule("", "nodes pods namespaces", _READ),
         _rule("networking.k8s.io", "servicecidrs", "list"),
+        _rule("networking.k8s.io", "networkpolicies", _READ),
         _rule("", "events", "create patch"),
     ],
     CONTROLLER: [

@@ -53,6 +53,7 @@ from fast.agent.node.node_checks import NodeFacts, examine
 from fast.agent.node.packet_metrics import PacketCollector
 from fast.agent.node.path_checks import PATH_CHECKS
 from fast.agent.node.problem_watch import ProblemWatch, missing_pool_problems
+from fast.agent.policy.policy_part import PolicyPart
 from fast.agent.readiness import Readiness
 from fast.agent.see.seeing import Seeing
 from fast.agent.sync import contact
@@ -222,6 +223,17 @@ class Agent:
         )
         self._collector = AgentCollector(self._ipam, self._keeper, self._warn)
         self._ipam.on_lost(self._collector.record_lost)
+        self._policy: PolicyPart | None = None
+        if config.network_policy:
+            self._policy = PolicyPart(
+                client,
+                self._store,
+                (self._nodes, self._fast_nodes, self._pods, self._namespaces),
+                datapath,
+                self._events,
+                own_name=config.node_name,
+                own_addresses=addresses,
+            )
         tombstones = Tombstones(config.state_dir / "tombstones")
         verbs = Verbs(
             addresses=NodeAddresses(
@@ -236,6 +248,7 @@ class Agent:
             tombstones=tombstones,
             readiness=self.readiness,
             locks=self._ipam.locks,
+            policies=self._policy.sync if self._policy is not None else None,
         )
         self._replay = TombstoneReplay(tombstones, verbs.carry_out_tombstone, self.readiness)
         self._server = CniServer(config.socket, verbs.dispatch)
@@ -260,6 +273,7 @@ class Agent:
                 self._fast_nodes,
                 self._pods,
                 self._namespaces,
+                *([self._policy.informer] if self._policy is not None else []),
             ),
             self.readiness,
             ask=partial(client.get, NODES, config.node_name),
@@ -326,6 +340,8 @@ class Agent:
             group.create_task(self._store.run())
             for informer in (self._nodes, self._fast_nodes, self._pods, self._namespaces):
                 group.create_task(informer.run())
+            if self._policy is not None:
+                group.create_task(self._policy.informer.run())
             group.create_task(self._own_node.run(self._synced))
             group.create_task(self._contact.run())
             group.create_task(self._problems.run())
@@ -343,6 +359,8 @@ class Agent:
         group.create_task(self._seeing.run())
         self._cluster.set_services(await read_service_networks(self._client))
         group.create_task(self._cluster.run())
+        if self._policy is not None:
+            group.create_task(self._policy.run())
         group.create_task(self._replay.run(_TOMBSTONE_SECONDS))
         group.create_task(self._collector.run(self._gc_interval))
         group.create_task(self._auditor.run(self._gc_interval))
@@ -416,6 +434,8 @@ class Agent:
 
     def _record_changed(self, change: EndpointChange) -> None:
         self._cluster.record_changed(change.old, change.new)
+        if self._policy is not None:
+            self._policy.record_changed(change)
         self._networks.record_changed(change.old, change.new)
         self._seeing.holders.record_changed(change.old, change.new)
 

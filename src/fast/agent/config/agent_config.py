@@ -56,6 +56,7 @@ class AgentConfig:
     pod_mtu: int | None
     masquerade: bool
     skip_tunnel_device: bool
+    network_policy: bool
     max_cluster_entries: int
     http_address: str
     metrics_token_file: Path | None
@@ -77,6 +78,7 @@ class AgentConfig:
             pod_mtu=self.pod_mtu,
             masquerade=self.masquerade,
             skip_tunnel_device=self.skip_tunnel_device,
+            network_policy=self.network_policy,
             max_cluster_entries=self.max_cluster_entries,
         )
 
@@ -255,6 +257,15 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
             "Turned off once an IPsec policy is seen. Use --no-skip-tunnel-device where traffic must never leave "
             "unencrypted."
         ),
+    ),
+    click.option(
+        "--network-policy/--no-network-policy",
+        envvar="FAST_NETWORK_POLICY",
+        default=False,
+        show_default=True,
+        show_envvar=True,
+        help="Enforce NetworkPolicies (networking.k8s.io/v1); the same on every node. Needs Linux 6.4. New: try it out "
+        "before you rely on it.",
     ),
     click.option(
         "--max-cluster-entries",

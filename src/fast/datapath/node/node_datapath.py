@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -32,7 +32,7 @@ from fast.datapath.bpf.maps import LocalDevices, Metrics
 from fast.datapath.bpf.objects import Object
 from fast.datapath.bpf.pins import PinDirectory, pin
 from fast.datapath.bpf.reasons import PacketDirection, Reason
-from fast.datapath.bpf.spec import DATAPATH, FROM_UNDERLAY
+from fast.datapath.bpf.spec import AFTER_NAT, DATAPATH, FROM_UNDERLAY
 from fast.datapath.cluster_map import ClusterTable, SyncResult
 from fast.datapath.datapath_config import DatapathConfig
 from fast.datapath.netlink import Link, Netlink, requests
@@ -55,9 +55,12 @@ from fast.datapath.pod.endpoint import Endpoints
 from fast.datapath.pod.identity import DEVICE_PREFIX, Endpoint, EndpointSpec, endpoint_of
 from fast.datapath.pod.local_pods import LocalEntries
 from fast.datapath.pod.retirement import GONE_GROUP, UNFINISHED_GROUP
+from fast.datapath.policy.after_nat import PolicyLinks
+from fast.datapath.policy.policy_maps import PolicyDatapath, in_batches, policy_map_sizes
 from fast.datapath.repair import Repair, RepairKind
 from fast.errors import DatapathError
-from fast.net import IPAddress, IPNetwork
+from fast.net import IPAddress, IPNetwork, from_map_key
+from fast.policy import Maps, SetClass, SetPod, Write
 
 log = structlog.get_logger()
 
@@ -74,6 +77,8 @@ class _Running:
     devices: LocalDevices
     metrics: Metrics
     flow_table: FlowTable
+    entries: LocalEntries
+    policy: PolicyDatapath | None
 
 
 class NodeDatapath:
@@ -147,22 +152,33 @@ class NodeDatapath:
             flow_budget=budget_of(flows),
         )
         spec = DATAPATH.configured(told).sized(
-            fast_cluster_pods=config.max_cluster_entries, fast_flow_table=flows
+            fast_cluster_pods=config.max_cluster_entries,
+            fast_flow_table=flows,
+            **policy_map_sizes(wanted=config.network_policy),
         )
         loaded = install(spec, self._pins)
         links = Links(self._pins)
+        entries = LocalEntries(loaded.local_pods, loaded.interfaces, policed=config.network_policy)
+        policy = PolicyDatapath.start(self._pins, told) if config.network_policy else None
+        if policy is None:
+            entries.clear_policies()
+            PolicyLinks(self._pins).detach()
         attachments = Attachments(links, loaded.programs)
         return _Running(
             loaded=loaded,
             links=links,
             attachments=attachments,
             endpoints=Endpoints(
-                LocalEntries(loaded.local_pods, loaded.interfaces),
+                entries,
                 attachments,
                 config.node_ip,
                 config.node_ip6,
             ),
-            cluster=ClusterTable(loaded.cluster_pods, self._own_addresses(), config.node_ip),
+            cluster=ClusterTable(
+                loaded.cluster_pods, self._own_addresses(), config.node_ip, keep_classes=config.network_policy
+            ),
+            entries=entries,
+            policy=policy,
             devices=loaded.local_devices,
             metrics=loaded.metrics,
             flow_table=FlowTable(
@@ -223,6 +239,8 @@ class NodeDatapath:
             if missing := running.attachments.missing(link.index, kind):
                 running.attachments.ensure(link.index, kind)
                 repairs.append(Repair(RepairKind.PROGRAMS, f"{link.name}: {', '.join(missing)}; attached"))
+        if running.policy is not None and (lost := running.policy.ensure()):
+            repairs.append(Repair(RepairKind.PROGRAMS, f"{', '.join(lost)}: {AFTER_NAT}; attached"))
         wanted = underlay.index if self.config.routing == "native" else 0
         for attached in running.links.all():
             if attached.program == FROM_UNDERLAY and attached.ifindex != wanted:
@@ -409,6 +427,58 @@ class NodeDatapath:
         with self._cluster_lock:
             return running.cluster.entries()
 
+    # Policy.
+
+    def read_policy(self) -> Maps:
+        """Read everything that policy has in the kernel's maps.
+
+        Raises:
+            DatapathError: NetworkPolicy is not switched on, or the datapath not up.
+        """
+        running = self._up()
+        with self._cluster_lock:
+            return self._policy(running).read(running.loaded)
+
+    def apply_policy(self, writes: Iterable[Write]) -> None:
+        """Carry out a plan's writes in order; what was written before a failure stays.
+
+        Raises:
+            MapFull: A map has no room.
+            BPFError: The kernel refused.
+        """
+        running = self._up()
+        policy = self._policy(running)
+        for step in in_batches(writes):
+            match step:
+                case SetPod(key, pod_policy):
+                    running.entries.set_policy(from_map_key(key), pod_policy)
+                case SetClass(peer_class, keys):
+                    with self._cluster_lock:
+                        running.cluster.set_classes(peer_class, keys)
+                case _:
+                    policy.write(step)
+
+    def forget_policy(self, keys: Iterable[bytes]) -> None:
+        """Forget what policy said of addresses that are gone."""
+        running = self._up()
+        gone = list(keys)
+        for key in gone:
+            running.entries.forget_policy(from_map_key(key))
+        with self._cluster_lock:
+            running.cluster.forget_classes(gone)
+
+    def keep_policy_classes(self, known: Callable[[bytes], bool]) -> None:
+        """Forget the classes of addresses that policy does not know, as after a restart."""
+        running = self._up()
+        with self._cluster_lock:
+            running.cluster.keep_classes(known)
+
+    @staticmethod
+    def _policy(running: _Running) -> PolicyDatapath:
+        if running.policy is None:
+            raise DatapathError("NetworkPolicy is not switched on")
+        return running.policy
+
     # Looking and leaving.
 
     def counters(self) -> dict[tuple[Reason, PacketDirection], Metric]:
@@ -449,6 +519,7 @@ class NodeDatapath:
             links = Links(self._pins)
             for attached in links.all():
                 links.detach(attached.ifindex, attached.direction, attached.program)
+            PolicyLinks(self._pins).detach()
             self._pins.remove()
             self._firewall.remove()
             forward.remove_forwarding()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fast.api.core import Namespace, Pod
-from fast.api.ipendpoint import PodRef
+from fast.api.ipendpoint import PodPort, PodRef
 from fast.api.ips import ANNOTATION_ADDRESS, ANNOTATION_POOLS, DEFAULT_POOL
 from fast.errors import InvalidConfig, InvalidRange
 from fast.ipam.rules.annotations import misspelt
@@ -44,12 +44,16 @@ class Attachment:
         ifname: The interface in it.
         pod: Whom it is for; None if the runtime names no pod, as cnitool does.
         addresses: The addresses that the runtime asks for; empty for any.
+        pod_labels: The pod's labels, for its records.
+        named_ports: The pod's ports that have a name, likewise.
     """
 
     container_id: str
     ifname: str
     pod: PodRef | None = None
     addresses: tuple[IPAddress, ...] = ()
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    named_ports: tuple[PodPort, ...] = ()
 
     @property
     def key(self) -> AttachmentKey:
@@ -85,6 +89,11 @@ class ClaimRequest:
     def sticky_keys(self) -> tuple[str, ...]:
         """The present key and the former one, as far as there are any."""
         return tuple(key for key in (self.sticky_key, self.former_sticky_key) if key)
+
+
+def named_ports(pod: Pod) -> tuple[PodPort, ...]:
+    """Return the pod's ports that have a name, as records have them."""
+    return tuple(PodPort(port.name, port.container_port, port.protocol) for port in pod.ports if port.name)
 
 
 def resolve_pools(pod: Pod, namespace: Namespace | None = None) -> ClaimRequest:

@@ -31,6 +31,8 @@ def bound(
         container_id=attachment.container_id,
         interface=attachment.ifname,
         sticky_key=sticky_key,
+        pod_labels=dict(attachment.pod_labels),
+        named_ports=attachment.named_ports,
     )
 
 
@@ -43,7 +45,9 @@ def freed(record: IpEndpoint, now: str = "") -> IpEndpoint | None:
     """
     if is_retained(record) or not record.spec.sticky_key:
         return None
-    spec = msgspec.structs.replace(record.spec, container_id="", node="", boot_id="", retained_at=now)
+    spec = msgspec.structs.replace(
+        record.spec, container_id="", node="", boot_id="", retained_at=now, pod_labels={}, named_ports=()
+    )
     return IpEndpoint(metadata=record.metadata, spec=spec)
 
 

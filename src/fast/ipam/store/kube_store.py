@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 import structlog
 
-from fast.api.ipendpoint import IpEndpoint
+from fast.api.ipendpoint import IpEndpoint, PodPort
 from fast.api.ips import Ips
 from fast.api.resources import IPENDPOINTS, IPSES
 from fast.errors import KubeError, NotFound
@@ -163,6 +163,20 @@ class KubeStore:
             subscriber(PoolChange(change.old, change.new))
 
 
+#: Label sets and port lists that many records have: each set once. They are cleared when they have grown odd.
+_LABELS: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+_PORTS: dict[tuple[PodPort, ...], tuple[PodPort, ...]] = {}
+_MOST_SHARED = 20_000
+
+
+def _shared(labels: dict[str, str]) -> dict[str, str]:
+    """Return an equal dictionary that other records may have, too: nobody changes it."""
+    if len(_LABELS) > _MOST_SHARED:  # of pods that are gone, or each with labels of its own
+        _LABELS.clear()
+        _PORTS.clear()
+    return _LABELS.setdefault(tuple(labels.items()), labels)
+
+
 def compact(endpoint: IpEndpoint) -> IpEndpoint:
     """Give the record with what repeats over records held once: 100,000 of them must fit into an agent."""
     spec = endpoint.spec
@@ -172,5 +186,7 @@ def compact(endpoint: IpEndpoint) -> IpEndpoint:
         node=sys.intern(spec.node),
         boot_id=sys.intern(spec.boot_id),
         interface=sys.intern(spec.interface),
+        pod_labels=_shared({sys.intern(key): sys.intern(value) for key, value in spec.pod_labels.items()}),
+        named_ports=_PORTS.setdefault(spec.named_ports, spec.named_ports) if spec.named_ports else (),
     )
     return IpEndpoint(metadata=endpoint.metadata, spec=shared)
