@@ -35,11 +35,7 @@ def test_the_product_never_imports_the_playground():
     assert found == []
 
 
-#: What policy brought; each is to get a name of its own, and then to leave this list.
-TWICE = {"layout", "maps", "objects", "rules", "selectors", "tables", "writing"}
-
-
 def test_no_two_modules_have_the_same_name():
     sources = [*PRODUCT.rglob("*.py"), *(ROOT / "playground" / "src").rglob("*.py")]
     names = [path.stem for path in sources if path.stem != "__init__"]
-    assert {name for name in names if names.count(name) > 1} == TWICE
+    assert {name for name in names if names.count(name) > 1} == set()

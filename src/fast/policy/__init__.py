@@ -8,9 +8,10 @@ written.
 the API's text says, ``explain`` why.
 """
 
-from fast.policy.layout import Capacity, Map, PodFlag, PodPolicy, RuleSetFlag, RuleSetValue
-from fast.policy.maps import MapReader, Maps
-from fast.policy.objects import (
+from fast.policy.compiled_maps import MapReader, Maps
+from fast.policy.map_layout import Capacity, Map, PodFlag, PodPolicy, RuleSetFlag, RuleSetValue
+from fast.policy.plan import Delete, Plan, Put, SetClass, SetPod, Step, Write
+from fast.policy.policy_objects import (
     ANNOTATION_MODE,
     Direction,
     LocalPod,
@@ -23,8 +24,7 @@ from fast.policy.objects import (
     Problem,
     ProblemKind,
 )
-from fast.policy.plan import Delete, Plan, Put, SetClass, SetPod, Step, Write
-from fast.policy.tables import PolicyTables
+from fast.policy.policy_tables import PolicyTables
 
 __all__ = [
     "ANNOTATION_MODE",

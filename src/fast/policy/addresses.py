@@ -17,8 +17,8 @@ from typing import TypeVar
 from fast.policy.blocks import BlockSet, BlockTable, changes
 from fast.policy.classes import PeerClass
 from fast.policy.matching import Peers, WatchEntry, Watches
-from fast.policy.objects import NamedPort
 from fast.policy.peers import NamedPeer, NodePeer, PodPeer
+from fast.policy.policy_objects import NamedPort
 
 #: With more new peers than this, each profile asks the index once; with fewer, each peer looks at every profile.
 _FEW_PEERS = 16

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from fast.policy.layout import RuleSetFlag, RuleSetValue
-from fast.policy.objects import Tier
+from fast.policy.map_layout import RuleSetFlag, RuleSetValue
 from fast.policy.peers import BlockPeer, Peer
+from fast.policy.policy_objects import Tier
 from fast.policy.rulesets import Page, RuleSetContent
 
 #: The class of what matches no peer; it has no entries.

@@ -1,4 +1,4 @@
-"""The part of :mod:`fast.policy.rules` that reads ClusterNetworkPolicies.
+"""The part of :mod:`fast.policy.rule_groups` that reads ClusterNetworkPolicies.
 
 Fail closed, as the API's text has it for peers, goes for all of a rule: a rule of which anything cannot be read matches
 nothing if it accepts, and denies everybody everything if it denies or passes.
@@ -16,11 +16,11 @@ from fast.api.clusternetworkpolicy import (
     ClusterProtocol,
     Port,
 )
-from fast.policy.objects import PROTOCOLS, Action, Direction, ProblemKind, Tier
+from fast.policy.label_selectors import EVERYTHING, Selector, find_selector
 from fast.policy.peers import ANY, BasePeer, NodePeer, PodPeer, find_block
+from fast.policy.policy_objects import PROTOCOLS, Action, Direction, ProblemKind, Tier
 from fast.policy.ports import LAST_PORT, PortRange
 from fast.policy.rule import NamedPortMatch, PortMatch, Problems, Rule
-from fast.policy.selectors import EVERYTHING, Selector, find_selector
 
 _TIERS = {"Admin": Tier.ADMIN, "Baseline": Tier.BASELINE}
 _ACTIONS = {action.value: action for action in Action}

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 from fast.net.address import IPAddress, map_key
 from fast.policy.addresses import Template
+from fast.policy.compiled_maps import MapReader
 from fast.policy.judge import Decision, Judgement, Verdict, judge
-from fast.policy.maps import MapReader
-from fast.policy.objects import PROTOCOL_NAMES, Direction, Packet, Tier
+from fast.policy.label_selectors import Requirement, Selector
 from fast.policy.peers import AnyPeer, BlockPeer, NamedPeer, NodePeer, Peer, PodPeer
+from fast.policy.policy_objects import PROTOCOL_NAMES, Direction, Packet, Tier
+from fast.policy.policy_tables import PolicyTables
 from fast.policy.ports import LAST_PORT, PortRange
 from fast.policy.rulesets import PAGE_GROUPS, Origin, RuleGroup, RuleSetContent
-from fast.policy.selectors import Requirement, Selector
-from fast.policy.tables import PolicyTables
 
 _MOST_HINTS = 3
 

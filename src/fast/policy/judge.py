@@ -10,9 +10,9 @@ from enum import Enum
 import msgspec
 
 from fast.net.address import map_key
-from fast.policy.layout import PodFlag, PodPolicy, RuleSetFlag, RuleSetValue
-from fast.policy.maps import MapReader
-from fast.policy.objects import Direction, Packet
+from fast.policy.compiled_maps import MapReader
+from fast.policy.map_layout import PodFlag, PodPolicy, RuleSetFlag, RuleSetValue
+from fast.policy.policy_objects import Direction, Packet
 from fast.policy.rulesets import MAX_PAGES, PAGE_GROUPS
 
 _ALL = (1 << PAGE_GROUPS) - 1

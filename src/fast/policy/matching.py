@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fast.policy.objects import NamedPort, Namespace
+from fast.policy.label_selectors import Selector, SelectorIndex
 from fast.policy.peers import AnyPeer, BlockPeer, NodePeer, Peer, PodPeer
+from fast.policy.policy_objects import NamedPort, Namespace
 from fast.policy.rulesets import Watch
-from fast.policy.selectors import Selector, SelectorIndex
 
 Labels = Mapping[str, str]
 

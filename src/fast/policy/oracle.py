@@ -29,7 +29,15 @@ from fast.api.networkpolicy import (
     NetworkPolicyPort,
 )
 from fast.net.address import IPAddress
-from fast.policy.objects import PROTOCOLS, Direction, LocalPod, Namespace, NodeAddress, Packet, PodAddress
+from fast.policy.policy_objects import (
+    PROTOCOLS,
+    Direction,
+    LocalPod,
+    Namespace,
+    NodeAddress,
+    Packet,
+    PodAddress,
+)
 
 Policy = NetworkPolicy | ClusterNetworkPolicy
 

@@ -11,7 +11,7 @@ import msgspec
 from fast.errors import InvalidRange
 from fast.net.address import V4_MAPPED_PREFIX, IPNetwork, map_key
 from fast.net.ranges import parse_subnet
-from fast.policy.selectors import Selector
+from fast.policy.label_selectors import Selector
 
 _V4_BITS = 96
 _IPV4 = 4

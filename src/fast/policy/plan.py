@@ -8,7 +8,7 @@
 
 Between any two writes a rule set gives each packet the verdict it gave before or the one it gives after the plan. A
 plan is to be carried out in order and to its end; if a write fails, read the maps back and start again
-(:meth:`fast.policy.tables.PolicyTables.adopt`).
+(:meth:`fast.policy.policy_tables.PolicyTables.adopt`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from enum import IntEnum
 
 import msgspec
 
-from fast.policy.layout import Key, Map, PodPolicy, Value
-from fast.policy.objects import Problem
+from fast.policy.map_layout import Key, Map, PodPolicy, Value
+from fast.policy.policy_objects import Problem
 
 
 class Step(IntEnum):

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from fast.policy.addresses import Cell
 from fast.policy.blocks import BlockTable
 from fast.policy.classes import PeerClass, RuleSet
-from fast.policy.objects import Problem
+from fast.policy.map_writes import Move, Moves, Writing
 from fast.policy.peers import BlockPeer, Prefix
 from fast.policy.plan import Delete, Plan, PlanBuilder, Step
 from fast.policy.pods import PodState
+from fast.policy.policy_objects import Problem
 from fast.policy.recipes import too_large
 from fast.policy.restart import Remembered
-from fast.policy.writing import Move, Moves, Writing
 
 if TYPE_CHECKING:
-    from fast.policy.tables import PolicyTables
+    from fast.policy.policy_tables import PolicyTables
 
 _SECOND_NS = 1_000_000_000
 #: What nothing refers to is removed after this; a program may still be reading it.

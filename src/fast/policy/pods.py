@@ -10,9 +10,9 @@ from zlib import crc32
 import msgspec
 
 from fast.policy.classes import RuleSet
-from fast.policy.layout import PodFlag, PodPolicy
+from fast.policy.map_layout import PodFlag, PodPolicy
 from fast.policy.matching import Namespaces
-from fast.policy.objects import Direction, LocalPod
+from fast.policy.policy_objects import Direction, LocalPod
 from fast.policy.recipes import Recipe, Recipes, disuse, use
 from fast.policy.rulesets import only_adds
 from fast.policy.selection import PolicyIndex, StoredPolicy

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from fast.policy.classes import PeersMap, RuleSet
-from fast.policy.layout import Capacity
+from fast.policy.map_layout import Capacity
 from fast.policy.matching import Peers, Watches
-from fast.policy.objects import Direction, NamedPort, Problem, ProblemKind
+from fast.policy.policy_objects import Direction, NamedPort, Problem, ProblemKind
 from fast.policy.restart import Remembered
 from fast.policy.rule import NamedPortMatch, Rule
 from fast.policy.rulesets import (

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fast.policy.layout import Map, PodPolicy
-from fast.policy.maps import Maps
+from fast.policy.compiled_maps import Maps
+from fast.policy.map_layout import Map, PodPolicy
 from fast.policy.plan import Delete, Put
 from fast.policy.rulesets import Page
 

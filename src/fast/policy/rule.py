@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from fast.policy.objects import Action, Direction, PolicyRef, Problem, ProblemKind, Tier
 from fast.policy.peers import BasePeer
+from fast.policy.policy_objects import Action, Direction, PolicyRef, Problem, ProblemKind, Tier
 from fast.policy.ports import PortRange
 
 

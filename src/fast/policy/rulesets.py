@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import msgspec
 
 from fast.policy import ports as port_prefixes
-from fast.policy.objects import Action, Direction, NamedPort, PolicyRef, Tier
 from fast.policy.peers import ANY, AnyPeer, BasePeer, NamedPeer, Peer, PodPeer
+from fast.policy.policy_objects import Action, Direction, NamedPort, PolicyRef, Tier
 from fast.policy.ports import PortPrefix, PortRange, merge_ranges, prefixes_of
 from fast.policy.rule import NamedPortMatch, Rule
-from fast.policy.rules import PolicyRules
+from fast.policy.rule_groups import PolicyRules
 
 #: Rule groups in a page, and pages in a rule set.
 PAGE_GROUPS = 256

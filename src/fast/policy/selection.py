@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fast.policy.label_selectors import SelectorIndex
 from fast.policy.matching import Namespaces, selects_namespace
-from fast.policy.objects import LocalPod, PolicyRef, Problem
-from fast.policy.rules import (
+from fast.policy.policy_objects import LocalPod, PolicyRef, Problem
+from fast.policy.rule_groups import (
     Policy,
     PolicyRules,
     Subject,
@@ -16,7 +17,6 @@ from fast.policy.rules import (
     ref_of,
     subject_problem,
 )
-from fast.policy.selectors import SelectorIndex
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ import pytest
 from fast.datapath.bpf import generated, layout, reasons, spec
 from fast.datapath.bpf.objects import object_btf
 from fast.net import Mac
-from fast.policy.layout import PodFlag, PodPolicy, RuleSetFlag, RuleSetValue, pack_bits, pack_key
+from fast.policy.map_layout import PodFlag, PodPolicy, RuleSetFlag, RuleSetValue, pack_bits, pack_key
 from fast.policy.peers import Prefix
 from fast.policy.ports import PortPrefix
 

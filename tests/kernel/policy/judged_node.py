@@ -10,8 +10,8 @@ from fast.datapath.bpf.maps import RAW, Map
 from fast.datapath.bpf.spec import AFTER_NAT, POLICY
 from fast.datapath.policy.after_nat import run
 from fast.net import Mac
-from fast.policy.layout import Map as PolicyMap
-from fast.policy.layout import pack_key, pack_value
+from fast.policy.map_layout import Map as PolicyMap
+from fast.policy.map_layout import pack_key, pack_value
 from kernel.bpf.packets import Ip, ethernet
 
 NODE_IP, OTHER_NODE_IP = IPv4Address("192.168.0.1"), IPv4Address("192.168.0.2")

@@ -19,7 +19,7 @@ from fast.policy import (
 )
 from fast.policy.judge import Verdict, judge
 from fast.policy.oracle import World, allows_direction
-from fast.policy.rules import ref_of
+from fast.policy.rule_groups import ref_of
 
 SECOND = 1_000_000_000
 

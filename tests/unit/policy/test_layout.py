@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast.policy.layout import (
+from fast.policy.map_layout import (
     Map,
     PodFlag,
     PodPolicy,

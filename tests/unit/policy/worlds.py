@@ -30,8 +30,8 @@ from fast.api.networkpolicy import (
     NetworkPolicySpec,
 )
 from fast.policy import Capacity
-from fast.policy.objects import NamedPort, Packet
-from fast.policy.rules import ref_of
+from fast.policy.policy_objects import NamedPort, Packet
+from fast.policy.rule_groups import ref_of
 from unit.policy.node import Node
 
 NAMESPACES = ("x", "y", "z")

@@ -32,9 +32,9 @@ from fast.policy import (
     SetPod,
     Write,
 )
-from fast.policy.objects import ANNOTATION_MODE, MODE_AUDIT, PROTOCOLS, NamedPort
-from fast.policy.objects import Namespace as NamespaceLabels
-from fast.policy.rules import ref_of
+from fast.policy.policy_objects import ANNOTATION_MODE, MODE_AUDIT, PROTOCOLS, NamedPort
+from fast.policy.policy_objects import Namespace as NamespaceLabels
+from fast.policy.rule_groups import ref_of
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from fast.datapath.bpf.maps import Interfaces, LocalPods
 from fast.datapath.netlink import Netlink
 from fast.datapath.pod.identity import Endpoint, endpoint_of
 from fast.net import IPAddress
-from fast.policy.layout import PodFlag, PodPolicy
+from fast.policy.map_layout import PodFlag, PodPolicy
 
 
 class LocalEntries:

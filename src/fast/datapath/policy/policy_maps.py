@@ -15,13 +15,13 @@ from fast.datapath.bpf.pins import PinDirectory
 from fast.datapath.bpf.spec import AFTER_NAT
 from fast.datapath.policy.after_nat import PolicyLinks, load_policy
 from fast.policy import Delete, Maps, PodPolicy, Put, RuleSetValue, SetClass, SetPod, Write
-from fast.policy.layout import Key, Value, pack_key, pack_value, unpack_bits
-from fast.policy.layout import Map as PolicyMap
+from fast.policy.map_layout import Key, Value, pack_key, pack_value, unpack_bits
+from fast.policy.map_layout import Map as PolicyMap
 from fast.policy.peers import Prefix
 from fast.policy.ports import EVERYTHING, PortPrefix
 
 _RULES_BITS, _PROTOCOL_END_BITS = 32, 40
-_POD_PART_BYTES = 36  # fast.policy.layout.PodPolicy: the end of a fast_local_pod
+_POD_PART_BYTES = 36  # fast.policy.map_layout.PodPolicy: the end of a fast_local_pod
 
 
 def policy_map_sizes(*, wanted: bool) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fast.policy.layout import Key, Map, PodPolicy, RuleSetValue
+from fast.policy.map_layout import Key, Map, PodPolicy, RuleSetValue
 from fast.policy.peers import Prefix
 from fast.policy.plan import Delete, Put, SetClass, SetPod, Write
 from fast.policy.ports import PORT_BITS, PortPrefix, covering

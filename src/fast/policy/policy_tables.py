@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from fast.net.address import IPAddress, map_key
 from fast.policy.addresses import Addresses
 from fast.policy.classes import PeersMap, RuleSet
-from fast.policy.layout import Capacity, PodPolicy
+from fast.policy.map_layout import Capacity, PodPolicy
 from fast.policy.matching import Namespaces, Peers, Watches
-from fast.policy.objects import LocalPod, Namespace, NodeAddress, PodAddress, PolicyRef, Problem
 from fast.policy.plan import Plan
 from fast.policy.planning import Planning
 from fast.policy.pods import Pods
+from fast.policy.policy_objects import LocalPod, Namespace, NodeAddress, PodAddress, PolicyRef, Problem
 from fast.policy.recipes import Recipes
 from fast.policy.restart import Remembered
-from fast.policy.rules import Policy, Subject
+from fast.policy.rule_groups import Policy, Subject
 from fast.policy.selection import PolicyIndex, selects_pod
 
 if TYPE_CHECKING:
-    from fast.policy.maps import Maps
+    from fast.policy.compiled_maps import Maps
 
 
 class PolicyTables:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from fast.policy.addresses import Cell
 from fast.policy.classes import PeerClass, RuleSet
-from fast.policy.layout import Map
+from fast.policy.map_layout import Map
 from fast.policy.peers import Prefix
 from fast.policy.plan import Delete, PlanBuilder, Put, SetClass, SetPod, Step
 from fast.policy.pods import PodState, with_class
 from fast.policy.restart import Remembered
 
 if TYPE_CHECKING:
-    from fast.policy.tables import PolicyTables
+    from fast.policy.policy_tables import PolicyTables
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ from fast.api.networkpolicy import (
     NetworkPolicyPort,
 )
 from fast.policy import cluster_rules
-from fast.policy.objects import (
+from fast.policy.label_selectors import EVERYTHING, Selector, find_selector
+from fast.policy.peers import ANY, BasePeer, PodPeer, find_block
+from fast.policy.policy_objects import (
     ANNOTATION_MODE,
     MODE_AUDIT,
     PROTOCOLS,
@@ -30,10 +32,8 @@ from fast.policy.objects import (
     ProblemKind,
     Tier,
 )
-from fast.policy.peers import ANY, BasePeer, PodPeer, find_block
 from fast.policy.ports import LAST_PORT, PortRange
 from fast.policy.rule import NamedPortMatch, PortMatch, Problems, Rule
-from fast.policy.selectors import EVERYTHING, Selector, find_selector
 
 Policy = NetworkPolicy | ClusterNetworkPolicy
 
