@@ -140,9 +140,22 @@ class Agent:
     """
 
     def __init__(self, config: AgentConfig, node_ip: IPv4Address, client: KubeClient) -> None:
+        """Make the parts, each from those before it. Nothing is started."""
         self._config = config
         self._client = client
         self._gc_interval = Interval(config.gc_interval_seconds)
+        self._make_readiness()
+        self._make_views(node_ip)
+        self._make_datapath(node_ip)
+        self._make_own_node(node_ip)
+        self._make_address_management()
+        self._make_policy()
+        self._make_cni()
+        self._make_servers()
+
+    def _make_readiness(self) -> None:
+        """What stands in the way of taking pods, and the files that tell the container runtime."""
+        config = self._config
         self.readiness = Readiness(
             keeper.CONDITION,
             contact.CONDITION,
@@ -161,6 +174,10 @@ class Agent:
         self._installation = Installation(
             place, self.readiness, partial(self._tell_node, "InstallationRestored")
         )
+
+    def _make_views(self, node_ip: IPv4Address) -> None:
+        """What is read from the API server, and the Events written to it."""
+        config, client = self._config, self._client
         self._events = EventRecorder(client, "fast-agent", host=config.node_name)
         self._store = KubeStore(client)
         self._nodes = Informer(client, NODES)
@@ -171,6 +188,9 @@ class Agent:
         self._address = AddressWatch(node_ip, config.node_name, self._nodes.cache)
         self.moved_to: IPv4Address | None = None
 
+    def _make_datapath(self, node_ip: IPv4Address) -> None:
+        """What keeps the kernel as the cluster says."""
+        config = self._config
         self._keeper = DatapathKeeper(
             NodeDatapath(config.datapath(node_ip)),
             self.readiness,
@@ -179,25 +199,29 @@ class Agent:
         )
         datapath = self._keeper.datapath
         REGISTRY.register(PacketCollector(datapath.counters, datapath.refused_by_firewall))
-        addresses = tuple(item for item in (node_ip, config.node_ip6) if item is not None)
-        known = ClusterKnown(
+        self._addresses = tuple(item for item in (node_ip, config.node_ip6) if item is not None)
+        self._known = ClusterKnown(
             self._store.pools, self._fast_nodes.cache, self._store.endpoints, self._nodes.cache
         )
         self._cluster = ClusterSync(
             datapath,
-            known,
+            self._known,
             report=self._cluster_map_reported,
             own_name=config.node_name,
-            own_addresses=addresses,
+            own_addresses=self._addresses,
         )
-        servers = (urlsplit(client.config.server).hostname, os.environ.get("KUBERNETES_SERVICE_HOST"))
+        servers = (urlsplit(self._client.config.server).hostname, os.environ.get("KUBERNETES_SERVICE_HOST"))
         self._networks = NetworkSync(
-            known, self._cluster, self._keeper.set_pod_subnets, filter(None, servers)
+            self._known, self._cluster, self._keeper.set_pod_subnets, filter(None, servers)
         )
+
+    def _make_own_node(self, node_ip: IPv4Address) -> None:
+        """What this node says of itself: its FastNode, and its problems."""
+        config, client = self._config, self._client
         self._own_node = OwnNode(
             config,
             client,
-            known,
+            self._known,
             nodes=self._nodes.cache,
             keeper=self._keeper,
             cluster=self._cluster,
@@ -210,10 +234,14 @@ class Agent:
             self._tell_node,
             changed=self._own_node.writer.wake,
         )
-        pods = NodePods(client, self._pods, self._namespaces)
+
+    def _make_address_management(self) -> None:
+        """What claims, releases and compares addresses."""
+        config = self._config
+        self._pod_view = NodePods(self._client, self._pods, self._namespaces)
         metrics = IpamMetrics(REGISTRY)
         identity = NodeIdentity(config.node_name, self._own_node.boot_id)
-        self._ipam = Ipam(self._store, identity, pods=pods, metrics=metrics)
+        self._ipam = Ipam(self._store, identity, pods=self._pod_view, metrics=metrics)
         self._auditor = Auditor(
             config.node_name,
             self._store.endpoints.values,
@@ -223,22 +251,30 @@ class Agent:
         )
         self._collector = AgentCollector(self._ipam, self._keeper, self._warn)
         self._ipam.on_lost(self._collector.record_lost)
+
+    def _make_policy(self) -> None:
+        """What enforces NetworkPolicies, if that is asked for."""
+        config, client = self._config, self._client
         self._policy: PolicyPart | None = None
         if config.network_policy:
             self._policy = PolicyPart(
                 client,
                 self._store,
                 (self._nodes, self._fast_nodes, self._pods, self._namespaces),
-                datapath,
+                self._keeper.datapath,
                 self._events,
                 own_name=config.node_name,
-                own_addresses=addresses,
+                own_addresses=self._addresses,
             )
+
+    def _make_cni(self) -> None:
+        """What serves the container runtime."""
+        config = self._config
         tombstones = Tombstones(config.state_dir / "tombstones")
         verbs = Verbs(
             addresses=NodeAddresses(
                 self._ipam,
-                pods,
+                self._pod_view,
                 self._events,
                 synced=self._synced.is_set,
                 compared=lambda: self._collector.compared,
@@ -252,6 +288,10 @@ class Agent:
         )
         self._replay = TombstoneReplay(tombstones, verbs.carry_out_tombstone, self.readiness)
         self._server = CniServer(config.socket, verbs.dispatch)
+
+    def _make_servers(self) -> None:
+        """What serves people and probes, and what knows whether the API server answers."""
+        config, client = self._config, self._client
         self._http = ProbeServer(
             config.http_address,
             self._not_ready,
