@@ -33,8 +33,8 @@ from unit.ipam.nodes import Caller
 
 DAY_SECONDS = 86_400.0
 _WALL_CLOCK = {"time", "time_ns", "now", "utcnow", "today", "gmtime", "localtime"}
-#: Who may read it: for times that people read, Events' names, and the expiry that an exec plugin names by the wall
-#: clock.
+#: Who may read it: for times that people read, Events' names, the expiry that an exec plugin names by the wall clock,
+#: and to tell how far the clock is off the API server's.
 _READERS = {
     ("api/timestamps.py", "now_text"),
     ("api/timestamps.py", "now_micro_text"),
@@ -43,6 +43,7 @@ _READERS = {
     ("agent/see/seeing.py", "__init__"),
     ("kube/event_recorder.py", "_event_of"),
     ("kube/credentials.py", "_expiry_of"),
+    ("kube/transport.py", "_open"),
 }
 
 
