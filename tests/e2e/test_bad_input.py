@@ -123,7 +123,7 @@ def test_a_call_without_a_variable_that_it_needs_names_it(node, variable):
 @pytest.mark.parametrize(
     ("config", "code", "said"),
     [
-        ("{", 6, "no JSON"),
+        ("{", 6, "not JSON"),
         ("", 6, ""),
         ("[]", 7, "array"),
         (NETWORK | {"cniVersion": "9.9.9"}, 1, "9.9.9"),

@@ -119,8 +119,12 @@ class RangeSet:
         self.size = sum(item.size for item in merged)
 
     def __contains__(self, address: IPAddress) -> bool:
-        index = bisect_right(self._firsts, int(address)) - 1
-        return index >= 0 and address in self.ranges[index]
+        value = int(address)
+        index = bisect_right(self._firsts, value) - 1
+        if index < 0:
+            return False
+        found = self.ranges[index]
+        return value <= found.last and address.version == found.version
 
     def __iter__(self) -> Iterator[IPAddress]:
         for item in self.ranges:

