@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # The image of agent, controller and fast-ctl. `make image` builds the same content without a registry or a daemon.
-# What is built here depends on the base's packages only. To fix them: --build-arg BASE=debian:12-slim@sha256:…
+# The build depends only on the packages of the base image. To fix them: --build-arg BASE=debian:12-slim@sha256:…
 ARG BASE=debian:12-slim
 FROM ${BASE} AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
@@ -16,14 +16,14 @@ COPY bpf bpf
 COPY cni-plugin cni-plugin
 COPY src src
 COPY scripts/image scripts/image
-# requirements/dev.txt has what builds: setuptools, wheel
+# requirements/dev.txt has the build tools: setuptools, wheel
 RUN python3 -m venv .venv \
  && .venv/bin/pip install -q --no-cache-dir --require-hashes -r requirements/dev.txt \
  && make compile \
  && .venv/bin/pip install -q --no-cache-dir --no-deps --no-build-isolation -e .
 RUN .venv/bin/python scripts/image --output /image/fast.tar --unpack /image/root
 
-# nothing but what the programs need: no shell, no package manager, no compiler
+# only what the programs need: no shell, no package manager, no compiler
 FROM scratch
 COPY --from=build /image/root /
 USER 65532

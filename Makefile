@@ -1,4 +1,4 @@
-# Fast: `make help` lists what can be asked for. Every target sets up what it needs.
+# Fast: `make help` lists the targets. Every target installs what it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
@@ -11,14 +11,14 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: ## Install what is missing (apt and pip, into .venv) and build; quick when nothing is
+setup: ## Install what is missing (apt and pip, into .venv) and build; quick if nothing is missing
 	@scripts/setup.sh
 
 .PHONY: build
 build: setup ## Compile the eBPF objects, the libbpf extension and fast-cni
 	@$(MAKE) --no-print-directory compile
 
-# The native parts, each remade only when its sources are newer. scripts/setup.sh ends with this.
+# The native parts. Each is built again only if its sources are newer. scripts/setup.sh ends with this.
 OBJECTS := src/fast/datapath/bpf/objects
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(OBJECTS)/%.bpf.o,$(wildcard bpf/*.bpf.c))
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf \
@@ -69,15 +69,15 @@ test-crash: setup ## Kill agents, controller and API server at random under chur
 	@FAST_CRASH_SECONDS=180 FAST_CRASH_PODS=200 $(PYTEST) tests/e2e/test_crash.py --timeout=0 -s $(ARGS)
 
 .PHONY: bench
-bench: setup ## Measure everything, each beside something else; minutes. One part: bench-datapath, -ipam, -cni, -apiserver
+bench: setup ## Compare Fast with alternatives (takes minutes). One part: bench-datapath, -ipam, -cni, -apiserver
 	@for part in datapath cni ipam apiserver; do $(MAKE) --no-print-directory bench-$$part || exit 1; done
 
 .PHONY: bench-cost
-bench-cost: setup ## Time what each check costs a packet, by leaving it out (root)
+bench-cost: setup ## Measure what each check costs per packet (root)
 	@$(BIN)/python bench/datapath/cost.py $(ARGS)
 
 .PHONY: bench-storm
-bench-storm: setup ## Time what a dropped packet costs, of it counting and events, and what a listener costs (root)
+bench-storm: setup ## Measure what a dropped packet, its counters, its event and a listener cost (root)
 	@$(BIN)/python bench/datapath/storm.py $(ARGS)
 
 .PHONY: bench-datapath bench-cni bench-ipam bench-apiserver
@@ -86,11 +86,11 @@ bench-datapath bench-cni bench-ipam bench-apiserver: bench-%: setup
 	@$(BIN)/python $(firstword $(wildcard bench/$*/bench.py bench/$*/load.py)) $(ARGS)
 
 .PHONY: generate
-generate: build ## Write what follows from other files: Python from C, CRDs, CNI versions, tables of the docs
+generate: build ## Write the generated files: Python from C, CRDs, CNI versions, tables of the docs
 	@$(BIN)/python scripts/generate.py
 
 .PHONY: check
-check: setup ## Lint, types, layers, formatting, prose, stale generated files; prints what is longest
+check: setup ## Lint, types, layers, formatting, prose, stale generated files; print the longest functions
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff check -q --preview --select PLR0917 src playground scripts
 	@$(BIN)/ruff format --check .
@@ -112,7 +112,7 @@ wheels: build ## Build the wheels of fast and fast-playground (dist/)
 	@scripts/wheels.sh $(ARGS)
 
 .PHONY: pictures
-pictures: setup ## Draw the pictures of the docs again from their text (docs/pictures/*.d2)
+pictures: setup ## Draw the pictures of the docs from their text (docs/pictures/*.d2)
 	@for picture in docs/pictures/*.d2; do $(BIN)/d2 -l elk --theme 0 --pad 40 --omit-version $$picture $${picture%.d2}.svg 2>/dev/null || exit 1; chmod 644 $${picture%.d2}.svg; done
 
 .PHONY: image

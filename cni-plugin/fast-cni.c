@@ -66,7 +66,7 @@ extern char **environ;
 /* One call: the parts of its frame. */
 static char env_block[MAX_ENV_BYTES];
 static uint32_t env_bytes;
-static char stdin_block[MAX_STDIN_BYTES + 1]; /* one more, to see that there is too much */
+static char stdin_block[MAX_STDIN_BYTES + 1]; /* one more byte, to detect input that is too large */
 static uint32_t stdin_bytes;
 
 static char cni_version[MAX_CNI_VERSION_BYTES + 1] = NEWEST_CNI_VERSION;
@@ -235,8 +235,8 @@ static int plausible_version(const char *text, size_t bytes)
 }
 
 /*
- * Finds the value of the outermost object's "cniVersion" (prevResult has one of its own). Anything
- * unexpected leaves the newest version: the agent is the one to refuse bad JSON.
+ * Finds the value of the outermost object's "cniVersion" (prevResult has its own). Anything
+ * unexpected leaves the newest version: the agent refuses bad JSON.
  */
 static void scan_cni_version(void)
 {
@@ -354,8 +354,8 @@ static int fsync_directory(const char *path)
 
 static int write_frame(int fd)
 {
-	uint32_t header[2] = {
-		env_bytes, stdin_bytes}; /* every platform of Kubernetes that Fast runs on is LE */
+	uint32_t header[2] = {env_bytes,
+			      stdin_bytes}; /* Fast runs on little-endian machines only */
 
 	if (write_all(fd, header, sizeof(header)) || write_all(fd, env_block, env_bytes))
 		return -1;
@@ -514,7 +514,7 @@ static int send_frame(int fd, int netns)
 
 		if (sent == (ssize_t)sizeof(header))
 			break;
-		if (sent >= 0) { /* never seen: the kernel takes so few bytes whole */
+		if (sent >= 0) { /* not expected: the kernel accepts this few bytes in one call */
 			errno = EIO;
 			return -1;
 		}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes every file that follows from another one; ``--check`` only tells which of them are stale.
+"""Writes every generated file; ``--check`` only lists those that are stale.
 
 ========================================  =====================================================
 written                                   from
@@ -10,7 +10,7 @@ cni-plugin/cni_versions.h                 fast.cni.network_config
 deploy/crds/                              fast.api.crds
 ========================================  =====================================================
 
-Needs ``make compile``. It imports neither the generated file nor what imports it, so that it also works while that
+Needs ``make compile``. It does not import the generated file, directly or indirectly, so it also works if that
 file is broken. docs/adr/0013 says why BTF is the source.
 """
 
@@ -46,9 +46,9 @@ class Enum:
 
 @dataclass(frozen=True)
 class Struct:
-    """How a C struct appears in Python: ``types`` and ``names`` for fields whose own do not say it, and defaults.
+    """How a C struct appears in Python: ``types``, ``names`` and ``defaults`` override those of its fields.
 
-    A field with a default comes behind those without.
+    Fields with a default follow those without.
     """
 
     name: str
@@ -350,7 +350,7 @@ def _formatted(source: str) -> str:
 
 
 def _between(path: Path, name: str, table: str) -> str:
-    """Return the page with what stands between its two markers replaced."""
+    """Return the page with the text between its two markers replaced."""
     begin, end = f"<!-- generated: {name} -->\n", f"<!-- end of {name} -->\n"
     page = path.read_text()
     if begin not in page or end not in page:
@@ -377,7 +377,7 @@ def _versions_header() -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Return what every generated file has to contain.
+    """Return the content of every generated file.
 
     Order matters: fast.cni and fast.api are imported last, as they may need generated.py.
     """
@@ -390,7 +390,7 @@ def generated() -> dict[Path, str]:
 
 
 def generated_from_python() -> dict[Path, str]:
-    """Return what follows from Python modules."""
+    """Return the files that are generated from Python modules."""
     from fast.api.crds import manifests, to_yaml
 
     files = {ROOT / "deploy/crds" / name: to_yaml(manifest) for name, manifest in manifests().items()}

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 .venv/bin/python -m pip install -q uv
 compile() { .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 --python-platform linux "$@"; }
-# the playground's own requirements, without Fast itself, which no index has
+# the playground's own requirements; Fast itself is left out, because no index has it
 playground=build/lock/pyproject.toml
 mkdir -p "$(dirname $playground)"
 sed '/^    "fast==/d' playground/pyproject.toml >$playground

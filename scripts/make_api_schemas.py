@@ -1,4 +1,4 @@
-"""Write schemas.json and protobuf.json of the embedded API server again: the types of its built-in kinds.
+"""Writes schemas.json and protobuf.json of the embedded API server: the types of its built-in kinds.
 
 Source: the published OpenAPI definitions that the development dependency kubernetes-validate carries. It keeps the
 types that the server serves and whatever they refer to, without prose, and adds the tables below. Run it by hand after
@@ -35,7 +35,7 @@ SPECIAL = {
 }
 
 
-#: What fields of a type are if they are not given. Source: the transcripts of a kube-apiserver.
+#: Defaults of a type's fields. Source: the transcripts of a kube-apiserver.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "api.core.v1.Container": {
         "resources": {},
@@ -186,7 +186,7 @@ MESSAGES = {
 
 
 def made() -> dict[Path, str]:
-    """Give the two files as they should be."""
+    """Return the content of the two files."""
     data = importlib.resources.files("kubernetes_validate") / "kubernetes-json-schema" / f"v{VERSION}-local"
     definitions = json.loads((data / "_definitions.json").read_text())["$defs"]
     kept: dict[str, Any] = {}

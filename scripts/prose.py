@@ -1,6 +1,6 @@
-"""``make check``: fails on words that the glossary and the style of the prose replace by others.
+"""``make check``: fails on words that the glossary and the prose style forbid.
 
-A few words that have a better one in every place, so that none has to be excused. Generated text is left out.
+It lists only words that always have a better one, so there are no exceptions. Generated text is skipped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: What is refused, and what to write instead.
+#: Refused patterns, and what to write instead.
 WORDS = {
     r"anew": "again",
     r"(?<!playground )(?<![\"`_])mend(s|ed|ing)?(?![\"`_(\]])": "repair",
@@ -27,7 +27,7 @@ SUFFIXES = {".py", ".md", ".c", ".h", ".sh", ".yaml", ".toml", ".tpl"}
 
 
 def findings(text: str) -> list[tuple[int, str, str]]:
-    """Give line number, word and what to write instead, for each word that is refused."""
+    """Return line number, word and what to write instead, for each word that is refused."""
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         for word, instead in WORDS.items():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings a Debian machine to where every make target works: system packages, .venv, native parts.
-# Quick when nothing is missing: packages are asked of dpkg, the venv is stamped with a hash of what it was made from.
+# Installs what the make targets need on a Debian machine: system packages, .venv, native parts.
+# Quick if nothing is missing: dpkg lists the packages, and a stamp holds the hash of the venv's inputs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the wheels of fast and fast-playground into dist/, or into the folder that is named.
+# Builds the wheels of fast and fast-playground into dist/, or into the given folder.
 set -euo pipefail
 out=$(realpath -m "${1:-$(dirname "$0")/../dist}")
 cd "$(dirname "$0")/.."

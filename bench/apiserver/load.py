@@ -1,4 +1,4 @@
-"""What the embedded API server bears: watchers and writes, long lists, and a watcher that does not read.
+"""Measures the embedded API server under load: watchers and writes, long lists, and a watcher that does not read.
 
 Runs a server of its own on the loopback, with Fast's CRDs. CPU time and memory are those of the server's process.
 """
@@ -37,11 +37,11 @@ SERVER = "from fast_playground.apiserver.fast_apiserver import main; main()"
 VERSION = re.compile(rb'"type":"(?:ADDED|MODIFIED)".*?"resourceVersion":"(\d+)"')
 CHUNK = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")
 WRITERS = 256
-GROUP = 5000  # records that are filled in at once
+GROUP = 5000  # records per transaction of `fill`
 
 
 def record(number: int) -> dict[str, Any]:
-    """An IpEndpoint as the agents write them."""
+    """Return an IpEndpoint as an agent writes it."""
     name = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     node = number % 100
     return {
@@ -88,7 +88,7 @@ async def fill(data: Path, count: int) -> None:
 
 
 class Running:
-    """A server's process and a way to speak to it."""
+    """A server's process and a connection to it."""
 
     def __init__(self, pid: int, kubeconfig: Path) -> None:
         read = yaml.safe_load(kubeconfig.read_text())
@@ -103,27 +103,27 @@ class Running:
         )
 
     def cpu_seconds(self) -> float:
-        """What the server has used of the CPU."""
+        """Return the CPU time that the server has used, in seconds."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def rss_mib(self) -> float:
-        """What the server holds of the memory."""
+        """Return the server's resident memory, in MiB."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def descriptors(self) -> int:
-        """How many files and connections the server has open."""
+        """Return how many files and connections the server has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     async def get(self, path: str, **query: str) -> Any:
-        """Read something."""
+        """Send a GET and return the decoded answer."""
         async with self.session.get(path, params=query) as response:
             response.raise_for_status()
             return json.loads(await response.read())
 
     async def send(self, method: str, path: str, obj: Any) -> Any:
-        """Write something."""
+        """Send a request that writes."""
         async with self.session.request(method, path, json=obj) as response:
             text = await response.read()
             assert response.ok, text
@@ -152,9 +152,9 @@ async def serving(data: Path) -> AsyncIterator[Running]:
 
 
 class Watcher(asyncio.Protocol):
-    """Follows the records over a connection of its own; bare, so that the client is not what is measured.
+    """Watches the records over its own plain connection, so that the client costs little.
 
-    Keeps a checksum of everything and, where asked, the versions one by one.
+    Keeps a checksum of all events and, if asked, every version.
     """
 
     def __init__(self, request: bytes, count: int, *, parse: bool) -> None:
@@ -245,7 +245,7 @@ async def measure_watches(watchers: int, rate: float, seconds: float) -> str:
             first = watching[0]
             assert first.versions == versions, "the first watcher did not get every event once and in order"
             same = {watcher.checksum for watcher in watching}
-            assert same == {first.checksum}, "a watcher got something else than the first"
+            assert same == {first.checksum}, "a watcher got other events than the first watcher"
             return (
                 f"{watchers} watchers, {count / took:.0f} writes/s for {took:.1f} s: {count * watchers:,} events,"
                 f" all whole and in order, the last one {behind:.2f} s after the last write; server:"
@@ -280,7 +280,7 @@ async def measure_list(count: int, limit: int = 500) -> str:
 
 
 async def measure_slow(size: int = 200_000, most: int = 400) -> str:
-    """Write large objects while a watcher reads nothing: it is cut off, and nothing is kept for it."""
+    """Write large objects while one watcher reads nothing. The server must cut it off and free its memory."""
     path = "/api/v1/namespaces/default/configmaps"
     with tempfile.TemporaryDirectory(prefix="fast-load-") as place:
         await fill(Path(place), 0)
@@ -306,13 +306,13 @@ async def measure_slow(size: int = 200_000, most: int = 400) -> str:
 
 
 async def _open_slow(server: Running, version: str) -> asyncio.StreamWriter:
-    """Begin a watch over a connection with small buffers, and read no more than fits into them."""
+    """Begin a watch over a connection with small buffers, and then stop reading."""
     host, _, port = server.url.removeprefix("https://").rpartition(":")
     plain = socket.socket()
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     plain.connect((host, int(port)))
     plain.setblocking(False)
-    # A reader that is full asks for no more; asyncio then sees no end of the connection either.
+    # A full reader stops reading, so asyncio does not notice that the connection ended.
     _, writer = await asyncio.open_connection(sock=plain, ssl=server.tls, server_hostname=host, limit=4096)
     query = f"?watch=1&resourceVersion={version}"
     head = f"GET /api/v1/configmaps{query} HTTP/1.1\r\nHost: {host}\r\n"
@@ -328,7 +328,7 @@ async def _open_slow(server: Running, version: str) -> asyncio.StreamWriter:
 @click.option("--records", default=100_000, show_default=True, help="IpEndpoints to list.")
 @click.argument("what", nargs=-1, type=click.Choice(["watches", "list", "slow"]))
 def main(watchers: int, rate: float, seconds: float, records: int, what: tuple[str, ...]) -> None:
-    """Measure; without arguments, everything."""
+    """Run the measurements that are asked for; without arguments, all."""
     wanted = what or ("watches", "list", "slow")
     if "watches" in wanted:
         click.echo(asyncio.run(measure_watches(watchers, rate, seconds)))

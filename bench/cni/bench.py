@@ -1,6 +1,6 @@
 """How long ADD and DEL take, exec to exit: Fast beside the reference plugins bridge and ptp with host-local.
 
-Runs a playground of one node; all plugins are called there, in rounds that are interleaved. Fast's times hold
+Runs a playground of one node; all plugins are called there, in rounds that are interleaved. Fast's times include
 everything: the claim at the embedded API server, the veth, programs and map entries. The table gives medians over the
 rounds, and ratios to Fast; needs root.
 """
@@ -38,14 +38,14 @@ Figures = dict[str, float]
 
 
 async def make_pool(kubeconfig: Path) -> None:
-    """Create the pool that plain containers take from."""
+    """Create the pool ``default-ips``, which containers without a pod use."""
     async with KubeClient(ClusterConfig.load(kubeconfig), user_agent="fast-bench") as client:
         spec = IpsSpec(subnet="10.244.0.0/16", ips=("10.244.10.0-10.244.90.0",))
         await client.create(IPSES, Ips(metadata=ObjectMeta(name="default-ips"), spec=spec))
 
 
 def run(node: Node, plugin: str, round_number: int, pods: int, parallel: int) -> dict[str, Any]:
-    """One round of one plugin, on the node."""
+    """Run one round of one plugin on the node."""
     binary, config = PLUGINS[plugin]
     config = {"cniVersion": "1.0.0", "name": plugin, "type": Path(binary).name} | config
     job = {"binary": binary, "config": json.dumps(config), "run": f"{round_number}-{parallel}"}
@@ -58,7 +58,7 @@ def run(node: Node, plugin: str, round_number: int, pods: int, parallel: int) ->
 
 
 def figures(alone: dict[str, Any], together: dict[str, Any]) -> Figures:
-    """What a round came to."""
+    """Return the figures of one round."""
     found: Figures = {}
     for verb in ("ADD", "DEL"):
         cuts = statistics.quantiles(alone[verb], n=100, method="inclusive")
@@ -70,7 +70,9 @@ def figures(alone: dict[str, Any], together: dict[str, Any]) -> Figures:
 @click.command()
 @click.option("--rounds", default=5, show_default=True, help="Rounds, of every plugin in turn.")
 @click.option("--pods", default=40, show_default=True, help="Pods in a round.")
-@click.option("--parallel", default=8, show_default=True, help="How many at once in the parallel part.")
+@click.option(
+    "--parallel", default=8, show_default=True, help="How many calls run at once in the parallel part."
+)
 def main(rounds: int, pods: int, parallel: int) -> None:
     """Compare, and print a table."""
     playground = Playground(fresh_name("bench"))

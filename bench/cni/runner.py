@@ -12,7 +12,7 @@ from typing import Any
 
 
 def call(command: str, job: dict[str, Any], number: int) -> float:
-    """Call the plugin once; gives the milliseconds that it took."""
+    """Call the plugin once; return the milliseconds that it took."""
     name = f"bench-{number}"
     environment = os.environ | {
         "CNI_COMMAND": command,
@@ -32,7 +32,7 @@ def call(command: str, job: dict[str, Any], number: int) -> float:
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """ADD for every namespace and then DEL, so many at once as the job says."""
+    """Call ADD and then DEL for every namespace, as many at once as the job says."""
     numbers = range(job["pods"])
     for number in numbers:
         subprocess.run(["ip", "netns", "add", f"bench-{number}"], check=True)

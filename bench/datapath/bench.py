@@ -53,7 +53,7 @@ Results = dict[tuple[str, str, str], list[float]]
 
 
 def start_servers(network: Network, pingpong: Path) -> None:
-    """Let everybody answer that is to be measured."""
+    """Start the servers in every sandbox that is measured."""
     for sandbox, address in network.servers.values():
         server = sandbox.start(*_NICE, str(pingpong), "serve", str(_PORT), _CPU)
         assert server.stdout is not None
@@ -69,7 +69,7 @@ def start_servers(network: Network, pingpong: Path) -> None:
 def round_trips(
     network: Network, address: str, pingpong: Path, protocol: str, count: int
 ) -> tuple[float, float]:
-    """Give p50 and p99 of a round trip in microseconds."""
+    """Return p50 and p99 of a round trip in microseconds."""
     lines = network.client.run(
         f"{' '.join(_NICE)} {pingpong} {protocol} {address} {_PORT} {_CPU} {count}"
     ).split()
@@ -78,7 +78,7 @@ def round_trips(
 
 
 def throughput(network: Network, address: str, streams: int, megabytes: int) -> float:
-    """Give what arrives, in Gbit/s."""
+    """Return the received throughput, in Gbit/s."""
     command = f"iperf3 -c {address} -p {_IPERF_PORT} -n {megabytes}M -P {streams} -J -A {_CPU},{_CPU}"
     text = network.client.run(f"{' '.join(_NICE)} {command}")
     return float(json.loads(text)["end"]["sum_received"]["bits_per_second"] / 1e9)
@@ -87,7 +87,7 @@ def throughput(network: Network, address: str, streams: int, megabytes: int) -> 
 def measure_round(
     networks: list[Network], pingpong: Path, count: int, megabytes: int, results: Results
 ) -> None:
-    """Measure everything once. Little at a time, and repeated: noise comes in bursts."""
+    """Measure everything once. Each measurement is short and repeated, because noise comes in bursts."""
     cells = [(net, place, address) for net in networks for place, (_, address) in net.servers.items()]
     for protocol in ("UDP", "TCP"):
         parts = defaultdict(list)
@@ -108,21 +108,21 @@ def measure_round(
 
 
 def rounds_of(results: Results, key: tuple[str, str], name: str) -> list[float]:
-    """Give a cell's numbers, one a round. The bare veth has no nodes: it is the limit of both places."""
+    """Return a cell's numbers, one a round. The bare veth has no nodes, so it is the limit for both places."""
     measurement, place = key
     return results.get((measurement, place, name)) or results[measurement, "same node", name]
 
 
 def ratios_of(results: Results, key: tuple[str, str], name: str, base: str) -> list[float]:
-    """Give a network's ratio to another one, one a round."""
+    """Return the ratios of one network to another, one a round."""
     pairs = zip(rounds_of(results, key, name), rounds_of(results, key, base), strict=True)
     return [mine / theirs for mine, theirs in pairs]
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Give the 95% confidence interval of the median, by order statistics; of fewer than six values, their range."""
+    """Return the 95% confidence interval of the median, by order statistics; of fewer than six values, their range."""
     ordered, count = sorted(values), len(values)
-    below = 0  # so many may be left out at each end
+    below = 0  # how many values to leave out at each end
     while sum(math.comb(count, hits) for hits in range(below + 1)) / 2**count <= 0.025:
         below += 1
     below = max(0, below - 1)
@@ -130,14 +130,14 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def cells() -> Iterator[tuple[str, str]]:
-    """Give every measurement at every place."""
+    """Yield every measurement at every place."""
     for measurement in BETTER:
         for place in ("same node", "across"):
             yield measurement, place
 
 
 def verdicts(results: Results) -> list[str]:
-    """Name the targets that were missed, or of which the rounds do not show that they were met."""
+    """Name the targets that were missed, and those that the rounds do not prove to be met."""
     found = []
     for key in cells():
         measurement, place = key
@@ -158,7 +158,7 @@ def verdicts(results: Results) -> list[str]:
 
 
 def render(results: Results) -> Table:
-    """Make the table."""
+    """Return the table as text."""
     table = Table(title="medians; ratios with their 95% confidence intervals")
     for column in ("", "", _VETH, _BRIDGE, _SHORTEST, _FAST, "Fast/bridge", "Fast/shortest", "wanted"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
@@ -216,12 +216,14 @@ def write(results: Results, out: Path, rounds: int) -> None:
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--count", default=3000, show_default=True, help="Round trips at a time; five times a round.")
 @click.option(
-    "--megabytes", default=400, show_default=True, help="Sent at a time to measure throughput; likewise."
+    "--megabytes", default=400, show_default=True, help="Megabytes sent at a time; five times a round."
 )
 @click.option(
-    "--masquerade/--no-netfilter", default=True, help="What nodes have: any cluster's do, bare ones not."
+    "--masquerade/--no-netfilter",
+    default=True,
+    help="Whether nodes masquerade, as the nodes of a cluster do.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Where datapath.json and datapath.svg go.")
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for datapath.json and datapath.svg.")
 def main(rounds: int, count: int, megabytes: int, masquerade: bool, out: Path | None) -> None:
     results: Results = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="fast-bench-") as directory, contextlib.ExitStack() as stack:

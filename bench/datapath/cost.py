@@ -1,4 +1,4 @@
-"""What each of Fast's safety features costs a packet, by leaving it out of the program and timing both.
+"""Measures what each safety feature costs per packet: times the program with and without it.
 
     make bench-cost [ARGS='--rounds 9 --repeat 200000']
 
@@ -70,7 +70,7 @@ _PROGRAM = "fast.bpf.c"
 
 @dataclass(frozen=True)
 class Feature:
-    """What a feature is in the source: file, its lines, what takes their place."""
+    """A feature in the source: the file, its lines, and their replacement."""
 
     name: str
     lines: tuple[tuple[str, str, str], ...]
@@ -80,9 +80,7 @@ class Feature:
         for file, old, new in self.lines:
             text = (tree / file).read_text()
             if old not in text:
-                raise click.ClickException(
-                    f"{self.name}: bpf/{file} no longer has the lines that are left out"
-                )
+                raise click.ClickException(f"{self.name}: bpf/{file} does not have the lines to leave out")
             (tree / file).write_text(text.replace(old, new, 1))
 
 
@@ -128,15 +126,15 @@ def load_node(machine: Machine, devices: dict[str, int], program: Path) -> lab.L
     """Load a variant, with the maps filled."""
     config = Config(node_ip=lab.NODE, node_ip6=lab.NODE6, tunnel_port=lab.TUNNEL_PORT, vni=lab.VNI, events=0)
     node = lab.LoadedNode(machine, devices, config, replace(DATAPATH, path=program))
-    # Every run meets the packet as the run before left it: the source that delivery writes must be A's, too.
+    # Each run gets the packet of the run before. So the source MAC that delivery writes must be A's, too.
     node.local_pods.put(lab.A, LocalPod(devices["ha"], lab.HOST_MAC, lab.HOST_MAC))
-    # Likewise: a packet that is encapsulated already is no pod's.
+    # For the same reason: a packet that is already encapsulated is not a pod's packet.
     node.set_tunnel(DevFlag.NONE)
     return node
 
 
 def time_ns(node: lab.LoadedNode, place: str, repeat: int) -> int:
-    """Give what a run of the program takes."""
+    """Return the time of one run, in ns."""
     program, source, destination = PACKETS[place]
     packet = Ip(source, destination, TCP, tcp(40000, 80))
     frame = ethernet(lab.HOST_MAC, lab.MAC_B, packet.ethertype, bytes(packet))
@@ -147,7 +145,7 @@ def time_ns(node: lab.LoadedNode, place: str, repeat: int) -> int:
 
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--rounds", default=9, show_default=True)
-@click.option("--repeat", default=200_000, show_default=True, help="Runs a measurement.")
+@click.option("--repeat", default=200_000, show_default=True, help="Program runs in one measurement.")
 def main(rounds: int, repeat: int) -> None:
     times: dict[tuple[str, str], list[int]] = defaultdict(list)
     machine = Machine("cost", workers=4)

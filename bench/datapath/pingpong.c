@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The smallest request and reply, to time a round trip: one byte there, one byte back, one at a
+ * Measures a round trip with the smallest request and reply: one byte each way, one at a
  * time, over TCP or UDP.
  *
- *   pingpong serve PORT CPU                          answers for ever, over both
+ *   pingpong serve PORT CPU                          answers until killed, over both
  *   pingpong tcp|udp ADDRESS PORT CPU COUNT          prints COUNT round trips in ns, sorted, a line
  * each
  */

@@ -1,4 +1,4 @@
-"""The plot of a comparison, as an SVG written by hand: bars of the ratio to the bridge, a panel a measurement."""
+"""Plots a comparison as SVG: bars show the ratio to the bridge, with one panel for each measurement."""
 
 from __future__ import annotations
 

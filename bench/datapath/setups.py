@@ -1,4 +1,4 @@
-"""The networks that are compared, each in namespaces that vanish with this process. Nothing is measured here.
+"""Builds the networks to compare, in namespaces that end with this process. Nothing is measured here.
 
 Each has two pods on one node and, but for the bare veth, one on another: all with IPv4, an MTU of 1450, and nothing
 shaped. Nodes masquerade what pods send to outside, as any cluster's do (Fast by its own table), unless asked not to.
@@ -23,7 +23,7 @@ _SUBNET = "10.9.0.0/24"
 
 @dataclass(frozen=True)
 class Network:
-    """A client, and whom it can reach: by where that is, the sandbox and its address."""
+    """A client and its servers: for each place, the sandbox and its address."""
 
     name: str
     client: Sandbox
@@ -31,7 +31,7 @@ class Network:
 
 
 def _wire(machine: Machine, name: str, address: str) -> tuple[Sandbox, str]:
-    """Make a sandbox with eth0, whose host side is called ``name``; give it and the MAC of eth0."""
+    """Make a sandbox with eth0, whose host side is ``name``; return it and the MAC of eth0."""
     sandbox = machine.sandbox(name)
     machine.run(
         f"ip link add {name} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {Path(sandbox.path).name}\n"
@@ -50,7 +50,7 @@ def _index(place: Machine, device: str) -> int:
 
 
 def _masquerade(machine: Machine) -> None:
-    """Do as the reference plugins' ``ipMasq`` does, in as few rules as possible."""
+    """Masquerade as ``ipMasq`` of the reference plugins does, with as few rules as possible."""
     machine.run(
         "nft -f -",
         stdin="table ip simple { chain postrouting { type nat hook postrouting priority srcnat; policy accept;\n"
@@ -60,7 +60,7 @@ def _masquerade(machine: Machine) -> None:
 
 @contextlib.contextmanager
 def bare_veth() -> Iterator[Network]:
-    """Two pods joined by one veth: the limit, there is no network."""
+    """Join two pods by one veth. No network can be faster."""
     machine = Machine("veth", workers=8)
     try:
         one, two = machine.sandbox("one"), machine.sandbox("two")
@@ -125,7 +125,7 @@ def _bytes(raw: bytes) -> str:
 
 
 class _ShortestNode:
-    """A node whose pods' packets take the yardstick's way."""
+    """A node whose pods use the shortest eBPF path."""
 
     _PINS = "/sys/fs/bpf/sp"
 
@@ -151,7 +151,7 @@ class _ShortestNode:
         )
 
     def pod(self, name: str, address: str) -> Sandbox:
-        """Make a pod."""
+        """Make a pod on this node."""
         sandbox, mac = _wire(self.machine, name, f"{address}/32")
         sandbox.run(
             "ip route add 169.254.1.1 dev eth0 scope link; ip route add default via 169.254.1.1\n"
@@ -164,7 +164,7 @@ class _ShortestNode:
         return sandbox
 
     def remote(self, address: str, node: str) -> None:
-        """Say where another node's pod lives."""
+        """Add the map entry of another node's pod."""
         self._put("sp_remote", _packed(address), _packed(node))
 
 
@@ -174,7 +174,7 @@ def _packed(address: str) -> bytes:
 
 @contextlib.contextmanager
 def shortest(program: Path, *, masquerade: bool) -> Iterator[Network]:
-    """The shortest eBPF path: the least that any program has to do."""
+    """Build the network of the shortest eBPF path: the least work that a program can do."""
     with underlay() as net:
         first, second = (
             _ShortestNode(net.join(f"shortest{host}", host, workers=8), program) for host in (1, 2)
@@ -191,7 +191,7 @@ def shortest(program: Path, *, masquerade: bool) -> Iterator[Network]:
 
 @contextlib.contextmanager
 def fast(*, masquerade: bool) -> Iterator[Network]:
-    """Fast, as an agent sets it up, by VXLAN."""
+    """Build Fast's network with VXLAN, as an agent does."""
     with cluster(nodes=2) as made:
         if not masquerade:
             for node in made.nodes:

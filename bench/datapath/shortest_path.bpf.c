@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * A yardstick, not a product: the shortest eBPF path between pods that the kernel allows. It checks
+ * Only for comparison: the shortest eBPF path between pods that the kernel allows. It checks
  * nothing, counts nothing, knows nothing of Services, fragments or sizes; IPv4 only.
  */
 #include <linux/bpf.h>

@@ -1,4 +1,4 @@
-"""What a dropped packet costs, and of that its counting by who and why, and its event; and what a listener costs.
+"""Measures what a dropped packet, its counters and its event cost, and what a listener costs.
 
     make bench-storm [ARGS='--rounds 9 --repeat 200000']
 
@@ -49,7 +49,7 @@ FEATURES = (
 
 
 def load_node(machine: Machine, devices: dict[str, int], program: Path) -> lab.LoadedNode:
-    """Load a variant as an agent does, with nobody listening."""
+    """Load a variant as an agent does, without a listener."""
     config = Config(node_ip=lab.NODE, tunnel_port=lab.TUNNEL_PORT, vni=lab.VNI, events=_EVERYTHING)
     node = lab.LoadedNode(machine, devices, config, replace(DATAPATH, path=program))
     node.local_pods.put(lab.A, LocalPod(devices["ha"], lab.HOST_MAC, lab.HOST_MAC))
@@ -67,7 +67,7 @@ def time_ns(node: lab.LoadedNode, source: IPAddress, repeat: int) -> int:
 
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--rounds", default=9, show_default=True)
-@click.option("--repeat", default=200_000, show_default=True, help="Runs a measurement.")
+@click.option("--repeat", default=200_000, show_default=True, help="Program runs in one measurement.")
 def main(rounds: int, repeat: int) -> None:
     times: dict[tuple[str, str], list[int]] = defaultdict(list)
     machine = Machine("storm", workers=4)

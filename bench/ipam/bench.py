@@ -1,4 +1,4 @@
-"""How fast many agents claim addresses from one pool at once: Fast's records beside compare-and-swap on a status map.
+"""Measures concurrent claims from one pool: Fast's records beside compare-and-swap on a status map.
 
 Runs on the embedded API server, or on any cluster by --kubeconfig (which must have Fast's CRDs; the pool
 ``bench``, its records and a ConfigMap are made and deleted). Rounds of all scenarios are interleaved; the table
@@ -38,7 +38,7 @@ SCENARIOS = ("records, with room", "records, exactly full", "status map")
 
 
 class Crd(msgspec.Struct):
-    """A CustomResourceDefinition, as far as this needs it."""
+    """The parts of a CustomResourceDefinition that the benchmark needs."""
 
     metadata: ObjectMeta
     spec: dict[str, Any]
@@ -53,7 +53,7 @@ CRD = Resource(
 
 @contextlib.asynccontextmanager
 async def api_server(kubeconfig: Path | None) -> AsyncIterator[Path]:
-    """Give a kubeconfig: the one named, or that of an embedded API server of our own."""
+    """Yield a kubeconfig: the given one, or that of an embedded API server started here."""
     if kubeconfig is not None:
         yield kubeconfig
         return
@@ -77,7 +77,7 @@ async def api_server(kubeconfig: Path | None) -> AsyncIterator[Path]:
 
 
 async def prepare(client: KubeClient, size: int, in_use: int) -> None:
-    """Make the pool and the map, with the same addresses in use, and nothing else of them."""
+    """Make the pool and the map with the same addresses in use; delete what earlier rounds left."""
     await clean(client)
     first = parse_address("10.64.0.0")
     spec = IpsSpec(subnet="10.64.0.0/10", ips=(f"{first}-{first + size + in_use - 1}",))
@@ -90,12 +90,12 @@ async def prepare(client: KubeClient, size: int, in_use: int) -> None:
 
 
 def record_of(address: str, owner: IpEndpointSpec) -> IpEndpoint:
-    """A record of somebody else's."""
+    """Return the record of an address that ``owner`` holds."""
     return IpEndpoint(metadata=ObjectMeta(name=address), spec=owner)
 
 
 async def together(requests: Iterable[Awaitable[Any]]) -> None:
-    """Make requests, 16 at a time."""
+    """Run the requests, 16 at a time."""
     waiting = iter(requests)
 
     async def work() -> None:
@@ -106,7 +106,7 @@ async def together(requests: Iterable[Awaitable[Any]]) -> None:
 
 
 async def clean(client: KubeClient) -> None:
-    """Delete what this benchmark made."""
+    """Delete everything that this benchmark made."""
     records = await client.list(IPENDPOINTS, field_selector=f"spec.pool={POOL}")
     await together(client.delete(IPENDPOINTS, record.metadata.name) for record in records.items)
     for resource, name, namespace in ((IPSES, POOL, None), (CONFIG_MAPS, POOL, NAMESPACE)):
@@ -115,7 +115,7 @@ async def clean(client: KubeClient) -> None:
 
 
 async def one_round(kubeconfig: Path, scenario: str, options: dict[str, Any]) -> dict[str, float]:
-    """Let the agents of all processes claim together once."""
+    """Run one round: the agents of all processes claim at the same time."""
     agents, claims, processes = options["agents"], options["claims"], options["processes"]
     total = agents * claims
     async with KubeClient(ClusterConfig.load(kubeconfig)) as client:
@@ -144,7 +144,7 @@ async def one_round(kubeconfig: Path, scenario: str, options: dict[str, Any]) ->
         and len(addresses) != total
         and max(r["ended"] - r["began"] for r in results) < options["seconds"]
     ):
-        raise SystemExit(f"{total} claims were wanted, {len(addresses)} made")
+        raise SystemExit(f"{total} claims were expected, {len(addresses)} made")
     seconds = sorted(value for result in results for value in result["seconds"])
     elapsed = max(result["ended"] for result in results) - min(result["began"] for result in results)
     calls = sum(sum(result["calls"].values()) for result in results)
@@ -174,13 +174,17 @@ async def measure(options: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
 
 @click.command()
 @click.option(
-    "--kubeconfig", type=click.Path(path_type=Path, exists=True), help="Instead of an embedded API server."
+    "--kubeconfig",
+    type=click.Path(path_type=Path, exists=True),
+    help="Cluster to use; default: an embedded API server.",
 )
-@click.option("--agents", default=32, show_default=True, help="All together; a multiple of --processes.")
+@click.option("--agents", default=32, show_default=True, help="Agents in total; a multiple of --processes.")
 @click.option("--processes", default=2, show_default=True)
 @click.option("--claims", default=50, show_default=True, help="Claims of each agent.")
 @click.option("--in-use", default=1000, show_default=True, help="Addresses in use before the first claim.")
-@click.option("--seconds", default=20.0, show_default=True, help="After which no agent begins another claim.")
+@click.option(
+    "--seconds", default=20.0, show_default=True, help="Seconds after which no agent begins another claim."
+)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print every round as JSON.")
 def main(as_json: bool, **options: Any) -> None:

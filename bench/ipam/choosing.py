@@ -1,4 +1,4 @@
-"""What choosing the next address costs, and what memory a pool takes, by its size and the addresses in use."""
+"""Measures the time to choose an address and the memory of a pool, by size and addresses in use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def book_of(subnet: str, numbers: Iterable[int]) -> PoolBook:
 
 
 def microseconds(book: PoolBook, skip: int, rounds: int) -> float:
-    """The median time of a choice, of rounds of 1,000."""
+    """Return the median time of a choice in microseconds, over rounds of 1,000."""
     found = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -37,7 +37,7 @@ def microseconds(book: PoolBook, skip: int, rounds: int) -> float:
 
 
 def kibibytes(subnet: str, in_use: int) -> float:
-    """The memory of the book."""
+    """Return the memory of the book, in KiB."""
     tracemalloc.start()
     book = book_of(subnet, range(in_use))
     size = tracemalloc.get_traced_memory()[0] / 1024

@@ -42,7 +42,7 @@ CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True, ConfigMap)
 
 
 class CountingClient(KubeClient):
-    """Counts the requests of claims; list and watch are not among them."""
+    """Counts the requests of claims, without list and watch."""
 
     def __init__(self, config: ClusterConfig) -> None:
         super().__init__(config, user_agent="fast-bench", timeout_seconds=120)
@@ -92,7 +92,7 @@ class RecordClaimant:
 
 
 def owner_of(node: int, number: int) -> IpEndpointSpec:
-    """Whose an address is, as records and the entries of the map say it."""
+    """Return the owner of an address as records and map entries store it."""
     return IpEndpointSpec(
         pool=POOL,
         pod=PodRef(namespace=NAMESPACE, name=f"p{node}-{number}", uid=str(uuid.uuid4())),
@@ -104,9 +104,9 @@ def owner_of(node: int, number: int) -> IpEndpointSpec:
 
 
 class StatusMapClaimant:
-    """The algorithm that Fast does not use: read the map, write it back with one more address, again on conflict.
+    """The algorithm beside Fast's: read the map, write it back with one more address, retry on conflict.
 
-    An entry says of its address what a record says, and a conflict is retried as client-go's RetryOnConflict does:
+    An entry holds the same data as a record. A conflict is retried as client-go's RetryOnConflict does:
     after 10 ms, five times, then (the runtime calls again) after a second.
     """
 
@@ -151,7 +151,7 @@ async def _claim_all(
 
 
 async def run(options: dict[str, Any]) -> dict[str, Any]:
-    """Let the agents claim; gives counts and the seconds of every claim."""
+    """Run the agents; return counts and the seconds of every claim."""
     config = ClusterConfig.load(options["kubeconfig"])
     numbers = range(options["first"], options["first"] + options["agents"])
     clients = [CountingClient(config) for _ in numbers]

@@ -1,6 +1,6 @@
 """The quick start on this machine: a playground of two nodes, four pods, real eBPF.
 
-``make demo`` runs it. Exit status 0 only if everything was as it says; else 1, with the first thing that was not.
+``make demo`` runs it. The exit status is 0 if every check passed, else 1 with the first that failed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from steps import Demo
 
 @contextmanager
 def torn_down(playground: Playground, keep: bool) -> Iterator[None]:
-    """Take the playground down at the end, also of a failed or interrupted demo; unless it shall be kept then."""
+    """Take the playground down at the end, also if the demo failed, unless it is to be kept then."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
@@ -37,9 +37,7 @@ def main() -> int:
     """Run the demo and say how long it took."""
     parser = argparse.ArgumentParser(prog="demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--name", default="", help="the playground's name (default: one that is not taken)")
-    parser.add_argument(
-        "--keep", action="store_true", help="keep the playground of a failed demo, to look into"
-    )
+    parser.add_argument("--keep", action="store_true", help="keep the playground if the demo fails")
     options = parser.parse_args()
     screen = Screen()
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a claim of the demo is held to."""
+"""The checks that the demo's claims must pass."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class DemoFailed(Exception):
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raise DemoFailed with the reason where something does not hold."""
+    """Raise DemoFailed with the reason if a condition is false."""
     if not holds:
         raise DemoFailed(otherwise)
 
 
 def wait_until(holds: Callable[[], bool], what: str, found: Callable[[], str] = lambda: "") -> None:
-    """Wait until something holds; DemoFailed where it does not in time."""
+    """Wait until a condition is true; DemoFailed if that takes too long."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not holds():
         expect(time.monotonic() < deadline, f"waited {WAIT_SECONDS:.0f} s for {what}; {found()}".rstrip("; "))

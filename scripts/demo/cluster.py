@@ -1,4 +1,4 @@
-"""The demo's hands: the commands that a user types, shown, and the questions that its checks ask, not shown."""
+"""Runs the demo's commands: shows those that a user types, hides the queries of its checks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BIN = Path(sys.executable).parent
 
 
 class Cluster:
-    """A playground, as its user handles it.
+    """A playground, with the commands that a user has.
 
     Args:
-        screen: Where they are told.
+        screen: Where commands are shown.
         name: The playground's.
     """
 
@@ -36,7 +36,7 @@ class Cluster:
     # Commands: shown as a user types them.
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        """Run kubectl, shown; gives its output."""
+        """Run kubectl and show it; return its output."""
         shown = "kubectl " + shlex.join(arguments)
         self.screen.command(f"{shown} <<EOF\n{stdin}EOF" if stdin else shown)
         output = self._run([self.kubectl_path, *arguments], stdin)
@@ -44,11 +44,11 @@ class Cluster:
         return output
 
     def query(self, *arguments: str) -> Any:
-        """Ask kubectl for JSON, not shown: what checks look at."""
+        """Ask kubectl for JSON, without showing it, for checks."""
         return json.loads(self._run([self.kubectl_path, *arguments, "-o", "json"]))
 
     def interactive(self, *arguments: str) -> str:
-        """Run kubectl on a terminal of its own, as ``exec -it`` wants one, shown."""
+        """Run kubectl on its own terminal, which ``exec -it`` needs, and show it."""
         self.screen.command("kubectl " + shlex.join(arguments))
         status, output = run_on_terminal([self.kubectl_path, *arguments])
         self.screen.output(output)
@@ -56,7 +56,7 @@ class Cluster:
         return output
 
     def on_node(self, node: str, *arguments: str) -> str:
-        """Run a command on a node, shown."""
+        """Run a command on a node and show it."""
         command = ["fast-ctl", "playground", "node", node, "--name", self.name, "--", *arguments]
         self.screen.command(shlex.join(command))
         output = self._run([str(BIN / command[0]), *command[1:]])
@@ -64,7 +64,7 @@ class Cluster:
         return output
 
     def map_rows(self, node: str, *arguments: str) -> list[dict[str, Any]]:
-        """Read an eBPF map of a node as JSON, not shown."""
+        """Read an eBPF map of a node as JSON, without showing it."""
         place = self.playground.node(node)
         done = place.run("fast-ctl", *arguments, "-o", "json")
         expect(done.returncode == 0, f"fast-ctl {shlex.join(arguments)} on {node}: {done.stderr}")
@@ -80,7 +80,7 @@ class Cluster:
             raise DemoFailed(f"{shlex.join([Path(argv[0]).name, *argv[1:]])}: exit status {done.returncode}")
         return done.stdout
 
-    # What is asked of the cluster.
+    # Queries.
 
     def pods(self, app: str) -> list[dict[str, Any]]:
         """The pods of an app, by address."""

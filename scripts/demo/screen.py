@@ -1,4 +1,4 @@
-"""What the reader of the demo sees."""
+"""The demo's output."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Screen:
             print(text.rstrip("\n"), flush=True)
 
     def good(self, text: str) -> None:
-        """Say what was found to be as it should."""
+        """Show a check that passed."""
         self._print("good", f"✓ {text}")
 
     def bad(self, text: str) -> None:
-        """Say what was not."""
+        """Show a check that failed."""
         self._print("bad", f"✗ {text}")

@@ -1,4 +1,4 @@
-"""The steps of the quick start, in order. Each claim is checked, none assumed."""
+"""The steps of the quick start, in order. Each claim is checked."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Demo(Cluster):
         self.expect_pods("busybox1", ["10.244.100.0", "10.244.100.1"])
 
     def look(self) -> None:
-        """Step 4: what kubectl shows, held against the records."""
+        """Step 4: compare kubectl's output with the records."""
         self.screen.step("Pods, pools and addresses as the API server has them")
         self.kubectl("get", "po", "-o", "wide")
         self.await_allocated(REPLICAS)
@@ -138,7 +138,7 @@ class Demo(Cluster):
             self.screen.good(f"0% loss; the eBPF programs on {node} counted {counted} packets as {reason}")
 
     def read_maps(self) -> None:
-        """Step 6: a node's maps, held against the API."""
+        """Step 6: compare a node's maps with the API."""
         self.screen.step("A node's eBPF maps, read by fast-ctl")
         self.on_node("n1", "fast-ctl", "local-ips", "list")
         self.on_node("n1", "fast-ctl", "cluster-ips", "list")
@@ -175,7 +175,7 @@ class Demo(Cluster):
         self.kubectl("delete", "ips", "sample-ips", "default-ips")
 
     def tear_down(self) -> None:
-        """Take the playground down and look whether anything is left."""
+        """Take the playground down and check that nothing is left."""
         self.screen.step("The cluster taken down")
         traces = find_traces(self.name)
         expect(bool(traces.namespaces), "the playground has no namespaces")
@@ -188,7 +188,7 @@ class Demo(Cluster):
         self.screen.good("no process, namespace, mount, pin, device or file of it is left")
 
     def run(self) -> None:
-        """Run every step; DemoFailed at the first that is not as it should be."""
+        """Run every step; DemoFailed at the first failed check."""
         self.bring_up()
         self.make_pool()
         self.deploy_annotated()

@@ -1,4 +1,4 @@
-"""Running a command on a terminal of its own, as ``kubectl exec -it`` wants one."""
+"""Runs a command on its own terminal, which ``kubectl exec -it`` needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 def run_on_terminal(argv: list[str]) -> tuple[int, str]:
-    """Run a command on a new pseudo-terminal. Gives its exit status and what it wrote, without carriage returns."""
+    """Run a command on a new pseudo-terminal. Return its exit status and its output, without carriage returns."""
     pid, descriptor = pty.fork()
     if pid == 0:
         os.execvp(argv[0], argv)  # noqa: S606 -- no shell is wanted

@@ -18,7 +18,7 @@ from sbom import sbom
 from fast import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What the programs need of Debian: an interpreter, libbpf, and the commands for packet filters.
+#: Debian packages that the programs need: an interpreter, libbpf, and the commands for packet filters.
 PACKAGES = ("python3", "libbpf1", "nftables", "iptables")
 UID = 65532
 MIB = 1 << 20
@@ -29,10 +29,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "fast-image.tar")
     parser.add_argument(
-        "--list-packages", action="store_true", help="print the Debian packages inside, and end"
+        "--list-packages", action="store_true", help="print the Debian packages inside, and exit"
     )
     parser.add_argument(
-        "--unpack", type=Path, metavar="DIRECTORY", help="lay the files out there instead (Dockerfile)"
+        "--unpack",
+        type=Path,
+        metavar="DIRECTORY",
+        help="write the files into this directory instead (Dockerfile)",
     )
     options = parser.parse_args()
     packages = closure(PACKAGES)

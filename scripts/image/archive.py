@@ -1,4 +1,4 @@
-"""Layers and the OCI archive they make; what is in them is not known here.
+"""Layers and the OCI archive made of them. Knows nothing of their content.
 
 Source: https://github.com/opencontainers/image-spec.
 """
@@ -24,7 +24,7 @@ class Layer:
         self._entries: dict[str, tuple[tarfile.TarInfo, bytes | Path]] = {}
 
     def add(self, path: str, content: bytes | Path, mode: int = 0o644) -> None:
-        """Put a file into the layer; its content is read when the layer is written where a path is given."""
+        """Put a file into the layer; if a path is given, its content is read when the layer is written."""
         info = self._info(path, tarfile.REGTYPE, mode)
         info.size = len(content) if isinstance(content, bytes) else content.stat().st_size
         self._entries[info.name] = (info, content)
@@ -36,7 +36,7 @@ class Layer:
         self._entries[info.name] = (info, b"")
 
     def directory(self, path: str, mode: int = 0o755) -> None:
-        """Put a directory into the layer; those that files are in come by themselves."""
+        """Put a directory into the layer. Parent directories of files are added automatically."""
         info = self._info(path, tarfile.DIRTYPE, mode)
         self._entries[info.name] = (info, b"")
 
@@ -48,7 +48,7 @@ class Layer:
         return info
 
     def tar(self) -> bytes:
-        """Give the layer as an uncompressed tar archive."""
+        """Return the layer as an uncompressed tar archive."""
         for name in [*self._entries]:
             for parent in Path(name).parents:
                 if str(parent) != "." and str(parent) not in self._entries:
@@ -62,7 +62,7 @@ class Layer:
         return buffer.getvalue()
 
     def files(self, suffix: str) -> list[tuple[str, bytes | Path]]:
-        """Give the files whose names end so: absolute path in the image, and content."""
+        """Return the files whose names end so: absolute path in the image, and content."""
         return [
             (f"/{name}", content)
             for name, (info, content) in self._entries.items()
@@ -82,7 +82,7 @@ class Image:
 
 
 def unpack(image: Image, directory: Path) -> None:
-    """Lay the image's files out in a directory, as a container has them."""
+    """Write the image's files into a directory, as a container sees them."""
     directory.mkdir(parents=True, exist_ok=True)
     for layer in image.layers:
         with tarfile.open(fileobj=io.BytesIO(layer.tar())) as archive:
@@ -96,14 +96,14 @@ class _Blobs:
         self.contents: dict[str, bytes] = {}
 
     def put(self, media_type: str, content: bytes) -> dict[str, Any]:
-        """Keep a blob; gives its descriptor."""
+        """Store a blob; return its descriptor."""
         digest = hashlib.sha256(content).hexdigest()
         self.contents[digest] = content
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
 
 
 def write_archive(image: Image, path: Path) -> tuple[int, int, str]:
-    """Write the image as an OCI archive, whole or not at all.
+    """Write the image as an OCI archive, atomically.
 
     Returns:
         Bytes of its layers, uncompressed; bytes of the archive; the manifest's digest.

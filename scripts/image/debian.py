@@ -1,4 +1,4 @@
-"""The image's base: files of Debian packages that are installed on this machine, as far as programs need them."""
+"""The image's base: the files that programs need of Debian packages installed on this machine."""
 
 import os
 import re
@@ -92,10 +92,10 @@ _MERGED = ("bin", "sbin", "lib", "lib64")
 
 
 def closure(names: Iterable[str]) -> list[str]:
-    """Give the packages and everything they depend on, sorted.
+    """Return the packages and everything they depend on, sorted.
 
     Raises:
-        SystemExit: One is not installed on this machine.
+        SystemExit: A package is not installed on this machine.
     """
     depends, provided = _installed()
     found: set[str] = set()
@@ -114,7 +114,7 @@ def closure(names: Iterable[str]) -> list[str]:
 
 
 def _installed() -> tuple[dict[str, list[list[str]]], dict[str, str]]:
-    """Give what each installed package depends on (alternatives of each), and who provides virtual packages."""
+    """Return what each installed package depends on (alternatives of each), and who provides virtual packages."""
     form = "${Package}\t${db:Status-Status}\t${Pre-Depends}, ${Depends}\t${Provides}\n"
     depends: dict[str, list[list[str]]] = {}
     provided: dict[str, str] = {}
@@ -132,7 +132,7 @@ def _names(text: str, separator: str) -> list[str]:
 
 
 def base_layer(packages: Iterable[str], uid: int) -> Layer:
-    """Make the layer: files of the packages, and what every program takes for granted."""
+    """Make the layer: the packages' files, and the basic files that every program expects."""
     layer = Layer()
     for name in _MERGED:
         layer.link(f"/{name}", f"usr/{name}")

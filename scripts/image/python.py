@@ -19,7 +19,7 @@ _PYTHON = "/usr/bin/python3"
 #: Besides tests and stubs: cffi's compiler, which a compiled extension does not need.
 _NOT_SHIPPED = re.compile(
     r"(^|/)(__pycache__|tests?)/|\.(pyi|pxd|pyx|c|h)$|^\.\.|^(cffi|pycparser)/|_testcapi\.|_testing\."
-    r"|^frozenlist/_frozenlist\."  # needs the C++ library, 2 MiB; Python's own version serves
+    r"|^frozenlist/_frozenlist\."  # needs the C++ library (2 MiB); the pure Python version is enough
 )
 _SCRIPT = "#!{python} -I\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
 
@@ -45,14 +45,14 @@ def dependencies_layer(root: Path) -> Layer:
 
 
 def _stripped(library: Path) -> bytes:
-    """Give a shared library without the symbols that only debuggers and linkers read."""
+    """Return a shared library without the symbols that only debuggers and linkers read."""
     with tempfile.NamedTemporaryFile(prefix="fast-image-") as scratch:
         subprocess.run(["strip", "--strip-unneeded", "-o", scratch.name, library], check=True)
         return Path(scratch.name).read_bytes()
 
 
 def pinned(root: Path) -> list[tuple[str, str]]:
-    """Give name and version of each distribution that requirements/run.txt pins and the image has."""
+    """Return name and version of each distribution that requirements/run.txt pins and the image has."""
     text = (root / "requirements" / "run.txt").read_text()
     found = re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
     return [(name, version) for name, version in found if name != "pycparser"]
@@ -82,7 +82,7 @@ def _build_wheel(root: Path, scratch: Path) -> bytes:
 
 
 def add_byte_code(layer: Layer) -> Layer:
-    """Add the byte code of every module: nothing can be written in the image, and compiling at each start takes 2 s."""
+    """Add the byte code of every module: the image is read-only, and compiling takes 2 s a start."""
     for path, content in layer.files(".py"):
         module = Path(path)
         cached = module.parent / "__pycache__" / f"{module.stem}.{sys.implementation.cache_tag}.pyc"
@@ -91,7 +91,7 @@ def add_byte_code(layer: Layer) -> Layer:
 
 
 def _byte_code(path: str, content: bytes | Path) -> bytes:
-    """Give a module as PEP 552 lays down for byte code that is not compared with its source when it is loaded."""
+    """Return a module's byte code in the form of PEP 552 that is not compared with its source."""
     source = content.read_bytes() if isinstance(content, Path) else content
     compiled = _compiled_here(content) if isinstance(content, Path) else b""
     if not compiled:
@@ -101,7 +101,7 @@ def _byte_code(path: str, content: bytes | Path) -> bytes:
 
 
 def _compiled_here(path: Path) -> bytes:
-    """Give what is compiled of this machine's module, where that is of this interpreter and of the file as it is."""
+    """Return this machine's compiled module, if it matches the interpreter and the file."""
     status = path.stat()
     stamp = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + status.st_size.to_bytes(4, "little")
     try:

@@ -15,7 +15,7 @@ def base(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["", "A", "a_b", "../x", "a/b", "-a", "a-", "a" * 33])
 def test_a_name_that_could_be_a_path_or_is_no_label_is_refused(name):
-    with pytest.raises(InvalidConfig, match="no name for a playground"):
+    with pytest.raises(InvalidConfig, match="not a valid playground name"):
         StateDirectory(name)
 
 

@@ -1,4 +1,4 @@
-"""Talking to a playground's API server while it comes up: what Fast needs in it, and whether the nodes are Ready."""
+"""Sets up a playground's API server: installs what Fast needs, and tells whether the nodes are Ready."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.05
 
 
 class Created(msgspec.Struct):
-    """Any object, as answered: only that it is one matters."""
+    """Any object of an answer; only its metadata is read."""
 
     metadata: ObjectMeta
 
@@ -64,7 +64,7 @@ _RESOURCES = {
 
 
 class Cluster:
-    """The API server of a playground, as its administrator sees it. Each call opens a connection of its own.
+    """The API server of a playground, as its administrator sees it. Each call opens its own connection.
 
     Args:
         kubeconfig: The administrator's.
@@ -84,7 +84,7 @@ class Cluster:
     def install(self, pool: str = "") -> None:
         """Create the CRDs, the namespace, the programs' ServiceAccounts and rights, and the pool ``default-ips``.
 
-        What is there stays.
+        Existing objects are not changed.
 
         Args:
             pool: ``SUBNET`` or ``SUBNET=RANGE,…``; empty: no pool.
@@ -92,7 +92,7 @@ class Cluster:
         asyncio.run(self._install(pool))
 
     def create(self, obj: dict[str, Any]) -> None:
-        """Create an object, which may be there already."""
+        """Create an object; an existing one is not changed."""
 
         async def create() -> None:
             async with self._client() as client:
@@ -101,7 +101,7 @@ class Cluster:
         asyncio.run(create())
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object; NotFound if there is none."""
+        """Delete an object; NotFound if it does not exist."""
 
         async def delete() -> None:
             async with self._client() as client:
@@ -110,7 +110,7 @@ class Cluster:
         asyncio.run(delete())
 
     def ready_nodes(self) -> dict[str, str]:
-        """Give every registered node with the reason why it is not Ready, which is empty if it is."""
+        """Return every registered node with the reason why it is not Ready; empty if it is Ready."""
         return asyncio.run(self._ready_nodes())
 
     def _client(self) -> KubeClient:
@@ -129,7 +129,7 @@ class Cluster:
 
     @staticmethod
     async def _wait_served(client: KubeClient, resource: Resource[Any]) -> None:
-        """Wait until a custom resource is served, which a real API server takes a moment for."""
+        """Wait until a custom resource is served. A real API server needs a moment for this."""
         while True:
             try:
                 await client.list(resource, limit=1)

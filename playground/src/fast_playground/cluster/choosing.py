@@ -1,4 +1,4 @@
-"""Options that the playground's commands share, and which playground is meant if none is named."""
+"""Options that the playground's commands share, and the choice of a playground if none is named."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "default"
 
 name_option = click.option(
-    "--name", help='Which playground. Without it: the only one there is, else the one called "default".'
+    "--name", help='Name of the playground. Default: the only one there is, else the one called "default".'
 )
 namespace_option = click.option(
     "-n", "--namespace", default="default", show_default=True, help="The pod's namespace."
@@ -22,7 +22,7 @@ namespace_option = click.option(
 
 
 def choose(name: str | None) -> Playground:
-    """Give the named playground; without a name, the only one there is, else the one called ``default``.
+    """Return the named playground; without a name, the only one there is, else the one called ``default``.
 
     Raises:
         FastError: There are several and none is called ``default``.
@@ -38,7 +38,7 @@ def choose(name: str | None) -> Playground:
 
 
 def choose_running(name: str | None) -> Playground:
-    """Give a playground as ``choose`` does; FastError if it is not up."""
+    """Return a playground as ``choose`` does; FastError if it is not up."""
     found = choose(name)
     assert found.settings is not None
     return found

@@ -1,6 +1,6 @@
 """A container's process: a program of the machine, run in its pod's network namespace and root. There are no images.
 
-Commands that the machine lacks are looked for in busybox (``httpd``, ``nc`` …); one without a command just holds.
+If the machine lacks a command, busybox's is used (``httpd``, ``nc`` …). A container without a command sleeps.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from fast_playground.cluster.sandbox import ProcessRecord, Sandbox, is_running
 LOGS_DIR = Path("/var/log/pods")
 _HOLD = ["sleep", "infinity"]
 _INHERITED = ("PATH", "LANG", VARIABLE)
-#: Exit status of a process that another kubelet started: only its parent could tell.
+#: Reported for a process that an earlier kubelet started: only a parent can read the exit status.
 UNKNOWN_STATUS = 137
 
 
 def command_of(container: Container) -> list[str]:
-    """Give the command line that stands for the container.
+    """Return the command line of the container.
 
-    ``args`` alone are a command, for there is no image whose entry point they could go to.
+    ``args`` alone are the command, because there is no image with an entry point.
     """
     argv = [*container.command, *container.args] or _HOLD
     if shutil.which(argv[0]) is None and (busybox := shutil.which("busybox")):
@@ -38,7 +38,7 @@ def command_of(container: Container) -> list[str]:
 
 
 class ContainerProcesses:
-    """The processes of a node's containers. Those that an earlier kubelet started are watched as well as its own."""
+    """The processes of a node's containers. Also watches those that an earlier kubelet started."""
 
     def __init__(self) -> None:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
@@ -54,7 +54,7 @@ class ContainerProcesses:
 
         Raises:
             OSError: The command cannot be executed.
-            NetnsGone: The sandbox's network namespace is no more.
+            NetnsGone: The sandbox's network namespace is gone.
         """
         variables = {item.name: item.value for item in container.env}
         log = LOGS_DIR / f"{sandbox.namespace}_{sandbox.name}_{sandbox.uid}" / f"{container.name}.log"
@@ -83,7 +83,7 @@ class ContainerProcesses:
         return ProcessRecord(pid=process.pid, start_ticks=start_ticks(process.pid), started_at=now)
 
     async def wait(self, record: ProcessRecord) -> int:
-        """Wait until the process has ended; gives its exit status (128 + the signal's number if one ended it)."""
+        """Wait until the process has ended; return its exit status (128 + the signal's number if a signal ended it)."""
         try:
             descriptor = os.pidfd_open(record.pid)
         except ProcessLookupError:
@@ -115,7 +115,7 @@ class ContainerProcesses:
 
 
 def _environment() -> dict[str, str]:
-    """Give what a container inherits: where programs are, and the playground's mark; no credentials of the node."""
+    """Return what a container inherits: PATH, language and the playground's mark, not the node's credentials."""
     return {"HOME": "/root"} | {key: os.environ[key] for key in _INHERITED if key in os.environ}
 
 

@@ -20,12 +20,12 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a playground was asked for.
+    """The settings that a playground was started with.
 
     Attributes:
         nodes: How many.
         mtu: Of the underlay, in bytes.
-        agent_args: Further arguments for every agent, as ``--routing native``.
+        agent_args: More arguments for every agent, such as ``--routing native``.
         two_addresses: Whether each node has a second address, which its Node object names as another InternalIP.
         pool: The pool ``default-ips`` that ``up`` makes: ``SUBNET`` or ``SUBNET=RANGE,…``; empty: none.
     """
@@ -41,13 +41,13 @@ class StateDirectory:
     """The directory of one playground.
 
     Args:
-        name: The playground's; InvalidConfig if it is no DNS label of at most 32 characters.
+        name: The playground's; InvalidConfig if it is not a DNS label of at most 32 characters.
     """
 
     def __init__(self, name: str) -> None:
         if not _NAME.fullmatch(name):
             raise InvalidConfig(
-                f"{name!r} is no name for a playground: up to 32 lower-case letters, digits and dashes"
+                f"{name!r} is not a valid playground name: use up to 32 lower-case letters, digits and dashes"
             )
         self.name = name
         self.path = BASE / name
@@ -58,11 +58,11 @@ class StateDirectory:
         self._mark = self.path / "up"
 
     def socket(self, init: str) -> Path:
-        """Give the control socket of the playground's init (``playground``), the underlay's or a node's."""
+        """Return the control socket of the playground's init (``playground``), the underlay's or a node's."""
         return self.path / "inits" / f"{init}.sock"
 
     def log(self, name: str) -> Path:
-        """Give the file that the output of a program goes to."""
+        """Return the file that the output of a program goes to."""
         return self.path / "logs" / f"{name}.log"
 
     def make(self) -> None:
@@ -73,11 +73,11 @@ class StateDirectory:
 
     @property
     def marked_up(self) -> bool:
-        """Whether ``up`` came to its end."""
+        """Whether ``up`` has completed."""
         return self._mark.exists()
 
     def mark_up(self) -> None:
-        """Note that ``up`` came to its end."""
+        """Record that ``up`` has completed."""
         self._mark.touch()
 
     def write_settings(self, settings: Settings) -> None:
@@ -85,7 +85,7 @@ class StateDirectory:
         self._settings.write_bytes(msgspec.json.encode(settings))
 
     def find_settings(self) -> Settings | None:
-        """Read the settings; None if there is no playground, or ``up`` has not come that far."""
+        """Read the settings; None if there is no playground, or ``up`` has not written them yet."""
         try:
             return msgspec.json.decode(self._settings.read_bytes(), type=Settings)
         except (FileNotFoundError, msgspec.DecodeError):
@@ -95,21 +95,21 @@ class StateDirectory:
         """Remove the directory, and the base if this was the last."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.path)
-        with contextlib.suppress(OSError):  # others' directories are still there
+        with contextlib.suppress(OSError):  # directories of other playgrounds are still there
             BASE.rmdir()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the playground's lock, which is on the directory itself, so that nothing is left of it.
+        """Hold the playground's lock. It is on the directory itself, so no lock file is left behind.
 
         Raises:
-            FastError: Another ``up`` or ``down`` of the same name is at work.
+            FastError: Another ``up`` or ``down`` of the same name is running.
         """
         while True:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            except FileNotFoundError:  # the base went away in between
+            except FileNotFoundError:  # the directory was removed meanwhile
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

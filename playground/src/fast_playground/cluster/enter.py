@@ -21,7 +21,7 @@ _FAILED = 126
 
 
 def main(arguments: list[str]) -> int:
-    """Enter the pod; returns only if that fails, with an exit status as shells have it."""
+    """Enter the pod. Returns only if that fails, with the exit status that a shell would use."""
     if len(arguments) <= _SEPARATOR or arguments[_SEPARATOR - 1] not in ("--", ON_NODE):
         print(f"usage: {__spec__.name} PLAYGROUND NAMESPACE POD CONTAINER -- COMMAND…", file=sys.stderr)
         return _USAGE

@@ -1,6 +1,6 @@
 """The rights of Fast's programs in a playground: exactly those of deploy/base, so that a missing one is found here.
 
-A test holds the two equal; an installed package has no deploy/.
+A test compares the two. An installed package has no deploy/.
 """
 
 from __future__ import annotations

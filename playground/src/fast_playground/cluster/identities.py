@@ -1,4 +1,4 @@
-"""Who is who at a playground's API server: a token and a kubeconfig for people and for each program. No rights here.
+"""Identities at a playground's API server: a token and a kubeconfig for people and for each program. No rights here.
 
 Rights come from the Roles of ``rbac.py``, and for kubelets from the group ``system:nodes``.
 """
@@ -34,14 +34,14 @@ class Identities:
         self._write(self._directory.kubeconfig, self._host_server, "admin", token)
 
     def write_controller(self) -> Path:
-        """Write the controller's kubeconfig, as its ServiceAccount; gives where."""
+        """Write the controller's kubeconfig, for its ServiceAccount; return its path."""
         path = self._directory.path / f"{CONTROLLER}.kubeconfig"
         token = self._tokens.ensure_service_account(NAMESPACE, CONTROLLER)
         self._write(path, self._node_server, CONTROLLER, token)
         return path
 
     def write_agent(self, node: str, path: Path) -> None:
-        """Write the kubeconfig of a node's agent, as the agents' ServiceAccount, with a token of its own."""
+        """Write the kubeconfig of a node's agent, as the agents' ServiceAccount, with its own token."""
         token = self._tokens.ensure_service_account(NAMESPACE, AGENT, node=node)
         self._write(path, self._node_server, AGENT, token)
 

@@ -25,7 +25,7 @@ from typing import Any
 from fast_playground.cluster.mounts import mount_node, mount_playground
 from fast_playground.default_signals import restore_default_signals
 
-#: Pause before a program that ended is started again, as a kubelet's back-off; fixed, for tests wait for it.
+#: Pause before a program is started again, like a kubelet's back-off. It is fixed, because tests wait for it.
 RESTART_SECONDS = 1.0
 _MESSAGE_BYTES = 1 << 17
 _MAX_DESCRIPTORS = 8
@@ -33,7 +33,7 @@ _MAX_DESCRIPTORS = 8
 
 @dataclass
 class Program:
-    """A program of this init, running or not.
+    """A program of this init; it may be stopped.
 
     ``descriptors[0]`` becomes its stdout and stderr; the number of ``descriptors[1]`` stands for ``{fd1}`` in ``argv``,
     and so on.
@@ -66,19 +66,19 @@ class Program:
         self.exit_status = None
 
     def ended(self, status: int) -> None:
-        """Note that the process ended, and when to start it again."""
+        """Record that the process ended, and when to start it again."""
         self.process = None
         self.exit_status = status
         if self.restarts:
             self.start_at = time.monotonic() + RESTART_SECONDS
 
     def close(self) -> None:
-        """Let go of the descriptors."""
+        """Close the descriptors."""
         for descriptor in self.descriptors:
             os.close(descriptor)
 
     def describe(self) -> dict[str, Any]:
-        """Give what ``status`` answers."""
+        """Return what ``status`` answers."""
         return {
             "pid": self.process.pid if self.process else None,
             "exit_status": self.exit_status,
@@ -215,7 +215,7 @@ class Init:
 
 
 def main() -> None:
-    """Make the mounts, then serve. Only when everything is in place does the socket accept connections."""
+    """Make the mounts, then serve. The socket accepts connections once everything is in place."""
     parser = argparse.ArgumentParser(prog="fast_playground.cluster.init")
     parser.add_argument("--socket", type=Path, required=True)
     place = parser.add_mutually_exclusive_group()

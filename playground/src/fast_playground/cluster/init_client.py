@@ -29,10 +29,10 @@ class ProgramFailed(FastError):
 
 @dataclass(frozen=True, slots=True)
 class ProgramState:
-    """How a program is doing.
+    """The state of a program.
 
     Attributes:
-        pid: In the init's own pid namespace; None while it does not run.
+        pid: In the init's own pid namespace; None if it is not running.
         exit_status: Of its last run, negative for a signal; None if it has not ended yet.
         starts: How often it was started.
         restarts: Whether init starts it again when it ends.
@@ -72,7 +72,7 @@ class Control:
                 return
 
     def init_pid(self) -> int:
-        """Give the init's pid as the caller's own pid namespace counts: the way into its namespaces (/proc/PID/ns)."""
+        """Return the init's pid in the caller's pid namespace. /proc/PID/ns leads to the init's namespaces."""
         with self._connect() as connection:
             raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             return int(_CREDENTIALS.unpack(raw)[0])
@@ -92,7 +92,7 @@ class Control:
         Args:
             name: What it is called from now on.
             argv: Its command; ``{fd1}``, ``{fd2}`` … become the numbers of the passed descriptors.
-            log: File that its output is added to (opened here, so it need not exist where the program runs).
+            log: File that its output is appended to. It is opened here, not in the program's namespaces.
             environment: Added to the init's own.
             restarts: Whether init starts it again when it ends.
             descriptors: Passed along.
@@ -123,7 +123,7 @@ class Control:
             raise ProgramFailed(f"cannot start {name}: {answer['error']}")
 
     def status(self) -> dict[str, ProgramState]:
-        """Give the state of every program, by name; InitGone if the init does not answer."""
+        """Return the state of every program, by name; InitGone if the init does not answer."""
         programs = self._ask({"op": "status"})["programs"]
         return {name: ProgramState(**state) for name, state in programs.items()}
 
@@ -132,7 +132,7 @@ class Control:
         self._signal(name, number, restarts=True)
 
     def stop(self, name: str, number: int = signal.SIGTERM, *, timeout_seconds: float = 10) -> int:
-        """End a program and wait for it; it stays down until started again.
+        """End a program and wait for it; it stays stopped until started again.
 
         Returns:
             Its exit status, negative for a signal.

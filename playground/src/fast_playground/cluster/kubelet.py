@@ -1,7 +1,7 @@
 """Plays kubelet, container runtime and kube-proxy on a node of a playground, inside the node's namespaces.
 
 ``python -m fast_playground.cluster.kubelet``. Watches the pods bound to the node and gives each to a ``PodWorker``;
-nothing about a single pod is decided here.
+decisions about a single pod are made there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Kubelet:
     """The pods of one node.
 
     Args:
-        client: Speaks to the server, as the node.
+        client: Client of the API server, with the node's identity.
         node: The node's name.
         machinery: What the workers share.
     """
@@ -82,7 +82,7 @@ class Kubelet:
         del self._workers[uid]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("pod worker failed", pod=uid, exc_info=error)
-            os._exit(1)  # the state on disk is whole; a restart goes on from there
+            os._exit(1)  # the state on disk is complete; a restart continues from it
 
 
 async def _serve(node: str, addresses: list[str]) -> None:

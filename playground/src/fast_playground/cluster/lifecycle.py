@@ -1,4 +1,4 @@
-"""A playground as a whole: up, down, status. The order of things is decided here; how each is done, elsewhere."""
+"""A playground as a whole: up, down, status. Decides the order of the steps; other modules carry them out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ProgramStatus:
-    """One program of a playground: where it runs, what it is called, how it is doing."""
+    """One program of a playground: its place, name and state."""
 
     place: str
     name: str
@@ -47,7 +47,7 @@ class Playground:
     """One playground, up or not.
 
     Args:
-        name: Several with different names live side by side.
+        name: Playgrounds with different names can run side by side.
     """
 
     def __init__(self, name: str) -> None:
@@ -59,7 +59,7 @@ class Playground:
 
     @property
     def is_up(self) -> bool:
-        """Whether ``up`` came to its end and the playground still lives."""
+        """Whether ``up`` has completed and the playground still runs."""
         if not self.directory.marked_up:
             return False
         try:
@@ -70,7 +70,7 @@ class Playground:
 
     @property
     def settings(self) -> Settings:
-        """How it was asked for; FastError if it is not up."""
+        """The settings it was started with; FastError if it is not up."""
         settings = self.directory.find_settings()
         if settings is None or not self.is_up:
             raise FastError(
@@ -81,14 +81,14 @@ class Playground:
     # Up and down.
 
     def up(self, settings: Settings, progress: Progress = lambda _: None) -> None:
-        """Bring the playground up and wait until every node is Ready. What a crashed one left is removed first.
+        """Bring the playground up and wait until every node is Ready. Removes first what a crashed one left.
 
         Args:
             settings: What to make.
-            progress: Told what is being done.
+            progress: Called with a text before each step.
 
         Raises:
-            FastError: It is up already, or did not come up; then nothing is left of it.
+            FastError: It is already up, or it did not come up. In the second case nothing is left of it.
         """
         _check(settings)
         with self.directory.locked():
@@ -118,7 +118,7 @@ class Playground:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything of it: a directory, or a process."""
+        """Whether a directory or a process of it exists."""
         return self.directory.path.exists() or self.name in find_playgrounds()
 
     def _clean(self) -> None:
@@ -146,7 +146,7 @@ class Playground:
         self.directory.mark_up()
 
     def _start_root(self) -> None:
-        """Start the init of everything. A session of its own: the terminal's signals are not for it."""
+        """Start the playground's init, in its own session, so that it does not get the terminal's signals."""
         unshare = shutil.which("unshare") or "unshare"
         argv = [unshare, "--mount", "--pid", "--fork", "--kill-child=KILL", "--", sys.executable, "-I", "-m"]
         argv += [
@@ -177,7 +177,7 @@ class Playground:
     def _start_api_server(self) -> Identities:
         """Start the API server on the machine's loopback and on the underlay.
 
-        The sockets are kept by init, so its addresses survive a crash of the server.
+        Init keeps the sockets, so the addresses survive a crash of the server.
         """
         with (
             socket.create_server(("127.0.0.1", 0), backlog=1024) as host,
@@ -195,7 +195,7 @@ class Playground:
         return identities
 
     def _start_controller(self, identities: Identities) -> None:
-        """Start the controller, on the underlay: its metrics' port must not clash with another playground's."""
+        """Start the controller on the underlay, so that its metrics port does not clash with another playground's."""
         environment = {"KUBECONFIG": str(identities.write_controller())}
         log = self.directory.log(f"{UNDERLAY}-{node_programs.CONTROLLER}")
         self.underlay.control.start(
@@ -203,7 +203,7 @@ class Playground:
         )
 
     def boot(self, node: Node, settings: Settings, identities: Identities) -> None:
-        """Start a node with its agent and kubelet; its disk, if it ran before, is what it was."""
+        """Start a node with its agent and kubelet. It keeps the disk of its earlier boots."""
         self._boot(node, settings)
         identities.write_agent(node.name, node.path(node_programs.AGENT_KUBECONFIG))
         identities.write_kubelet(node.name, node.path(node_programs.KUBELET_KUBECONFIG))
@@ -218,11 +218,11 @@ class Playground:
     # Nodes and pods.
 
     def nodes(self) -> list[Node]:
-        """Give the nodes, running or not."""
+        """Return the nodes, running or not."""
         return list_nodes(self.directory)
 
     def node(self, name: str) -> Node:
-        """Give the node of that name; FastError if there is none."""
+        """Return the node of that name; FastError if there is none."""
         for node in self.nodes():
             if node.name == name:
                 return node
@@ -230,7 +230,7 @@ class Playground:
         raise FastError(f"playground {self.name} has no node {name!r} (its nodes: {known})")
 
     def place(self, name: str) -> Place:
-        """Give a node, or the underlay by its name."""
+        """Return a node, or the underlay by its name."""
         return self.underlay if name == UNDERLAY else self.node(name)
 
     def sandbox(self, namespace: str, name: str) -> PlacedSandbox:
@@ -238,11 +238,11 @@ class Playground:
         return get_sandbox(self.directory, namespace, name)
 
     def sandboxes(self) -> list[PlacedSandbox]:
-        """Give the sandboxes of every node."""
+        """Return the sandboxes of every node."""
         return find_sandboxes(self.directory)
 
     def start_agent(self, node: Node) -> None:
-        """Start a node's agent, which was stopped or never ran."""
+        """Start a node's agent, which must not be running."""
         command = node_programs.agent_command(self.directory_settings)
         log = self.directory.log(f"{node.name}-{node_programs.AGENT}")
         node.control.start(
@@ -250,7 +250,7 @@ class Playground:
         )
 
     def start_kubelet(self, node: Node) -> None:
-        """Start a node's kubelet, which was stopped or never ran."""
+        """Start a node's kubelet, which must not be running."""
         log = self.directory.log(f"{node.name}-{node_programs.KUBELET}")
         environment = {"KUBECONFIG": node_programs.KUBELET_KUBECONFIG}
         node.control.start(
@@ -266,7 +266,7 @@ class Playground:
         self.power_on(node)
 
     def power_on(self, node: Node) -> None:
-        """Start a node that does not run, with what is on its disk."""
+        """Start a node that is not running. It keeps its disk."""
         self._boot(node, self.settings)
         self.start_agent(node)
         self.start_kubelet(node)
@@ -275,10 +275,10 @@ class Playground:
         """Wait until every node is Ready; FastError, with the reasons and logs, if that takes too long."""
         self._wait(self._nodes_problem, timeout_seconds)
 
-    # Looking after it.
+    # Status.
 
     def programs(self) -> list[ProgramStatus]:
-        """Give every program of the playground; of what does not run (any more), nothing."""
+        """Return every program of the places that run."""
         found = []
         places = [self.underlay, *self.nodes()]
         for place, control in [(_ROOT, self.root), *((item.name, item.control) for item in places)]:
@@ -291,7 +291,7 @@ class Playground:
 
     @property
     def directory_settings(self) -> Settings:
-        """The settings as written down, also while ``up`` is still at work."""
+        """The settings on disk, also while ``up`` is still running."""
         return self.directory.find_settings() or Settings()
 
     def _nodes_problem(self) -> str:
@@ -300,7 +300,7 @@ class Playground:
         return "; ".join(f"{name}: {problem}" for name, problem in problems.items() if problem)
 
     def _wait(self, problem: Callable[[], str], timeout_seconds: float = _START_SECONDS) -> None:
-        """Wait until nothing is the matter; programs that keep ending are not waited for."""
+        """Wait until there is no problem; fail at once if a program keeps ending."""
         deadline = time.monotonic() + timeout_seconds
         while said := _said(problem):
             failing = [item for item in self.programs() if _keeps_ending(item.state)]
@@ -309,7 +309,7 @@ class Playground:
             time.sleep(_POLL_SECONDS)
 
     def _logs(self, failing: list[ProgramStatus]) -> str:
-        """Give the last lines that the programs wrote."""
+        """Return the last lines of the programs' logs."""
         texts = []
         for item in failing:
             log = self.directory.log(f"{item.place}-{item.name}")
@@ -324,7 +324,7 @@ def list_playgrounds() -> list[str]:
 
 
 def fresh_name(prefix: str) -> str:
-    """Make up a name that no playground has, for tests that run side by side."""
+    """Return a name that no playground has, for tests that run side by side."""
     return f"{prefix}-{secrets.token_hex(3)}"
 
 
@@ -352,7 +352,7 @@ def _check(settings: Settings) -> None:
 
 
 def _clean_environment() -> dict[str, str]:
-    """Give this process's environment without what would turn the programs away from their defaults."""
+    """Return this process's environment without variables that change the programs' defaults."""
     dropped = ("KUBECONFIG", "NODE_NAME", "KUBERNETES_", "PYTHON")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     return {key: value for key, value in kept.items() if not key.startswith("FAST_")}

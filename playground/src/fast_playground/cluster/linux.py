@@ -1,4 +1,4 @@
-"""The system calls of namespaces and mounts that Python 3.11 does not have. No policy; standard library only."""
+"""The system calls of namespaces and mounts that Python 3.11 does not have. Decides nothing; standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 0x1000, 0x2000, 0x4000, 0x40000
 _MNT_DETACH = 2
-#: The C library has no function for it. asm/unistd_64.h, asm-generic/unistd.h.
+#: The C library has no function for this call. asm/unistd_64.h, asm-generic/unistd.h.
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -29,12 +29,12 @@ def unmount(target: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread namespaces of its own (unshare(2))."""
+    """Move the calling thread into its own new namespaces (unshare(2))."""
     _check(_LIBC.unshare(flags), f"unshare {flags:#x}")
 
 
 def pivot_root(new: str, old: str) -> None:
-    """Make ``new`` the calling thread's root, the old root goes to ``old`` (pivot_root(2))."""
+    """Make ``new`` the calling thread's root and move the old root to ``old`` (pivot_root(2))."""
     failed = _LIBC.syscall(_SYS_PIVOT_ROOT, new.encode(), old.encode())
     _check(failed, f"make {new} the root")
 

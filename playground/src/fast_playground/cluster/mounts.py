@@ -1,4 +1,4 @@
-"""What a playground's and a node's mount namespace look like: made once, by their init, before anything runs there.
+"""Makes the mount namespaces of a playground and of a node: once, by their init, before anything else runs there.
 
 A node gets what a real one has at the paths where the agent, the plugin and ``fast-ctl`` look by default: a fresh /run
 and bpf filesystem, an /etc, /opt and /var of its own over the machine's (the *disk*, which outlives a reboot of the
@@ -24,7 +24,7 @@ from fast_playground.cluster.linux import (
 
 _PSEUDO = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _OVERLAYS = ("etc", "opt", "var")
-#: What of the machine's own files a node must not start with: other network plugins, and Fast's own traces.
+#: Files of the machine that a node must not start with: other network plugins, and what Fast left there.
 _HIDDEN = (
     "/etc/cni/net.d",
     "/etc/fast",
@@ -91,7 +91,7 @@ def _mount_sys() -> None:
 
 
 def _mount_boot_id() -> None:
-    """Every start of a node is a boot: agents tell by the boot id that what they knew of sandboxes is void."""
+    """Give the node a new boot id. Agents see from it that what they recorded about sandboxes is no longer valid."""
     source = Path("/run/boot_id")
     source.write_text(f"{uuid.uuid4()}\n")
     mount(str(source), _BOOT_ID, flags=MS_BIND)

@@ -1,4 +1,4 @@
-"""One node of a playground: an init with namespaces of its own, wired to the underlay. And the underlay, as a place.
+"""A node of a playground (an init with its own namespaces, wired to the underlay), and the underlay itself.
 
 What runs on a node (agent, kubelet) is decided by ``node_programs.py``.
 """
@@ -21,7 +21,7 @@ from fast_playground.cluster.init_client import Control, InitGone
 from fast_playground.cluster.processes import VARIABLE
 from fast_playground.cluster.underlay import connect_node, node_address
 
-#: Makes a command, once it is in its PID namespace, the leader of its terminal's session. A shell that sees no
+#: Makes a command the session leader of its terminal, inside its PID namespace. A shell that sees no
 #: number for the group that it was started in ends with an error.
 LEAD_SESSION = ("setsid", "--ctty")
 _BOOT_SECONDS = 30.0
@@ -29,11 +29,11 @@ _POLL_SECONDS = 0.01
 
 
 class Place:
-    """Somewhere in a playground where commands can be run: a node, or the underlay.
+    """A place in a playground where commands can run: a node, or the underlay.
 
     Args:
         directory: The playground's.
-        name: As ``n1``, or ``underlay``.
+        name: Such as ``n1``, or ``underlay``.
     """
 
     def __init__(self, directory: StateDirectory, name: str) -> None:
@@ -56,21 +56,21 @@ class Place:
         return Path(f"/proc/{self.control.init_pid()}/ns/net")
 
     def path(self, inside: str) -> Path:
-        """Give a path by which a file that is at ``inside`` there is reached from here, without entering it.
+        """Return the path by which this process reaches the file ``inside`` of the place, without entering it.
 
-        An absolute symbolic link on the way would lead outside. Not to be kept: the init's pid is part of it.
+        An absolute symbolic link in the path leads outside. Do not store the path: it contains the init's pid.
         """
         return Path(f"/proc/{self.control.init_pid()}/root") / inside.lstrip("/")
 
     def command(
         self, argv: Sequence[str], *, network: Path | None = None, root: Path | None = None
     ) -> list[str]:
-        """Give the command line that runs ``argv`` there and passes on its output and exit status.
+        """Return the command line that runs ``argv`` there and passes on its output and exit status.
 
         Args:
             argv: The command, looked up on PATH there; started in this process's working directory, else in /.
-            network: Network namespace to enter instead of the place's own: a pod's.
-            root: Mount namespace to enter instead of the place's own: a pod's. The command starts in its /.
+            network: Network namespace of a pod, to enter instead of the place's.
+            root: Mount namespace of a pod, to enter instead of the place's. The command starts in its /.
         """
         pid = self.control.init_pid()
         net = f"--net={network}" if network else "--net"
@@ -81,7 +81,7 @@ class Place:
         return ["nsenter", *options, "--", *argv]
 
     def environment(self) -> dict[str, str]:
-        """Give the environment for commands there: this process's, marked as the playground's.
+        """Return the environment for commands there: this process's, marked as the playground's.
 
         The playground's kubeconfig is left out: there is no such file there, and each program has its own.
         """
@@ -104,7 +104,7 @@ class Place:
 
 
 class Underlay(Place):
-    """The network between the nodes, where servers of the outside world can be run too."""
+    """The network between the nodes. Servers that play the outside world can run here, too."""
 
     def __init__(self, directory: StateDirectory) -> None:
         super().__init__(directory, UNDERLAY)
@@ -144,7 +144,7 @@ class Node(Place):
         connect_node(underlay.namespace, self.namespace, self.number, mtu)
 
     def crash(self, root: Control) -> None:
-        """End the node as a power cut does: every process dies at once, what is in memory is gone, the disk stays."""
+        """End the node as a power cut does: every process ends at once, memory is lost, the disk stays."""
         root.stop(self.name, signal.SIGKILL)
         deadline = time.monotonic() + _BOOT_SECONDS
         while self.running and time.monotonic() < deadline:
@@ -152,7 +152,7 @@ class Node(Place):
 
 
 def _start_init(root: Control, place: Place, namespaces: list[str], options: list[str]) -> None:
-    """Start an init in fresh namespaces and wait for it; on failure its log says why."""
+    """Start an init in fresh namespaces and wait for it. The error quotes its log."""
     unshare = shutil.which("unshare") or "unshare"
     socket = place.directory.socket(place.name)
     argv = [unshare, *namespaces, "--pid", "--fork", "--kill-child=KILL", "--", sys.executable, "-I"]
@@ -167,6 +167,6 @@ def _start_init(root: Control, place: Place, namespaces: list[str], options: lis
 
 
 def list_nodes(directory: StateDirectory) -> list[Node]:
-    """Give the nodes that a playground was asked for, running or not; none if ``up`` has not come to them."""
+    """Return all nodes of the settings, also those not running; empty if ``up`` has not written the settings yet."""
     settings = directory.find_settings()
     return [Node(directory, number) for number in range(1, settings.nodes + 1)] if settings else []

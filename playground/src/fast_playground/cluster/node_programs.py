@@ -17,7 +17,7 @@ KUBELET_KUBECONFIG = "/etc/kubernetes/kubelet.kubeconfig"
 
 
 def api_server_command(directory: StateDirectory) -> list[str]:
-    """Give the API server's command; it is passed the machine's and the underlay's listening socket."""
+    """Return the API server's command; it is passed the machine's and the underlay's listening socket."""
     enter = shlex.join([sys.executable, "-I", "-m", "fast_playground.cluster.enter", directory.name])
     return [
         _script("fast-apiserver"),
@@ -29,17 +29,17 @@ def api_server_command(directory: StateDirectory) -> list[str]:
 
 
 def controller_command() -> list[str]:
-    """Give the controller's command; its kubeconfig comes by KUBECONFIG."""
+    """Return the controller's command; its kubeconfig comes by KUBECONFIG."""
     return [_script("fast-controller-manager")]
 
 
 def agent_command(settings: Settings) -> list[str]:
-    """Give an agent's command; it finds everything at the default paths."""
+    """Return an agent's command; it finds everything at the default paths."""
     return [_script("fast-agent"), *settings.agent_args]
 
 
 def agent_environment(node: Node) -> dict[str, str]:
-    """Give the variables that a DaemonSet would set."""
+    """Return the variables that a DaemonSet would set."""
     return {
         "NODE_NAME": node.name,
         "KUBECONFIG": AGENT_KUBECONFIG,
@@ -49,7 +49,7 @@ def agent_environment(node: Node) -> dict[str, str]:
 
 
 def kubelet_command(node: Node, settings: Settings) -> list[str]:
-    """Give the command of a node's kubelet; its kubeconfig comes by KUBECONFIG."""
+    """Return the command of a node's kubelet; its kubeconfig comes by KUBECONFIG."""
     second = ["--address", str(second_address(node.number))] if settings.two_addresses else []
     return [
         sys.executable,
@@ -65,5 +65,5 @@ def kubelet_command(node: Node, settings: Settings) -> list[str]:
 
 
 def _script(name: str) -> str:
-    """Give the path of a program of this installation."""
+    """Return the path of a program of this installation."""
     return str(Path(sys.executable).parent / name)

@@ -1,4 +1,4 @@
-"""The Node object of a playground's node: registered once, Ready exactly while pods can be given a network."""
+"""The Node object of a playground's node: registered once, and Ready exactly while pods can get a network."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class NodeReporter:
-    """Registers the node and keeps its conditions true to the facts.
+    """Registers the node and keeps its conditions up to date.
 
     Args:
-        client: Speaks to the server, as the node.
+        client: Client of the API server, with the node's identity.
         name: Of the node.
         addresses: Its InternalIPs, in order.
         plugins: Asked by STATUS whether pods can be attached.
@@ -50,7 +50,7 @@ class NodeReporter:
         self._conditions: dict[str, dict[str, Any]] = {}
 
     async def run(self) -> None:
-        """Report until cancelled; an API server that is away is tried again."""
+        """Report until cancelled; retry if the API server does not answer."""
         loop = asyncio.get_running_loop()
         said: tuple[bool, str] | None = None
         said_at = 0.0
@@ -69,7 +69,7 @@ class NodeReporter:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _network_problem(self) -> str:
-        """Tell why pods cannot be attached; empty if they can."""
+        """Return why pods cannot be attached; empty if they can."""
         try:
             network = find_network(self._network_dir)
             if network is None:

@@ -28,7 +28,7 @@ def _shell() -> str:
 @click.argument("pod")
 @click.argument("command", nargs=-1, required=True)
 def exec(name: str | None, namespace: str, pod: str, command: tuple[str, ...]) -> None:
-    """Run a command in a pod: exec POD -- CMD. The pod has the machine's programs, and files of its own."""
+    """Run a command in a pod: exec POD -- CMD. The pod has the machine's programs and its own files."""
     placed = choose_running(name).sandbox(namespace, pod)
     _run_inside(placed, list(command))
 
@@ -56,11 +56,13 @@ def shell(name: str | None, namespace: str, place: str) -> None:
 
 @click.command()
 @name_option
-@click.option("-f", "--follow", is_flag=True, help="Go on and show new lines as they come.")
-@click.option("--tail", type=click.IntRange(min=0), default=20, show_default=True, help="Lines of each log.")
+@click.option("-f", "--follow", is_flag=True, help="Keep running and show new lines.")
+@click.option(
+    "--tail", type=click.IntRange(min=0), default=20, show_default=True, help="How many lines of each log."
+)
 @click.argument("program", default="")
 def logs(name: str | None, follow: bool, tail: int, program: str) -> None:
-    """Show what the programs wrote: of all, of one place (n1), or of one program (n1/agent)."""
+    """Show the logs of all programs, of one place (n1), or of one program (n1/agent)."""
     folder = choose(name).directory.log("x").parent
     there = {path.stem.replace("-", "/", 1): path for path in sorted(folder.glob("*.log"))}
     files = [
@@ -91,7 +93,7 @@ def _on_terminal() -> bool:
 
 
 def _become(argv: list[str], environment: dict[str, str], terminal: bool = False) -> NoReturn:
-    """Become the command, so that signals, output and exit status are its own; or carry a terminal of its own."""
+    """Replace this process by the command, or run the command on its own terminal."""
     sys.stdout.flush()
     if terminal:
         sys.exit(run_on_terminal(argv, environment))

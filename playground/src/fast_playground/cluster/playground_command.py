@@ -1,4 +1,4 @@
-"""``fast-ctl playground``: the commands. Only arguments and what is printed; the rest is in ``lifecycle.py``."""
+"""``fast-ctl playground``: the commands. Only arguments and output; the rest is in ``lifecycle.py``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fast_playground.cluster.choosing import DEFAULT_NAME, choose, choose_runnin
 from fast_playground.cluster.place_commands import exec, logs, node, shell
 from fast_playground.cluster.training.training_commands import COMMANDS
 
-#: The quick start's default pool: it leaves the first addresses of the subnet to pools that people try out.
+#: The quick start's default pool. It leaves the first addresses of the subnet free for pools that you try out.
 _DEFAULT_POOL = "10.244.0.0/16=10.244.100.0-10.244.200.250"
 
 
@@ -25,26 +25,28 @@ def playground() -> None:
 
 
 @playground.command()
-@click.option("--name", default=DEFAULT_NAME, show_default=True, help="Several live side by side.")
+@click.option(
+    "--name", default=DEFAULT_NAME, show_default=True, help="Its name; several can run side by side."
+)
 @click.option(
     "--nodes",
     type=click.IntRange(min=0),
     default=2,
     show_default=True,
-    help="0: only the API server.",
+    help="Number of nodes; 0: only the API server.",
 )
 @click.option(
     "--mtu",
     type=click.IntRange(1280, 65535),
     default=1500,
     show_default=True,
-    help="Of the network between the nodes, in bytes.",
+    help="MTU of the network between the nodes, in bytes.",
 )
 @click.option(
     "--agent-arg",
     "agent_args",
     multiple=True,
-    help="Passed to every fast-agent, as --agent-arg=--routing=native.",
+    help="Argument for every fast-agent, such as --agent-arg=--routing=native.",
 )
 @click.option(
     "--pool",
@@ -52,9 +54,9 @@ def playground() -> None:
     show_default=True,
     help="The pool default-ips, as SUBNET or SUBNET=RANGE,…; empty: none.",
 )
-@click.option("--two-addresses", is_flag=True, help="Give each node a second InternalIP, of another network.")
+@click.option("--two-addresses", is_flag=True, help="Give each node a second InternalIP, in another network.")
 def up(name: str, nodes: int, mtu: int, agent_args: tuple[str, ...], pool: str, two_addresses: bool) -> None:
-    """Start a playground; returns when all its nodes are Ready. What a crashed one left is removed first."""
+    """Start a playground; returns when all its nodes are Ready. Removes first what a crashed one left."""
     from fast_playground.cluster.directory import Settings
 
     began = time.monotonic()
@@ -76,7 +78,7 @@ def _progress(began: float) -> Callable[[str], None]:
 @name_option
 @click.option("--all", "every", is_flag=True, help="Take down every playground of this machine.")
 def down(name: str | None, every: bool) -> None:
-    """Take a playground down, whatever state it is in; nothing of it is left."""
+    """Take a playground down, whatever state it is in. Nothing of it is left."""
     from fast_playground.cluster.lifecycle import list_playgrounds
 
     for item in list_playgrounds() if every else [choose(name).name]:
@@ -105,7 +107,7 @@ def list_() -> None:
 @playground.command()
 @name_option
 def status(name: str | None) -> None:
-    """Show the nodes and programs of a playground, and what was broken; exit status 1 if one does not run."""
+    """Show nodes, programs and faults. Exit status 1 if a program is not running or a node is not Ready."""
     from fast.ctl.output import Column, format_table
     from fast_playground.cluster.training.journal import Journal
 

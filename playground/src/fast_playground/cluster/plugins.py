@@ -1,4 +1,4 @@
-"""Executes CNI plugins as a container runtime does (CNI spec 1.1.0, sections 1 to 4). Knows no pods, keeps nothing."""
+"""Executes CNI plugins as a container runtime does (CNI spec 1.1.0, sections 1 to 4). Keeps no state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 _SUFFIXES = (".conf", ".conflist", ".json")
 _STATUS_SINCE = (1, 1)
-#: Versions of the spec that this runtime speaks; of those that a list offers in ``cniVersions``, it takes the newest.
+#: Versions of the spec that this runtime supports. It uses the newest of those in a list's ``cniVersions``.
 _VERSIONS = ("1.1.0", "1.0.0", "0.4.0", "0.3.1", "0.3.0")
 
 
@@ -80,7 +80,7 @@ def find_network(directory: Path) -> Network | None:
     """Read the network that a runtime uses: of the files in the directory, the first by name; None if there is none.
 
     Raises:
-        InvalidConfig: The file is no network configuration.
+        InvalidConfig: The file is not a network configuration.
     """
     try:
         files = sorted(path for path in directory.iterdir() if path.suffix in _SUFFIXES)
@@ -96,7 +96,7 @@ def find_network(directory: Path) -> Network | None:
         chosen = next((known for known in _VERSIONS if known in offered), version)
         return Network(content["name"], chosen, plugins)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidConfig(f"{files[0]} is no CNI network configuration: {error!r}") from error
+        raise InvalidConfig(f"{files[0]} is not a CNI network configuration: {error!r}") from error
 
 
 class PluginRunner:
@@ -129,7 +129,7 @@ class PluginRunner:
         """Detach: DEL of every plugin in reverse order, each given the result of the ADD, if there was one.
 
         Raises:
-            PluginError: One failed; the others were not tried, and the caller tries again.
+            PluginError: One failed. The others were not called; the caller must retry.
         """
         for plugin in reversed(network.plugins):
             await self._call("DEL", network, plugin, attachment, result)
@@ -180,7 +180,7 @@ class PluginRunner:
         return answer
 
     def _environment(self, command: str, attachment: Attachment | None) -> dict[str, str]:
-        """Give the variables of section 2 beside what this process has (PATH, and what marks it)."""
+        """Return the variables of section 2, added to this process's PATH and playground mark."""
         variables = os.environ | {"CNI_COMMAND": command, "CNI_PATH": self._path}
         if attachment is not None:
             arguments = {"IgnoreUnknown": "1", **attachment.arguments}

@@ -1,7 +1,7 @@
 """A pod's own root: the machine's programs, read-only, and a small /etc, /dev, /proc and /tmp that only the pod has.
 
 There are no images, so /usr is the machine's. It is not a security boundary: a pod is root and sees its node's
-processes. It keeps what a pod removes or writes away from the machine's files.
+processes. It only keeps a pod from changing the machine's files.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "f
 
 
 def start_pause(hostname: str, netns: str) -> ProcessRecord:
-    """Start the process that holds a fresh root, as the pause container of other runtimes holds a sandbox.
+    """Start the process that keeps a fresh root alive, like the pause container of other runtimes.
 
     The root's mount namespace is not bound to a file: Linux 6.18 numbers namespaces by CPU, and refuses to bind one
     whose number is below that of the caller's.
@@ -76,7 +76,7 @@ def start_pause(hostname: str, netns: str) -> ProcessRecord:
     started: list[int] = []
     failures: list[BaseException] = []
 
-    def body() -> None:  # a thread of its own: what it changes of itself, the process inherits
+    def body() -> None:  # in a separate thread, because the child process inherits the thread's namespaces
         try:
             _enter_fresh_root(hostname, netns)
             started.append(subprocess.Popen(_PAUSE, stdin=subprocess.DEVNULL, start_new_session=True).pid)
@@ -92,7 +92,7 @@ def start_pause(hostname: str, netns: str) -> ProcessRecord:
 
 
 def stop_pause(record: ProcessRecord) -> None:
-    """Let go of a root; none there is fine. It ends when the last process in it has."""
+    """End the pause process, if there is one. The root ends with the last process in it."""
     if is_running(record):
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, signal.SIGKILL)
@@ -101,7 +101,7 @@ def stop_pause(record: ProcessRecord) -> None:
 
 
 def _enter_fresh_root(hostname: str, netns: str) -> None:
-    """Give the calling thread the root; nothing of the node's mounts stays visible."""
+    """Move the calling thread into a fresh root. The node's mounts are no longer visible."""
     if netns:
         with Netns.open(netns) as opened:
             enter(opened.fd)
@@ -129,7 +129,7 @@ def _enter_fresh_root(hostname: str, netns: str) -> None:
 
 
 def _python() -> list[str]:
-    """The interpreter, and the packages that it runs Fast from, wherever they are installed."""
+    """Return the folders of the interpreter and of the packages that Fast runs from."""
     sources = (Path(str(package.__file__)).parents[1] for package in (fast, fast_playground))
     places = sorted({str(Path(str(place)).resolve()) for place in (sys.prefix, sys.base_prefix, *sources)})
     return [place for place in places if not any(place.startswith(f"/{name}/") for name in _PROGRAMS)]

@@ -1,4 +1,4 @@
-"""Finding the sandbox of a pod, by what the kubelets wrote on their nodes' disks. Asks no API server."""
+"""Finds the sandbox of a pod in the records on the nodes' disks. Does not ask the API server."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class PlacedSandbox:
         return self.node.path(self.sandbox.netns) if self.sandbox.netns else None
 
     def command(self, argv: list[str]) -> list[str]:
-        """Give the command line that runs ``argv`` in the pod's network namespace, on the node's files."""
+        """Return the command line that runs ``argv`` in the pod's network namespace, on the node's files."""
         return self.node.command(argv, network=self.network)
 
     def command_inside(self, argv: list[str], *, terminal: bool = False) -> list[str]:
-        """Give the command line that runs ``argv`` in the pod: its network and its own root.
+        """Return the command line that runs ``argv`` in the pod: its network and its own root.
 
         Args:
             argv: The command, looked up on PATH in the pod.
-            terminal: Its stdin is a terminal that nobody else uses.
+            terminal: Its stdin is a terminal that no other process uses.
         """
         if terminal:
             argv = [*LEAD_SESSION, *argv]
         return self.node.command(argv, network=self.network, root=self.node.path(self.sandbox.root))
 
     def environment(self) -> dict[str, str]:
-        """Give the environment for commands in the pod: nothing of the caller's but the terminal and the language."""
+        """Return the environment for commands in the pod: of the caller's, only the terminal and the language."""
         kept = {key: os.environ[key] for key in ("TERM", "LANG") if key in os.environ}
         path = self.node.environment()["PATH"]
         mark = {VARIABLE: self.node.directory.name}
@@ -79,6 +79,6 @@ def get_sandbox(directory: StateDirectory, namespace: str, name: str) -> PlacedS
     ]
     if not matching:
         raise PodNotRunning(
-            f"pod {name} in namespace {namespace} runs on no node of playground {directory.name}"
+            f"pod {name} in namespace {namespace} does not run on any node of playground {directory.name}"
         )
     return max(matching, key=lambda placed: placed.sandbox.created_at)

@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 def waiting_status(pod: Pod, host_ip: str, now: str) -> Json:
-    """Give the status of a pod that has no sandbox (yet).
+    """Return the status of a pod that has no sandbox yet.
 
     Args:
         pod: Which.
@@ -26,7 +26,7 @@ def waiting_status(pod: Pod, host_ip: str, now: str) -> Json:
 
 
 def sandbox_status(pod: Pod, sandbox: Sandbox, exits: dict[str, int], host_ip: str, now: str) -> Json:
-    """Give the status of a pod that has its sandbox.
+    """Return the status of a pod that has its sandbox.
 
     Args:
         pod: Which.

@@ -12,7 +12,7 @@ from fast.api.resources import Resource
 
 
 class EnvVar(msgspec.Struct):
-    """``containers[].env[]``; values from elsewhere are not followed."""
+    """``containers[].env[]``; ``valueFrom`` is ignored."""
 
     name: str
     value: str = ""
@@ -55,7 +55,7 @@ class PodStatus(msgspec.Struct, rename="camel"):
 
 
 class Pod(msgspec.Struct, kw_only=True):
-    """A Pod, as a kubelet sees it."""
+    """The fields of a Pod that a kubelet needs."""
 
     metadata: ObjectMeta
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
@@ -65,7 +65,7 @@ class Pod(msgspec.Struct, kw_only=True):
 
     @property
     def terminating(self) -> bool:
-        """Whether deletion was asked for."""
+        """Whether deletion was requested."""
         return self.metadata.deletion_timestamp is not None
 
     @property
@@ -75,7 +75,7 @@ class Pod(msgspec.Struct, kw_only=True):
 
     @property
     def reference(self) -> ObjectReference:
-        """What Events about it refer to."""
+        """The reference to it, for Events."""
         meta = self.metadata
         return ObjectReference(
             kind="Pod", name=meta.name, namespace=meta.namespace, uid=meta.uid, api_version="v1"

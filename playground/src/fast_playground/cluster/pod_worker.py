@@ -1,4 +1,4 @@
-"""The life of one pod on a node: sandbox, ADD, processes, status, and on deletion the way back. One task a pod.
+"""Runs one pod on a node: sandbox, ADD, processes, status, and on deletion the reverse. There is one task per pod.
 
 Reconciles from the newest Pod object, never from an event's content. Every failure is retried until the pod is gone.
 """
@@ -38,7 +38,7 @@ _RESTART_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Machinery:
-    """What the workers of a node share."""
+    """The objects that the workers of a node share."""
 
     client: KubeClient
     events: EventRecorder
@@ -57,7 +57,7 @@ class Machinery:
 
 
 class PodWorker:
-    """Takes care of one pod (one UID) until nothing of it is left.
+    """Runs one pod (one UID) until nothing of it is left.
 
     Args:
         machinery: Shared by all workers of the node.
@@ -77,7 +77,7 @@ class PodWorker:
         self._changed = asyncio.Event()
 
     def update(self, pod: Pod | None) -> None:
-        """Take note of the pod's newest state; None: the API server no longer has it."""
+        """Set the pod's newest state; None: the API server no longer has it."""
         self._pod = pod
         self._last = pod or self._last
         self._changed.set()
@@ -92,7 +92,9 @@ class PodWorker:
                     return
                 delay, wait = _FIRST_RETRY_SECONDS, None
             except (FastError, OSError) as error:
-                log.warning("pod is not as it should be", pod=self._name, error=str(error), retry_in=delay)
+                log.warning(
+                    "pod not reconciled, will retry", pod=self._name, error=str(error), retry_in=delay
+                )
                 wait = delay
                 delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
             with contextlib.suppress(TimeoutError):
@@ -105,7 +107,7 @@ class PodWorker:
         return f"{self._sandbox.namespace}/{self._sandbox.name}" if self._sandbox else self._uid
 
     async def _reconcile(self) -> bool:
-        """Bring the pod one step further; True when nothing is left of it."""
+        """Bring the pod one step closer to its spec; True if nothing is left of it."""
         pod = self._pod
         if pod is None or pod.terminating:
             await self._tear_down(pod)
@@ -138,7 +140,7 @@ class PodWorker:
             boot_id=current_boot_id(),
             created_at=_now(),
         )
-        self._with.records.write(sandbox)  # first, so that no crash leaves an attachment that nobody knows
+        self._with.records.write(sandbox)  # written first, so that a crash leaves no unrecorded attachment
         if netns:
             try:
                 sandbox.result = await self._with.plugins.add(self._with.network(), _attachment(sandbox, pod))
@@ -147,14 +149,14 @@ class PodWorker:
             except FastError as error:
                 message = f"Failed to create pod sandbox: {error}"
                 self._with.events.event(pod.reference, "Warning", "FailedCreatePodSandBox", message)
-                self._sandbox = sandbox  # so that the next try begins with DEL, as the spec asks
+                self._sandbox = sandbox  # so that the next attempt begins with DEL, as the spec requires
                 await self._remove_sandbox()
                 raise
             self._with.records.write(sandbox)
         return sandbox
 
     async def _remove_sandbox(self) -> None:
-        """Take the sandbox down: DEL, namespace, record. PluginError if DEL has to be tried again."""
+        """Take the sandbox down: DEL, namespace, record. PluginError if DEL must be retried."""
         sandbox = self._sandbox
         assert sandbox is not None
         if sandbox.netns:
@@ -190,7 +192,7 @@ class PodWorker:
     # Processes.
 
     def _ensure_processes(self, pod: Pod, sandbox: Sandbox) -> None:
-        """Start what does not run, watch what does (after a restart of the kubelet too)."""
+        """Start the processes that are missing, and watch those that run (also after a kubelet restart)."""
         watched = {task.get_name() for task in self._watchers}
         for container in pod.spec.containers:
             if container.name in watched or container.name in self._exits:
@@ -206,7 +208,7 @@ class PodWorker:
             task.add_done_callback(self._watchers.discard)
 
     async def _watch(self, container: str, sandbox: Sandbox) -> None:
-        """Wait for the container's end and decide by the pod's restart policy what follows."""
+        """Wait until the container ends, then apply the pod's restart policy."""
         status = await self._with.processes.wait(sandbox.processes[container])
         policy = self._last.spec.restart_policy if self._last else "Never"
         if policy == "Always" or (policy == "OnFailure" and status != 0):
@@ -227,7 +229,7 @@ class PodWorker:
     # Status.
 
     async def _publish(self, pod: Pod, status: Json) -> None:
-        """Write the status if it differs from what was written last (times aside)."""
+        """Write the status if anything but its times has changed."""
         if self._published is not None and _same(self._published, status):
             return
         try:
@@ -236,7 +238,7 @@ class PodWorker:
                 PODS, pod.metadata.name, patch, pod.metadata.namespace, subresource="status"
             )
         except (NotFound, Conflict):
-            return  # the pod of this UID is gone; the informer will say so
+            return  # the pod of this UID is gone; the informer will report it
         except KubeError:
             self._published = None
             raise

@@ -1,4 +1,4 @@
-"""Finding and ending a playground's processes: those, and only those, that carry its name in their environment."""
+"""Finds and ends a playground's processes: exactly those that have its name in their environment."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def kill_processes(playground: str, *, timeout_seconds: float = 15) -> None:
 
 
 def _kill(pid: int, playground: str, deadline: float) -> None:
-    """Kill one process by pidfd, looking at it once more, so that it cannot be another one with a reused pid."""
+    """Kill one process by pidfd. Check it again first, because its pid may have been reused."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -66,17 +66,17 @@ def _kill(pid: int, playground: str, deadline: float) -> None:
 
 
 def start_ticks(pid: int) -> int:
-    """Give when a process started, in clock ticks since boot; OSError if there is none."""
+    """Return when a process started, in clock ticks since boot; OSError if there is none."""
     return int(_stat_fields(pid)[_START_TICKS_FIELD - 3])
 
 
 def process_state(pid: int) -> str:
-    """Give a process's state as the kernel spells it (``Z`` is a zombie); OSError if there is none."""
+    """Return a process's state as the kernel spells it (``Z`` is a zombie); OSError if there is none."""
     return _stat_fields(pid)[0]
 
 
 def _stat_fields(pid: int) -> list[str]:
-    """Fields 3 and on of /proc/PID/stat: those behind the name, which may contain anything."""
+    """Return the fields of /proc/PID/stat from the third. They follow the name, which may contain any byte."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

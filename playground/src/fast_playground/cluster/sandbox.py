@@ -1,4 +1,4 @@
-"""Pod sandboxes: a network namespace each, and its record on the node's disk, by which a new kubelet adopts it."""
+"""Pod sandboxes: each is a network namespace and a file on the node's disk, from which a new kubelet adopts it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ProcessRecord(msgspec.Struct, kw_only=True):
 
 
 class Sandbox(msgspec.Struct, kw_only=True):
-    """What is known of a sandbox.
+    """The stored state of a sandbox.
 
     Attributes:
         namespace: Of the pod.
@@ -95,18 +95,18 @@ class SandboxRecords:
         self._directory = directory
 
     def write(self, sandbox: Sandbox) -> None:
-        """Write one record; whole or not at all."""
+        """Write one record, atomically."""
         self._directory.mkdir(parents=True, exist_ok=True)
         fresh = self._directory / f".{sandbox.uid}"
         fresh.write_bytes(msgspec.json.encode(sandbox))
         fresh.rename(self._directory / f"{sandbox.uid}.json")
 
     def remove(self, uid: str) -> None:
-        """Remove one; none there is fine."""
+        """Remove one, if it exists."""
         (self._directory / f"{uid}.json").unlink(missing_ok=True)
 
     def read(self) -> list[Sandbox]:
-        """Read all; those that are not readable are left out."""
+        """Read all; skip those that cannot be read."""
         found = []
         for path in sorted(self._directory.glob("*.json")):
             with contextlib.suppress(msgspec.MsgspecError, FileNotFoundError):
@@ -115,7 +115,7 @@ class SandboxRecords:
 
 
 def current_boot_id() -> str:
-    """Give the node's boot id."""
+    """Return the node's boot id."""
     return BOOT_ID.read_text().strip()
 
 
@@ -140,7 +140,7 @@ def _make_and_bind(path: Path) -> None:
 
 
 def remove_netns(path: Path) -> None:
-    """Let go of a network namespace; none there is fine. It ends when the last process in it has."""
+    """Unbind a network namespace, if it exists. It ends with the last process in it."""
     with contextlib.suppress(OSError):
         unmount(str(path))
     path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Keeps a node's translation of Services in step with Services and pods, in the place of kube-proxy."""
+"""Updates a node's translation of Services when Services or pods change. It takes the place of kube-proxy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _RETRY_SECONDS = 2.0
 
 
 class ServiceProxy:
-    """Writes one nftables table whenever a Service or a pod changed what it says.
+    """Writes one nftables table when a change of a Service or pod concerns it.
 
     Args:
-        client: Speaks to the server, as the node.
+        client: Client of the API server, with the node's identity.
     """
 
     def __init__(self, client: KubeClient) -> None:
@@ -29,7 +29,7 @@ class ServiceProxy:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Work until cancelled; what nft refuses is logged and tried again."""
+        """Work until cancelled. If nft refuses the table, log it and retry."""
         informers = (self._services, self._pods)
         following = [asyncio.create_task(informer.run()) for informer in informers]
         try:
@@ -48,7 +48,7 @@ class ServiceProxy:
                 task.cancel()
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait for a change, and for those that come with it; at most so long."""
+        """Wait up to ``seconds`` for a change, then a moment for those that follow."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), seconds)
             await asyncio.sleep(_SETTLE_SECONDS)

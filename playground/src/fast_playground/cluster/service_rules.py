@@ -1,6 +1,6 @@
 """The nftables rules by which a node translates Services, from Services and pods. Pure: nothing is run here.
 
-It stands for kube-proxy: cluster addresses and node ports, backends at random, masquerade where a reply would miss the
+It replaces kube-proxy: cluster addresses, node ports, random backends, and masquerade if a reply would miss the
 node. It leaves out session affinity, external traffic policies, topology, and IPv6.
 """
 
@@ -15,7 +15,7 @@ from fast.api.resources import Resource
 
 TABLE = "playground_services"
 _MARK = "0x4000"
-#: Removes the table, which need not be there.
+#: Removes the table, if it exists.
 NOTHING = f"table ip {TABLE} {{ }}\ndelete table ip {TABLE}\n"
 
 
@@ -85,7 +85,7 @@ class Backend(msgspec.Struct):
 
     @property
     def ready(self) -> bool:
-        """Whether it gets traffic."""
+        """Whether it receives traffic."""
         conditions = self.status.conditions or []
         holds = any(item.type == "Ready" and item.status == "True" for item in conditions)
         return holds and bool(self.status.pod_ip) and self.metadata.deletion_timestamp is None
@@ -142,7 +142,7 @@ def _selects(service: Service, pod: ObjectMeta) -> bool:
 
 
 def _chains(name: str, protocol: str, ends: list[tuple[str, int]]) -> list[str]:
-    """A chain that chooses one of the ends, and a chain for each; a pod that reaches itself is masqueraded."""
+    """Return a chain that chooses an end, and a chain for each end. A pod that reaches itself is masqueraded."""
     choices = ", ".join(f"{index} : goto {name}_{index}" for index in range(len(ends)))
     found = [f"chain {name} {{ numgen random mod {len(ends)} vmap {{ {choices} }}; }}"]
     for index, (address, port) in enumerate(ends):

@@ -1,4 +1,4 @@
-"""Runs a command on a terminal of its own and carries this process's terminal to it, as ssh does."""
+"""Runs a command on its own terminal and connects this process's terminal to it, as ssh does."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _CHUNK_BYTES = 32 * 1024
 
 
 def run_on_terminal(argv: list[str], environment: Mapping[str, str]) -> int:
-    """Run a command to its end; gives its exit status, 128 plus the number for a signal.
+    """Run a command to its end; return its exit status (128 plus the number for a signal).
 
-    The caller's terminal is raw meanwhile: every key goes to the command.
+    The caller's terminal is in raw mode meanwhile, so every key goes to the command.
     """
     pid, terminal = pty.fork()
     if pid == 0:
@@ -30,7 +30,7 @@ def run_on_terminal(argv: list[str], environment: Mapping[str, str]) -> int:
     resize()
     before = signal.signal(signal.SIGWINCH, lambda *_: resize())
     mode = termios.tcgetattr(0)
-    tty.setraw(0, termios.TCSADRAIN)  # what was typed before is kept
+    tty.setraw(0, termios.TCSADRAIN)  # keep what was typed before
     try:
         _carry(terminal)
     finally:
@@ -50,9 +50,9 @@ def _resizer(terminal: int) -> Callable[[], object]:
 
 
 def _carry(terminal: int) -> None:
-    """Carry keys and output until the command lets go of its terminal."""
+    """Copy keys and output until the command closes its terminal."""
     sources = [terminal, 0]
-    with contextlib.suppress(OSError):  # EIO: nobody holds the terminal any more
+    with contextlib.suppress(OSError):  # EIO: no process has the terminal open any more
         while True:
             ready, _, _ = select(sources, [], [])
             if terminal in ready:

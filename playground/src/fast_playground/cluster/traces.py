@@ -1,4 +1,4 @@
-"""What a playground is made of on this machine, noted while it is up, so that afterwards its absence can be shown."""
+"""Records what a playground has on this machine while it is up, to check afterwards that all of it is gone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _BPF_FILESYSTEM = Path("/sys/fs/bpf")
 
 @dataclass(frozen=True)
 class Traces:
-    """What was there.
+    """What a playground had on the machine.
 
     Attributes:
         directory: Of the playground.
         namespaces: Its network, mount and pid namespaces, as the kernel spells them: ``net:[4026532281]``.
-        pins: What lay in the machine's own BPF filesystem, where a playground has no business.
-        devices: The machine's own network devices, which a playground leaves alone.
+        pins: Files of the machine's own BPF filesystem, which a playground must not change.
+        devices: The machine's own network devices, which a playground must not change.
         noted_ticks: When, in clock ticks since boot. The kernel gives a namespace's number away again: what a process
             that started later is in, is another namespace of the same number.
     """
@@ -34,7 +34,7 @@ class Traces:
     noted_ticks: float
 
     def remaining(self) -> list[str]:
-        """Say what of it is still there, and what the playground changed on the machine; empty is as it should be."""
+        """Return what is still there and what the playground changed on the machine; empty if it is clean."""
         found = [f"process {pid}" for pid in find_processes(self.directory.name)]
         if self.directory.path.exists():
             found.append(f"directory {self.directory.path}")
@@ -48,7 +48,7 @@ class Traces:
 
 
 def find_traces(playground: str) -> Traces:
-    """Note what a playground has on this machine now.
+    """Record what a playground has on this machine now.
 
     Args:
         playground: Its name; one that is up.

@@ -26,12 +26,12 @@ _UPLINK = "eth0"
 
 
 def node_address(number: int) -> IPv4Address:
-    """Give the underlay address of node ``number``, counted from 1."""
+    """Return the underlay address of node ``number``, counted from 1."""
     return NETWORK[number]
 
 
 def second_address(number: int) -> IPv4Address:
-    """Give the second address of node ``number``, of a network that its own address is not in."""
+    """Return the second address of node ``number``, which is in another network than its first."""
     return SECOND_NETWORK[number]
 
 
@@ -60,7 +60,7 @@ def ensure_bridge(namespace: Path, mtu: int) -> None:
 def connect_node(underlay: Path, node: Path, number: int, mtu: int) -> None:
     """Wire a node to the bridge: ``eth0`` in the node with its address and default route, ``nN`` in the underlay.
 
-    What an earlier boot of the node left in the underlay is replaced.
+    Replaces what an earlier boot of the node left in the underlay.
 
     Args:
         underlay: Path of the underlay's network namespace.
@@ -88,7 +88,7 @@ def connect_node(underlay: Path, node: Path, number: int, mtu: int) -> None:
 
 
 def listen(underlay: Path, port: int) -> socket.socket:
-    """Make a TCP socket that listens on the bridge's address; whoever holds it serves there from any namespace."""
+    """Make a TCP socket that listens on the bridge's address. Its holder can serve there from any namespace."""
 
     def make() -> socket.socket:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

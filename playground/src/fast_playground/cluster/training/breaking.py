@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class Breaker:
-    """Breaks and undoes, and keeps the journal. Not for two callers at once.
+    """Breaks and undoes cases, and keeps the journal. Use it from one caller at a time.
 
     Args:
         playground: One that is up.
@@ -44,11 +44,11 @@ class Breaker:
 
         Args:
             name: Of the case.
-            target: A node, or a pod for what is broken in one; empty: the first.
+            target: A node, or a pod if the case breaks a pod; empty: the first.
             namespace: The pod's.
 
         Raises:
-            FastError: There is no such case or target, it is broken already, or breaking failed.
+            FastError: There is no such case or target, it is already broken, or breaking failed.
         """
         case = CASES.get(name)
         if case is None:
@@ -75,7 +75,7 @@ class Breaker:
         self.journal.write([*self.journal.read(), Broken("cut", node.name, [undo])])
 
     def mend(self, name: str = "") -> list[Broken]:
-        """Undo one case, or all; gives what was undone. What cannot be undone is logged and no longer kept."""
+        """Undo one case, or all; return what was undone. A fault that cannot be undone is logged and forgotten."""
         faults = self.journal.read()
         chosen = [item for item in faults if name in ("", item.case)]
         if name and not chosen:
@@ -94,7 +94,7 @@ class Breaker:
         return chosen
 
     def _place(self, case: Case, target: str, namespace: str) -> tuple[str, PlacedSandbox | None]:
-        """Give the node's name, and the pod for what is broken in one."""
+        """Return the node's name, and the pod if the case breaks a pod."""
         if case.at != "pod":
             nodes = self._playground.nodes()
             if not nodes:
@@ -137,7 +137,7 @@ class Breaker:
                     return
 
     def _run(self, place: str, netns: str, script: str, node: str) -> str:
-        """Run a script in a place; gives its output. FastError with what it said if it fails."""
+        """Run a script in a place; return its output. If it fails, FastError has its message."""
         at = self._playground.place(place)
         network = at.path(netns) if netns else None
         try:
@@ -150,7 +150,7 @@ class Breaker:
 
 
 def _filled(value: Object, node: str) -> Object:
-    """Put the node's name into an object's texts."""
+    """Replace ``{node}`` in an object's texts."""
 
     def fill(item: object) -> object:
         if isinstance(item, dict):

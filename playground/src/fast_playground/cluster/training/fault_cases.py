@@ -37,7 +37,7 @@ class Case:
 
 
 def _rule(table: str, hook: str, rule: str, policy: str = "accept") -> str:
-    """A script that adds an nftables table with one chain, as a company's hardening does."""
+    """Return a script that adds an nftables table with one chain, as host hardening does."""
     chain = f"{{ type filter hook {hook} priority 0; policy {policy}; {rule}; }}"
     return f"echo 'table inet {table} {{ chain {hook} {chain}; }}' | nft -f - && echo nft delete table inet {table}"
 
@@ -164,7 +164,7 @@ _CASES = (
     ),
     Case(
         "annotation-value",
-        "a pod asks for a pool that there is not",
+        "a pod asks for a pool that does not exist",
         objects=(_pod("broken-value", {ANNOTATION_POOLS: "defaul-ips"}),),
     ),
     Case(
@@ -184,7 +184,7 @@ _CASES = (
     ),
     Case(
         "record-without-pod",
-        "a record holds an address for a pod that there never was",
+        "a record names a pod that never existed",
         objects=(_object(API_VERSION, "IpEndpoint", "10.244.200.250", _RECORD),),
     ),
     Case(

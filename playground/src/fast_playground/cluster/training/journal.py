@@ -53,7 +53,7 @@ class Journal:
         self._path = directory / "broken.json"
 
     def read(self) -> list[Broken]:
-        """Give the faults, the oldest first."""
+        """Return the faults, the oldest first."""
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=list[Broken])
         except FileNotFoundError:

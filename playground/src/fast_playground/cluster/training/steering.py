@@ -40,12 +40,12 @@ class Steering:
             control.kill(name)
 
     def hang(self, target: str) -> None:
-        """Stop a program's clock (SIGSTOP), or those of all programs of a node, until started."""
+        """Stop a program (SIGSTOP), or all programs of a node, until started."""
         for control, name in self._programs(target):
             control.kill(name, signal.SIGSTOP)
 
     def start(self, target: str) -> None:
-        """Let a program go on or start it again, or power a node on."""
+        """Continue or start a program, or power a node on."""
         node = self._find_node(target)
         if node is not None and not node.running:
             self._playground.power_on(node)
@@ -60,7 +60,7 @@ class Steering:
         """Cut a node's power and switch it on again."""
         node = self._find_node(target)
         if node is None:
-            raise FastError(f"{target} is no node; a program is started again by: crash {target}")
+            raise FastError(f"{target} is not a node; to restart a program: crash {target}")
         if node.running:
             node.crash(self._playground.root)
         self._playground.power_on(node)
@@ -69,7 +69,7 @@ class Steering:
         return next((node for node in self._playground.nodes() if node.name == target), None)
 
     def _programs(self, target: str, *, running: bool = True) -> list[tuple[Control, str]]:
-        """Give the control and the name of a target's programs; FastError if there is none."""
+        """Return the control and the name of a target's programs; FastError if there is none."""
         place, _, program = target.rpartition("/")
         if target == API_SERVER:
             control, names = self._playground.root, [API_SERVER]
@@ -83,6 +83,6 @@ class Steering:
                 names = [name for name in names if states[name].pid is not None]
         if not names:
             raise FastError(
-                f"there is no program {target}; as n1/agent, n1/kubelet, {CONTROLLER}, {API_SERVER}"
+                f"there is no program {target}; examples: n1/agent, n1/kubelet, {CONTROLLER}, {API_SERVER}"
             )
         return [(control, name) for name in names]

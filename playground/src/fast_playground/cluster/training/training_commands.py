@@ -1,4 +1,4 @@
-"""``fast-ctl playground stop|start|crash|hang|reboot|cut|break|mend``: only arguments and what is printed."""
+"""``fast-ctl playground stop|start|crash|hang|reboot|cut|break|mend``: only arguments and output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _breaker(name: str | None) -> Breaker:
 
 
 def _steered(verb: str, text: str, done: str) -> click.Command:
-    """Make a command that does one thing to a node or a program."""
+    """Make a command for one action on a node or a program."""
 
     @name_option
     @click.argument("target")
@@ -42,7 +42,7 @@ COMMANDS = [
     _steered("stop", "End a program or a node; it stays down until started.", "is stopped"),
     _steered("start", "Start again what was stopped, crashed or hung.", "is started"),
     _steered("crash", "Kill a program, which starts again by itself; or cut a node's power.", "has crashed"),
-    _steered("hang", "Let a program, or all of a node, hang until started.", "hangs"),
+    _steered("hang", "Make a program, or all programs of a node, hang until started.", "hangs"),
     _steered("reboot", "Cut a node's power and switch it on again; its disk stays.", "was rebooted"),
 ]
 
