@@ -6,9 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
+#: What differs between two versions of a file: its time, inode and size.
+Stamp = tuple[int, int, int]
 
-def stamp_of(path: Path) -> tuple[int, int, int] | None:
-    """Return what differs between two versions of a file (time, inode, size); None if it cannot be read."""
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return the stamp of a file, or of what a symbolic link leads to; None if there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from fast.errors import InvalidConfig, NoCredentials
+from fast.files import Stamp, stamp_of
 from fast.kube.tls import ClientTLS, Pem
 
 log = structlog.get_logger()
@@ -62,7 +63,7 @@ class TokenFile:
 
     path: Path
     _authorization: str = ""
-    _version: tuple[int, int] = (0, 0)
+    _stamp: Stamp | None = None
     _checked: float = float("-inf")
 
     async def grant(self) -> Grant:
@@ -80,13 +81,12 @@ class TokenFile:
     def refuse(self) -> None:
         """Read the file before the next grant."""
         self._checked = float("-inf")
-        self._version = (0, 0)
+        self._stamp = None
 
     def _read(self) -> None:
         try:
-            found = self.path.stat()
-            version = (found.st_mtime_ns, found.st_ino)
-            if version == self._version:
+            stamp = stamp_of(self.path)
+            if stamp is not None and stamp == self._stamp:
                 return
             token = self.path.read_text(encoding="ascii").strip()
             if not token:
@@ -98,7 +98,7 @@ class TokenFile:
             # the file may be between two versions; the current token may still be valid
             log.warning("token file cannot be used", path=str(self.path), problem=problem)
             return
-        self._authorization, self._version = f"Bearer {token}", version
+        self._authorization, self._stamp = f"Bearer {token}", stamp
 
 
 class _ExecStatus(msgspec.Struct, rename="camel"):

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from fast.errors import InvalidConfig
+from fast.files import Stamp, stamp_of
 
 log = structlog.get_logger()
 
@@ -22,8 +23,6 @@ log = structlog.get_logger()
 Pem = bytes | Path
 
 _CHECK_SECONDS = 10.0  # authorities and certificates are renewed long before they end
-
-_Version = tuple[int, int, int] | None
 
 
 class ClientTLS:
@@ -78,8 +77,8 @@ class ClientTLS:
         self._read = versions
         log.info("TLS files read again", files=[*map(str, self._files)])
 
-    def _versions(self) -> tuple[_Version, ...]:
-        return tuple(map(_version, self._files))
+    def _versions(self) -> tuple[Stamp | None, ...]:
+        return tuple(map(stamp_of, self._files))
 
     def _make(self) -> ssl.SSLContext:
         return _client_context(
@@ -98,15 +97,6 @@ def read_pem(source: Pem, what: str) -> bytes:
         return source.read_bytes()
     except OSError as error:
         raise InvalidConfig(f"{what}: {source}: {error.strerror}") from error
-
-
-def _version(path: Path) -> _Version:
-    """What changes when a file, or what a symbolic link leads to, is replaced or written; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _client_context(*, ca: bytes | None, insecure: bool, certificate: bytes, key: bytes) -> ssl.SSLContext:
