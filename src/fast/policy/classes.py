@@ -220,7 +220,7 @@ class PeersMap:
         To the pages that are leaving it means what the class before meant, to all others what the class after means. So
         whoever still has an old rule set gets the old verdict. It is ``after`` itself if these mean the same.
         """
-        pages = [page for page in leaving if before.entries.get(page) != after.entries.get(page)]
+        pages = _pages_that_differ(before, after, leaving)
         if not pages:
             return after
         entries = {page: bits for page, bits in after.entries.items() if page not in pages}
@@ -231,6 +231,12 @@ class PeersMap:
         for page in pages:
             self._bridged.setdefault(page, {})[bridge] = None
         return self._enter_class(bridge)
+
+    def count_bridge(self, before: PeerClass, after: PeerClass, leaving: Iterable[int]) -> int:
+        """Return how many entries :meth:`bridge` would add at most."""
+        if not _pages_that_differ(before, after, leaving):
+            return 0
+        return len(before.entries.keys() | after.entries.keys())
 
     def drop_class(self, unused: PeerClass) -> None:
         """Forget a class that no address has."""
@@ -310,3 +316,7 @@ class PeersMap:
                 for having in self._having.get(rule_set.peers[peer], ()):
                     found[(number, having.number)] = having.entries[number]
         return found
+
+
+def _pages_that_differ(before: PeerClass, after: PeerClass, pages: Iterable[int]) -> list[int]:
+    return [page for page in pages if before.entries.get(page) != after.entries.get(page)]

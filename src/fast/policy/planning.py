@@ -153,9 +153,7 @@ class Planning:
     ) -> tuple[dict[Cell, PeerClass], dict[Prefix, PeerClass]]:
         """Leave addresses the class they have, or none: new addresses alone have filled the maps."""
         maps = self._tables.maps
-        largest = max(maps.rule_sets.values(), key=self._size)
-        recipe = next((item for item in self._tables.recipes if item.rule_set is largest), None)
-        self._overflow = too_large(recipe, reason) if recipe is not None else None
+        self._tell_overflow(reason)
         kept = {
             cell: (cell.peer_class or maps.none) if target in maps.added else target
             for cell, target in targets.items()
@@ -180,8 +178,11 @@ class Planning:
             if before is target:
                 continue
             if before is not None and pages:
-                target = bridges.get((before, wanted)) or self._tables.maps.bridge(before, wanted, pages)
-                bridges[(before, wanted)] = target
+                found = bridges.get((before, wanted)) or self._bridge(before, wanted, pages)
+                if found is None:  # until the rule sets that leave are gone
+                    self._postponed.append(cell)
+                    continue
+                target = bridges[(before, wanted)] = found
             cell.peer_class = target
             target.users += 1
             if before is not None:
@@ -196,6 +197,21 @@ class Planning:
         addresses.dirty = dict.fromkeys(self._postponed)
         self._postponed = []
         return moves
+
+    def _bridge(self, before: PeerClass, wanted: PeerClass, pages: list[int]) -> PeerClass | None:
+        """Give the bridge between two classes; None if it has no room: its addresses keep the class they have."""
+        maps, room = self._tables.maps, self._tables.capacity.peers
+        needed = maps.entries + maps.count_bridge(before, wanted, pages)
+        if needed > room:
+            self._tell_overflow(f"{needed} peers entries while rule sets change, {room} are possible")
+            return None
+        return maps.bridge(before, wanted, pages)
+
+    def _tell_overflow(self, reason: str) -> None:
+        """Name the policy whose rule set takes the most room."""
+        largest = max(self._tables.maps.rule_sets.values(), key=self._size)
+        recipe = next((item for item in self._tables.recipes if item.rule_set is largest), None)
+        self._overflow = too_large(recipe, reason) if recipe is not None else None
 
     def _revoked(self, moves: Moves) -> list[PodState]:
         """Give the pods to which an address means less than it did, or, with tiers, something else."""
